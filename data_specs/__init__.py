@@ -1,0 +1,1 @@
+"""What a data set is: joints, bones, classes, names and protocols."""

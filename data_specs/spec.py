@@ -1,0 +1,234 @@
+"""A data set's facts, read once from TOML and checked: skeleton, classes, file names, protocols.
+
+The built-in specs (`ntu60`, `ntu120`, `ucla`) lie beside this file; a user's own has the same form.
+Joints are numbered from 1 in the TOML, as in the papers and the official code, and from 0 in Python.
+"""
+
+import dataclasses
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+BUILT_IN_FOLDER = Path(__file__).parent
+READERS = ("ntu", "ucla")
+FIELDS = ("action", "subject", "camera", "setup", "replication")
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """Joints and bones of one body. All indices are 0-based.
+
+    joints: names, in file order.  bones: (child, parent) pairs, a tree whose root is `centre`'s own choice.
+    centre: the joint that is moved to the origin.  spine: (lower, upper) joints that define "up".
+    shoulders: (right, left) joints that define "across".  mirror_pairs: (left, right) joints.
+    """
+
+    joints: tuple[str, ...]
+    bones: tuple[tuple[int, int], ...]
+    root: int
+    centre: int
+    spine: tuple[int, int]
+    shoulders: tuple[int, int]
+    mirror_pairs: tuple[tuple[int, int], ...]
+
+    def __post_init__(self) -> None:
+        children = [child for child, _ in self.bones]
+        if sorted([*children, self.root]) != list(range(self.num_joints)):
+            raise ValueError("bones: every joint but the root must be the child of exactly one bone")
+        if len(_reachable(self.root, self.bones)) != self.num_joints:
+            raise ValueError("bones: they do not form one tree under the root")
+        others = (*self.spine, *self.shoulders, self.centre, *(j for pair in self.mirror_pairs for j in pair))
+        if not all(0 <= joint < self.num_joints for joint in others):
+            raise ValueError(f"a joint number lies outside 1..{self.num_joints}")
+
+    @property
+    def num_joints(self) -> int:
+        return len(self.joints)
+
+    @cached_property
+    def parents(self) -> tuple[int, ...]:
+        """The parent of every joint; the root is its own."""
+        parent_of = dict(self.bones) | {self.root: self.root}
+        return tuple(parent_of[joint] for joint in range(self.num_joints))
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A published train/test split, as a predicate over one metadata field.
+
+    A sample whose `field` is in `train` trains; one in `test` (or, where `test` is None, any other) tests.
+    """
+
+    name: str
+    title: str
+    field: str
+    train: frozenset[int]
+    test: frozenset[int] | None
+
+    def split(self, metadata: Mapping[str, int]) -> str | None:
+        """'train', 'test', or None for a sample that this protocol does not use."""
+        value = metadata[self.field]
+        if value in self.train:
+            return "train"
+        return "test" if self.test is None or value in self.test else None
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """Everything that the code knows about one data set.
+
+    labels: action number in the file name -> class index 0..len(classes)-1.
+    missing: names of samples that the authors list as having missing or wrong skeletons.
+    text: the TOML it was read from, so that shards can carry their own spec.
+    """
+
+    name: str
+    title: str
+    reader: str
+    name_pattern: re.Pattern[str]
+    skeleton: Skeleton
+    max_bodies: int
+    fps: float
+    classes: tuple[str, ...]
+    labels: Mapping[int, int]
+    protocols: Mapping[str, Protocol]
+    default_protocol: str
+    missing: frozenset[str]
+    text: str
+
+    def parse_name(self, name: str) -> dict[str, int] | None:
+        """The metadata that a recording's name carries, or None if the name is not of this data set.
+
+        Keys: those of FIELDS that the pattern names, and `label`.
+        """
+        match = self.name_pattern.fullmatch(name)
+        if match is None:
+            return None
+        metadata = {field: int(value) for field, value in match.groupdict().items()}
+        if metadata["action"] not in self.labels:
+            return None
+        return metadata | {"label": self.labels[metadata["action"]]}
+
+    def protocol(self, name: str) -> Protocol:
+        """The protocol of that name. Raises ValueError that lists the known ones."""
+        try:
+            return self.protocols[name]
+        except KeyError:
+            known = ", ".join(self.protocols)
+            raise ValueError(f"{self.name} has no protocol {name!r}; it has: {known}") from None
+
+
+def built_in_names() -> list[str]:
+    """Names that `load_spec` knows without a file."""
+    return sorted(path.stem for path in BUILT_IN_FOLDER.glob("*.toml"))
+
+
+def load_spec(name_or_path: str) -> DatasetSpec:
+    """A built-in data set by name, or a user's own by the path of its TOML file.
+
+    Raises ValueError if there is no such name or file, or if the file is not a complete spec.
+    """
+    path = BUILT_IN_FOLDER / f"{name_or_path}.toml"
+    if name_or_path not in built_in_names():
+        path = Path(name_or_path)
+        if not path.is_file():
+            known = ", ".join(built_in_names())
+            raise ValueError(f"no data set {name_or_path!r}: expected {known}, or the path of a spec file")
+    try:
+        text = path.read_text(encoding="utf-8")
+        missing_file = tomllib.loads(text).get("missing")
+        missing = frozenset((path.parent / missing_file).read_text().split()) if missing_file else frozenset()
+        return parse_spec(text, missing)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, ValueError) as error:
+        raise ValueError(f"{path}: not a usable data set spec: {error}") from None
+
+
+def parse_spec(text: str, missing: frozenset[str] = frozenset()) -> DatasetSpec:
+    """A spec from its TOML text. Raises ValueError that names the key at fault."""
+    raw = tomllib.loads(text)
+    try:
+        return _build(raw, missing, text)
+    except KeyError as error:
+        raise ValueError(f"the key {error.args[0]!r} is missing") from None
+    except TypeError as error:
+        raise ValueError(f"a value has the wrong type: {error}") from None
+
+
+def _build(raw: dict[str, Any], missing: frozenset[str], text: str) -> DatasetSpec:
+    classes = raw["classes"]
+    actions = raw.get("actions", list(range(1, len(classes) + 1)))
+    protocols = {name: _protocol(name, table) for name, table in raw["protocols"].items()}
+    for alias, target in raw.get("aliases", {}).items():
+        protocols[alias] = dataclasses.replace(protocols[target], name=alias)
+    spec = DatasetSpec(
+        name=raw["name"],
+        title=raw["title"],
+        reader=raw["reader"],
+        name_pattern=re.compile(raw["name_pattern"]),
+        skeleton=_skeleton(raw["skeleton"]),
+        max_bodies=raw["max_bodies"],
+        fps=float(raw["fps"]),
+        classes=tuple(classes),
+        labels={action: label for label, action in enumerate(actions)},
+        protocols=protocols,
+        default_protocol=raw["default_protocol"],
+        missing=missing,
+        text=text,
+    )
+    _check(spec)
+    return spec
+
+
+def _check(spec: DatasetSpec) -> None:
+    groups = set(spec.name_pattern.groupindex)
+    if spec.reader not in READERS:
+        raise ValueError(f"reader {spec.reader!r}: expected one of {', '.join(READERS)}")
+    if "action" not in groups or not groups <= set(FIELDS):
+        raise ValueError(
+            f"name_pattern names the groups {sorted(groups)}; it needs 'action' and may have {FIELDS}"
+        )
+    if len(spec.labels) != len(spec.classes):
+        raise ValueError(f"{len(spec.labels)} actions for {len(spec.classes)} classes")
+    if spec.max_bodies < 1:
+        raise ValueError(f"max_bodies is {spec.max_bodies}; it must be at least 1")
+    spec.protocol(spec.default_protocol)
+    for protocol in spec.protocols.values():
+        if protocol.field not in groups:
+            raise ValueError(f"protocol {protocol.name} splits by {protocol.field!r}, which no name carries")
+        if protocol.test is not None and protocol.train & protocol.test:
+            raise ValueError(
+                f"protocol {protocol.name} has {sorted(protocol.train & protocol.test)} on both sides"
+            )
+
+
+def _protocol(name: str, table: Mapping[str, Any]) -> Protocol:
+    test = frozenset(table["test"]) if "test" in table else None
+    return Protocol(name, table["title"], table["field"], frozenset(table["train"]), test)
+
+
+def _skeleton(table: Mapping[str, Any]) -> Skeleton:
+    def pair(numbers: list[int]) -> tuple[int, int]:
+        first, second = numbers
+        return first - 1, second - 1
+
+    return Skeleton(
+        joints=tuple(table["joints"]),
+        bones=tuple(pair(bone) for bone in table["bones"]),
+        root=table["root"] - 1,
+        centre=table["centre"] - 1,
+        spine=pair(table["spine"]),
+        shoulders=pair(table["shoulders"]),
+        mirror_pairs=tuple(pair(joints) for joints in table["mirror_pairs"]),
+    )
+
+
+def _reachable(root: int, bones: tuple[tuple[int, int], ...]) -> set[int]:
+    seen, border = {root}, {root}
+    while border:
+        border = {child for child, parent in bones if parent in border} - seen
+        seen |= border
+    return seen

@@ -1,0 +1,1 @@
+"""Batch -> encoder -> losses -> checkpoint -> report."""

@@ -1,0 +1,1 @@
+"""Raw file -> shard -> batch of views."""

@@ -1,0 +1,1 @@
+"""Recordings as they lie on the user's disk."""

@@ -1,0 +1,1 @@
+"""What preprocessing writes: shards and their manifest."""
