@@ -1,0 +1,404 @@
+"""The commands. Each parses, makes one call into the library, and prints; heavy imports wait inside."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+
+    from model.evaluate import Evaluation
+    from model.train import Progress
+    from pipeline.store.shards import Shards
+
+SHARDS, RUNS = Path("shards"), Path("runs")
+PATH = click.Path(path_type=Path)
+
+
+class Failure(click.ClickException):
+    """One line on standard error; exit code 2 for what the user can mend, 1 for what went wrong."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code  # type: ignore[misc]
+
+
+class Program(click.Group):
+    """Turns the library's exceptions into one line and an exit code; CPSTN_TRACEBACK=1 shows where from."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        if os.environ.get("CPSTN_TRACEBACK"):
+            return super().invoke(ctx)
+        try:
+            return super().invoke(ctx)
+        except ValueError as error:
+            raise Failure(str(error), 2) from None
+        except (RuntimeError, OSError, MemoryError) as error:
+            raise Failure(_failure_text(error), 1) from None
+
+
+def _failure_text(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error) or type(error).__name__
+
+
+@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="cpstn")
+def main() -> None:
+    """From raw 3D skeleton recordings to trained action representations."""
+
+
+@main.command()
+@click.argument("dataset")
+@click.argument("raw", nargs=-1, required=True, type=PATH)
+@click.option("--out", type=PATH, help="Output folder.  [default: shards/DATASET]")
+@click.option("--format", "format_", default="zarr", show_default=True, help="zarr, webdataset or both.")
+@click.option("--frames", default=200, show_default=True, help="Frames to store.")
+@click.option("--resample", default="linear", show_default=True, help="linear, nearest or pad.")
+@click.option("--gaps", default="zero", show_default=True, help="Frames without a body: zero or interpolate.")
+@click.option("--max-bodies", default=2, show_default=True, help="Bodies to keep, the main actor first.")
+@click.option("--stitch/--no-stitch", default=True, help="Join tracks of one person.  [default: stitch]")
+@click.option("--denoise/--no-denoise", default=True, help="Drop spurious bodies.  [default: denoise]")
+@click.option("--centre/--no-centre", default=True, help="Centre on the first seen frame.  [default: centre]")
+@click.option("--align/--no-align", default=True, help="Turn upright and face on.  [default: align]")
+@click.option("--min-frames", default=1, show_default=True, help="Leave out shorter recordings.")
+@click.option("--keep-missing", is_flag=True, help="Keep samples on the official missing list.")
+@click.option("--strict", is_flag=True, help="Fail if any recording cannot be read.")
+@click.option("--shard-samples", default=512, show_default=True, help="Samples in a shard.")
+@click.option("--workers", type=click.IntRange(1), help="Parallel workers.  [default: all cores]")
+@click.option("--overwrite", is_flag=True, help="Replace shards made with other settings.")
+def preprocess(
+    dataset: str,
+    raw: tuple[Path, ...],
+    out: Path | None,
+    format_: str,
+    min_frames: int,
+    keep_missing: bool,
+    strict: bool,
+    shard_samples: int,
+    workers: int | None,
+    overwrite: bool,
+    **normalising: Any,
+) -> None:
+    """Turn raw recordings into shards.
+
+    DATASET is ntu60, ntu120, ucla or the path of a spec file. RAW are folders, searched deep, and zip
+    archives.
+    """
+    from data_specs.spec import load_spec
+    from pipeline import preprocess as job_module
+    from pipeline.normalize import NormalizeConfig
+    from pipeline.store.shards import open_shards
+
+    spec = load_spec(dataset)
+    config = job_module.PreprocessConfig(
+        NormalizeConfig(**normalising), format_, min_frames, keep_missing, shard_samples
+    )
+    started = time.perf_counter()
+    job = job_module.prepare(spec, list(raw), out or SHARDS / spec.name, config, overwrite=overwrite)
+    with _bar("files", len(job.recordings)) as advance:
+        job_module.run(
+            job, workers=workers or os.cpu_count() or 1, strict=strict, on_recordings=lambda n: advance(n, "")
+        )
+    seconds = time.perf_counter() - started
+    shards = open_shards(job.out)
+    _print_description(shards)
+    rate = len(job.recordings) / seconds
+    click.echo(f"{len(job.recordings):,} recordings in {seconds:.1f} s, {rate:,.0f} a second")
+    click.echo(f"next: python cli.py train --shards {job.out}")
+
+
+@main.command()
+@click.argument("shards", type=PATH)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def inspect(shards: Path, as_json: bool) -> None:
+    """Say what is in SHARDS."""
+    from pipeline.store.shards import open_shards
+
+    opened = open_shards(shards)
+    if as_json:
+        click.echo(json.dumps(opened.describe(), indent=1, ensure_ascii=False))
+    else:
+        _print_description(opened)
+
+
+@main.command()
+@click.argument("shards", type=PATH)
+def verify(shards: Path) -> None:
+    """Re-read every byte of SHARDS against its checksums and the manifest."""
+    from pipeline.store.shards import open_shards, verify_shards
+
+    opened = open_shards(shards)
+    problems = verify_shards(opened)
+    for name, lines in problems.items():
+        for line in lines:
+            click.echo(f"{name}: {line}")
+    if problems:
+        raise Failure(f"{len(problems)} of {len(opened.manifest.files)} files are damaged", 1)
+    click.echo(f"{shards}: {len(opened.manifest.files)} files, {opened.manifest.bytes:,} bytes, all sound")
+
+
+@main.command()
+@click.argument("dataset")
+@click.argument("out", type=PATH)
+@click.option("--samples", type=click.IntRange(1), required=True, help="Recordings to write.")
+@click.option("--seed", default=0, show_default=True, help="Another seed, other people.")
+@click.option(
+    "--oddities", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="Share of odd files."
+)
+@click.option(
+    "--layout", default="json", show_default=True, help="For ucla: json, or text as first released."
+)
+def synthesize(dataset: str, out: Path, samples: int, seed: int, oddities: float, layout: str) -> None:
+    """Write believable recordings of DATASET to OUT, in its raw format."""
+    from data_specs.spec import load_spec
+    from pipeline.raw.synthetic import synthesize as write
+
+    spec = load_spec(dataset)
+    with _bar("files", samples) as advance:
+        written = write(
+            spec, out, samples, seed=seed, oddities=oddities, layout=layout, on_file=lambda: advance(1, "")
+        )
+    click.echo(f"{out}: {written:,} recordings of {spec.title}")
+    click.echo(f"next: python cli.py preprocess {dataset} {out}")
+
+
+@main.command()
+@click.option(
+    "--shards", is_flag=False, flag_value="", default="", help="Folder.  [default: newest in shards/]"
+)
+@click.option("--recipe", default="compact", show_default=True, help="Built-in name, or path of a TOML file.")
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a key of the recipe.")
+@click.option("--name", help="Name of the run.  [default: DATASET-001 and so on]")
+@click.option("--resume", metavar="RUN", help="Go on with a run that was stopped.")
+@click.option("--device", help="cpu, cuda, cuda:1, mps.  [default: the best there is]")
+@click.option(
+    "--threads", type=click.IntRange(1), default=2, show_default=True, help="Threads that make views."
+)
+def train(
+    shards: str,
+    recipe: str,
+    changes: tuple[str, ...],
+    name: str | None,
+    resume: str | None,
+    device: str | None,
+    threads: int,
+) -> None:
+    """Train CP-STN on shards, without labels."""
+    from model.checkpoint import Run, find_run, load_checkpoint, next_run
+    from model.device import choose_device
+    from model.recipe import load_recipe
+    from model.train import train as run_training
+    from pipeline.store.shards import newest_shards, open_shards
+
+    chosen_device = choose_device(device)
+    if resume:
+        if changes or name:
+            raise ValueError(
+                "--resume goes on with the run's own recipe and name; leave --set and --name out"
+            )
+        run = find_run(resume, RUNS)
+        opened = open_shards(Path(shards) if shards else run.shards())
+        chosen = load_checkpoint(run).recipe()
+    else:
+        opened = open_shards(Path(shards) if shards else newest_shards(SHARDS))
+        chosen = load_recipe(recipe, changes)
+        run = Run(RUNS / name) if name else next_run(RUNS, opened.manifest.dataset)
+        opened.spec.protocol(chosen.protocol or opened.spec.default_protocol)
+        run.create(chosen, opened.folder, opened.manifest.digest())
+    click.echo(f"training on {opened.folder} into {run.folder}, on {chosen_device}")
+    with _training_bar() as show:
+        run_training(
+            opened, chosen, run, device=chosen_device, threads=threads, resume=bool(resume), on_progress=show
+        )
+    click.echo(f"{run.checkpoint}")
+    click.echo(f"next: python cli.py eval --run {run.folder}")
+
+
+@main.command(name="eval")
+@click.option("--run", "run_name", metavar="DIR", help="Run to evaluate.  [default: newest in runs/]")
+@click.option(
+    "--label-fraction", type=float, help="Also the semi-supervised protocol, on this share of the labels."
+)
+@click.option("--shards", type=PATH, help="Folder.  [default: those of the run]")
+@click.option("--protocol", help="Train/test split.  [default: the one of the run]")
+@click.option("--device", help="cpu, cuda, cuda:1, mps.  [default: the best there is]")
+def evaluate(
+    run_name: str | None,
+    label_fraction: float | None,
+    shards: Path | None,
+    protocol: str | None,
+    device: str | None,
+) -> None:
+    """Evaluate a run: linear, nearest neighbour and, with a label fraction, semi-supervised."""
+    from model.checkpoint import find_run, load_checkpoint, newest_run
+    from model.device import choose_device
+    from model.evaluate import evaluate as run_evaluation
+    from model.evaluate import save_evaluation
+    from pipeline.store.shards import open_shards
+
+    chosen_device = choose_device(device)
+    run = find_run(run_name, RUNS) if run_name else newest_run(RUNS)
+    checkpoint = load_checkpoint(run)
+    opened = open_shards(shards or run.shards())
+    chosen = protocol or checkpoint.recipe().protocol or opened.spec.default_protocol
+    if checkpoint.step < checkpoint.steps:
+        click.echo(
+            f"note: {run.folder} is unfinished, at step {checkpoint.step} of {checkpoint.steps}", err=True
+        )
+    with _status() as say:
+        result = run_evaluation(
+            opened,
+            checkpoint,
+            protocol=chosen,
+            label_fraction=label_fraction,
+            device=chosen_device,
+            on_stage=say,
+        )
+    table, picture = save_evaluation(result, run.folder, opened.spec.classes)
+    _print_scores(result, run.folder)
+    click.echo(f"{table}\n{picture}")
+
+
+@main.command()
+@click.argument("shards", type=PATH)
+@click.argument("picture", type=PATH)
+@click.option("--sample", metavar="KEY", help="Sample to draw.  [default: the first]")
+@click.option("--seed", default=0, show_default=True, help="Seed of the views.")
+def draw(shards: Path, picture: Path, sample: str | None, seed: int) -> None:
+    """Draw a sample of SHARDS and its two views to PICTURE, a PNG."""
+    from model.draw import draw_sample
+    from pipeline.store.shards import open_shards
+
+    key = draw_sample(open_shards(shards), picture, sample, seed)
+    click.echo(f"{picture}: {key}")
+
+
+def _print_description(shards: "Shards") -> None:
+    """What `inspect` says, for people."""
+    from rich.console import Console
+    from rich.table import Table
+
+    facts = shards.describe()
+    frames, bodies = facts["captured_frames"], facts["bodies"]
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_row(
+        "samples", f"{facts['samples']:,} in {facts['shards']} shards, {facts['bytes'] / 1e6:,.1f} MB"
+    )
+    table.add_row(
+        "array", f"{' x '.join(f'{n:,}' for n in facts['shape'])} (sample, body, channel, frame, joint)"
+    )
+    table.add_row("captured frames", f"{frames['least']} to {frames['most']}, mean {frames['mean']}")
+    table.add_row("bodies", ", ".join(f"{count:,} with {n}" for n, count in bodies.items()))
+    table.add_row("classes", f"{facts['classes']} of {len(shards.spec.classes)}")
+    for name, counts in facts["protocols"].items():
+        table.add_row(f"{name}", f"{counts['train']:,} train, {counts['test']:,} test")
+    reasons = {
+        "missing": "on the official list of missing skeletons",
+        "too_short": "shorter than --min-frames",
+        "foreign": "not of this data set",
+        "duplicate": "found twice",
+    }
+    for name, count in facts["left_out"].items():
+        if count:
+            table.add_row("left out", f"{count:,} {reasons[name]}")
+    if facts["rejected"]:
+        table.add_row("rejected", f"{facts['rejected']:,}, listed in {shards.folder / 'rejects.csv'}")
+    for reason, count in facts["rejects_by_reason"].items():
+        table.add_row("", f"{count:,} x {reason}")
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print(f"[bold]{shards.folder}[/bold]: {shards.spec.title}", highlight=False)
+    console.print(table, highlight=False)
+
+
+def _print_scores(result: "Evaluation", folder: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    sizes = f"{result.train_samples:,} train, {result.test_samples:,} test"
+    title = f"{folder}: {result.dataset} {result.protocol}, {sizes}"
+    table = Table(title=title, title_justify="left")
+    for column in ("protocol", "features", "labels", "top-1 %", "top-5 %"):
+        table.add_column(column, justify="left" if column in ("protocol", "features") else "right")
+    for score in result.scores:
+        top5 = "" if score.top5 is None else f"{100 * score.top5:.1f}"
+        table.add_row(score.protocol, score.features, f"{score.labels:,}", f"{100 * score.top1:.1f}", top5)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+@contextmanager
+def _bar(unit: str, total: int) -> Iterator[Callable[[int, str], None]]:
+    """A progress bar on standard error: done of total, rate, time left."""
+    bar = _progress_columns(unit)
+    with bar:
+        task = bar.add_task("", total=total, note="")
+        yield lambda count, note: bar.update(task, advance=count, note=note)
+
+
+@contextmanager
+def _training_bar() -> "Iterator[Callable[[Progress], None]]":
+    """A bar over all samples of all epochs; the note holds the epoch and the three losses."""
+    bar = _progress_columns("samples")
+    with bar:
+        task = bar.add_task("", total=None, note="")
+        first = True
+
+        def show(progress: "Progress") -> None:
+            nonlocal first
+            if first:
+                bar.update(task, total=(progress.steps - progress.step + 1) * progress.samples)
+                first = False
+            parts = " ".join(
+                f"{name} {progress.losses[name]:.4f}" for name in ("contrast", "spatial", "temporal")
+            )
+            bar.update(task, advance=progress.samples, note=f"epoch {progress.epoch + 1}: {parts}")
+
+        yield show
+
+
+def _progress_columns(unit: str) -> "Bar":
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Any) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text(f"{speed:,.0f} {unit}/s" if speed else f"- {unit}/s")
+
+    return Progress(
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        Rate(),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+        TextColumn("{task.fields[note]}"),
+        console=Console(stderr=True, width=None if sys.stderr.isatty() else 120),
+    )
+
+
+@contextmanager
+def _status() -> Iterator[Callable[[str], None]]:
+    """A spinner on standard error that says what is being done."""
+    from rich.console import Console
+
+    with Console(stderr=True).status("") as status:
+        yield status.update
+
+
+if __name__ == "__main__":
+    main()

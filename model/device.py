@@ -1,0 +1,18 @@
+"""Which device computes."""
+
+import torch
+
+
+def choose_device(name: str | None) -> torch.device:
+    """The named device, or the best there is: cuda, mps, cpu. Raises ValueError if it cannot be used."""
+    if name is None:
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {name!r} cannot be used here: {reason}") from None
+    return device

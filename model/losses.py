@@ -1,0 +1,66 @@
+"""The three terms of CP-STN's loss (Eq. 3), one function each. All compute in float32, also under autocast.
+
+Axes: N sample, Z contrastive space, P present body, C coordinate, T frame, V joint.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+REDUCTIONS = ("mean", "sum")
+
+
+def nt_xent(first_NZ: Tensor, second_NZ: Tensor, temperature: float) -> Tensor:
+    """Contrastive loss, Eq. 4 and 5: two views of a sample against all other views of the batch.
+
+    Row n of `first_NZ` and row n of `second_NZ` are the views of sample n. Both directions count (Eq. 5's
+    index 2k+1 reads 2k-1), and the result is the mean over all 2N; Eq. 5's 1/N would double it. The two views
+    of a single sample have no negatives: the loss is 0. Scalar float32.
+    Raises ValueError if the temperature is not positive.
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature: found {temperature}, expected a number above 0")
+    assert first_NZ.shape == second_NZ.shape
+    samples = len(first_NZ)
+    with torch.autocast(first_NZ.device.type, enabled=False):
+        views = F.normalize(torch.cat([first_NZ, second_NZ]).float(), dim=1)
+        logits = (views @ views.T) / temperature
+        itself = torch.eye(2 * samples, dtype=torch.bool, device=logits.device)
+        partner = torch.arange(2 * samples, device=logits.device).roll(samples)
+        return F.cross_entropy(logits.masked_fill(itself, -torch.inf), partner)
+
+
+def spatial_reconstruction(rebuilt_PCTV: Tensor, original_PCTV: Tensor, reduction: str = "mean") -> Tensor:
+    """Squared error over every frame, Eq. 6. Scalar float32.
+
+    reduction: "sum" is the paper's, and grows with batch and length; "mean" is per number.
+    Raises ValueError for another reduction.
+    """
+    _check_reduction(reduction)
+    assert rebuilt_PCTV.shape == original_PCTV.shape
+    return F.mse_loss(rebuilt_PCTV.float(), original_PCTV.float(), reduction=reduction)
+
+
+def temporal_reconstruction(
+    rebuilt_PCTV: Tensor, original_PCTV: Tensor, visible_P: Tensor, reduction: str = "mean"
+) -> Tensor:
+    """Squared error over the frames that the encoder was not shown, Eq. 7. Scalar float32.
+
+    visible_P: int, T' of each body: frames 0..T'-1 were visible and do not count. 0 where no frame is masked.
+    reduction: "sum" is the paper's; "mean" is per number of the masked frames.
+    Raises ValueError for another reduction.
+    """
+    _check_reduction(reduction)
+    assert rebuilt_PCTV.shape == original_PCTV.shape
+    _, channels, frames, joints = rebuilt_PCTV.shape
+    masked_PT = torch.arange(frames, device=visible_P.device) >= visible_P.unsqueeze(1)
+    error_PT = (rebuilt_PCTV.float() - original_PCTV.float()).square().sum(dim=(1, 3))
+    total = (error_PT * masked_PT).sum()
+    if reduction == "sum":
+        return total
+    return total / (masked_PT.sum().clamp(min=1) * channels * joints)
+
+
+def _check_reduction(reduction: str) -> None:
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"reduction: found {reduction!r}, expected one of {', '.join(REDUCTIONS)}")

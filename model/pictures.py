@@ -1,0 +1,500 @@
+"""What people look at: stick figures of a recording and its views, and confusion matrices, as PNG files.
+
+Pictures are laid out by hand, in inches, not by a layout engine: nothing can depend on what was drawn before,
+and the same input gives the same bytes.
+
+Axes: R row of the picture, F drawn frame, M body, C coordinate, T frame, V joint, K class, N body drawn
+anywhere.
+"""
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.legend_handler import HandlerTuple
+from matplotlib.lines import Line2D
+from matplotlib.patches import FancyBboxPatch, Rectangle
+from matplotlib.textpath import TextPath
+from numpy.typing import NDArray
+
+from data_specs.spec import Skeleton
+
+INK, FAINT_INK = "#222222", "#6b6b6b"
+POINTS = 72.0  # per inch: sizes of type and widths of lines are given in points
+MARGIN, GAP = 0.15, 0.06
+
+# The palette of Okabe and Ito, made for colour-blind readers: a tone for the first body, lighter for others.
+SIDES = ("left", "right", "trunk")
+TONES = (("#0072b2", "#d55e00", "#4a4a4a"), ("#56b4e9", "#e69f00", "#a6a6a6"))
+PANEL, MASK_EDGE = "#f4f5f7", "#b9bdc4"
+CAMERA_DEGREES = 25.0  # seen from slightly beside the front, so that depth reads
+VIEWS_WIDTH, VIEWS_DPI = 12.0, 200  # inches; two pixels for each of a README's, for dense screens
+CELL_WIDTHS, CELL_SHAPES = (0.6, 1.7), (0.8, 1.9)  # the least and the most: inches; height over width
+
+# White to dark blue in equal steps along a curve in the OKLab space, so that equal differences look equal.
+SHARE_STOPS = ("#ffffff", "#d4eeff", "#acd9fd", "#87c3f6", "#66aceb", "#4a94da", "#347bc6", "#2563ac",
+               "#1b4d90", "#153972", "#0f2653")  # fmt: skip
+UNTESTED = "#d6d3ce"
+SHARE_COLOURS = LinearSegmentedColormap.from_list("share", SHARE_STOPS).with_extremes(bad=UNTESTED)
+CONFUSION_DPI = 150
+MOST_NUMBERED = 20  # classes up to which numbers fit into the cells
+LONGEST_NAME = 36
+
+
+def draw_views(
+    path: Path,
+    skeleton: Skeleton,
+    rows: Sequence[tuple[str, NDArray[np.float32]]],
+    *,
+    title: str,
+    num_frames: int = 8,
+    visible: Sequence[int | None] | None = None,
+) -> None:
+    """Draw a recording and its views as rows of stick figures, all to one scale, and write a PNG by rename.
+
+    Every frame is centred across on the bodies in it, so that a walk does not shrink them; heights are kept.
+
+    rows: (name, x_MCTV) pairs of one shape: metres, centred and aligned, x across, y depth, z up. A body all
+        of whose joints are 0 in a frame is absent there and not drawn.
+    num_frames: evenly spaced frames per row; fewer where the recording is shorter.
+    visible: for each row the number of leading frames that the view shows, or None for all; the frames after
+        them are drawn as empty cells that say "masked".
+
+    Raises ValueError where shapes fit neither each other nor the skeleton, a value is not finite, or a number
+    lies out of range; OSError where the file cannot be written.
+    """
+    _check_rows(skeleton, rows)
+    length = rows[0][1].shape[2]
+    visible_R = _check_visible(visible, len(rows), length)
+    if num_frames < 1:
+        raise ValueError(f"num_frames is {num_frames}; it must be at least 1")
+    frames_F = np.linspace(0, length - 1, min(num_frames, length)).round().astype(np.int64)
+    x_RFMCV = np.stack([x_MCTV[:, :, frames_F].transpose(2, 0, 1, 3) for _, x_MCTV in rows])
+    masked_RF = frames_F >= visible_R[:, None]
+    drawn_RFM = x_RFMCV.any(axis=(3, 4)) & ~masked_RF[:, :, None]
+    seen_RFMCV = _centre(_turn(x_RFMCV.astype(np.float64), drawn_RFM), drawn_RFM)
+
+    page = _plan_page([name for name, _ in rows], title, len(frames_F), seen_RFMCV[drawn_RFM])
+    figure, axes = page.open()
+    _draw_headings(axes, page, frames_F)
+    for row, column in np.ndindex(masked_RF.shape):
+        _draw_cell(axes, page, row, column, masked=bool(masked_RF[row, column]))
+        placed_MCV = page.place(seen_RFMCV[row, column], row, column)
+        _draw_bodies(axes, page, skeleton, placed_MCV, drawn_RFM[row, column])
+    _draw_legend(axes, page, second_body=bool(drawn_RFM[:, :, 1:].any()))
+    _publish(figure, path)
+
+
+def draw_confusion(path: Path, counts_KK: NDArray[np.int64], classes: Sequence[str], *, title: str) -> None:
+    """Draw a confusion matrix, every row as shares of its true class, and write a PNG by rename.
+
+    counts_KK: samples by true class (down) and predicted class (across). A row of zeros, a class without test
+        samples, is grey. Up to 20 classes the shares also stand in the cells, in per cent.
+    classes: K names; those beyond 36 letters are shortened in their middle.
+
+    Raises ValueError where the counts are negative, not square, or not as many as the classes; OSError where
+    the file cannot be written.
+    """
+    share_KK = _shares(counts_KK, len(classes))
+    sheet = _plan_sheet(tuple(_shorten(name) for name in classes), title)
+    figure, axes = sheet.open()
+    shares = np.ma.masked_invalid(share_KK)
+    picture = axes.imshow(shares, cmap=SHARE_COLOURS, vmin=0, vmax=1, aspect="auto", interpolation="none")
+    _draw_class_names(axes, sheet)
+    _draw_axis_titles(figure, sheet)
+    if len(classes) <= MOST_NUMBERED:
+        _draw_numbers(axes, share_KK)
+    bar_axes = sheet.add_axes(figure, sheet.bar_left, sheet.bottom, sheet.bar_width, sheet.side)
+    bar = figure.colorbar(picture, cax=bar_axes, ticks=[0, 0.25, 0.5, 0.75, 1])
+    bar.set_ticklabels(["0%", "25%", "50%", "75%", "100%"], color=INK, fontsize=sheet.heading - 1)
+    bar.set_label("share of the true class", color=INK, fontsize=sheet.heading)
+    bar_axes.tick_params(color=FAINT_INK)
+    bar_axes.spines["outline"].set(edgecolor=FAINT_INK, linewidth=0.8)
+    if shares.mask.any():
+        _draw_untested_key(figure, sheet)
+    _publish(figure, path)
+
+
+def _check_rows(skeleton: Skeleton, rows: Sequence[tuple[str, NDArray[np.float32]]]) -> None:
+    if not rows:
+        raise ValueError("no rows: expected the recording and, below it, its views")
+    first, shape = rows[0][0], rows[0][1].shape
+    if len(shape) != 4 or shape[1] != 3 or shape[3] != skeleton.num_joints or 0 in shape:
+        raise ValueError(f"{first!r} has shape {shape}: expected (bodies, 3, frames, {skeleton.num_joints})")
+    for name, x_MCTV in rows:
+        if x_MCTV.shape != shape:
+            raise ValueError(f"{name!r} has shape {x_MCTV.shape}: expected that of {first!r}, {shape}")
+        if not np.isfinite(x_MCTV).all():
+            raise ValueError(f"{name!r} holds values that are not finite; an absent body is all 0")
+
+
+def _check_visible(visible: Sequence[int | None] | None, num_rows: int, length: int) -> NDArray[np.int64]:
+    visible = [None] * num_rows if visible is None else visible
+    if len(visible) != num_rows:
+        raise ValueError(f"visible has {len(visible)} entries for {num_rows} rows")
+    visible_R = np.array([length if frames is None else frames for frames in visible])
+    if visible_R.min() < 0 or visible_R.max() > length:
+        raise ValueError(f"visible is {list(visible)}: expected None or 0 to {length} frames")
+    return visible_R
+
+
+def _turn(x_RFMCV: NDArray[np.float64], drawn_RFM: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Turn to the camera, which stands on the side from which two people hide each other less.
+
+    They mostly face each other: from one of the two sides, one may stand right behind the other.
+    """
+    pairs_FMCV = x_RFMCV[0, drawn_RFM[0, :, :2].sum(axis=1) == 2]
+    apart = []
+    for degrees in (CAMERA_DEGREES, -CAMERA_DEGREES):
+        across_FM = _turned(pairs_FMCV, degrees)[:, :2, 0].mean(axis=2)
+        apart.append(float(np.abs(np.diff(across_FM)).sum()))
+    return _turned(x_RFMCV, CAMERA_DEGREES if apart[0] >= apart[1] else -CAMERA_DEGREES)
+
+
+def _turned(x_NMCV: NDArray[np.float64], degrees: float) -> NDArray[np.float64]:
+    """`x_NMCV`, of any leading axes, turned about the vertical."""
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    turn_CC = np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]])
+    turned: NDArray[np.float64] = turn_CC @ x_NMCV
+    return turned
+
+
+def _centre(seen_RFMCV: NDArray[np.float64], drawn_RFM: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Every cell moved across, and every row up or down as a whole, to the middle of what is drawn in it."""
+    seen_RFMCV = seen_RFMCV.copy()
+    for row, column in np.argwhere(drawn_RFM.any(axis=2)):
+        bodies = drawn_RFM[row, column]
+        seen_RFMCV[row, column, :, 0] -= seen_RFMCV[row, column, bodies, 0].mean()
+    for row in np.flatnonzero(drawn_RFM.any(axis=(1, 2))):
+        up_NV = seen_RFMCV[row][drawn_RFM[row]][:, 2]
+        seen_RFMCV[row, :, :, 2] -= (up_NV.min() + up_NV.max()) / 2
+    return seen_RFMCV
+
+
+@dataclass(frozen=True)
+class _Page:
+    """Where everything of a picture of views stands: inches from the lower left corner, y upward.
+
+    left, top: of the cells.  scale: inches per metre.  across: the metres that lie in the middle of a cell.
+    """
+
+    width: float
+    height: float
+    left: float
+    top: float
+    cell_width: float
+    cell_height: float
+    scale: float
+    across: float
+    title: str
+    names: tuple[str, ...]
+
+    def open(self) -> tuple[Figure, Axes]:
+        """An empty figure and axes over all of it whose units are inches."""
+        figure = Figure(figsize=(self.width, self.height), dpi=VIEWS_DPI, facecolor="white")
+        axes = figure.add_axes((0, 0, 1, 1), xlim=(0, self.width), ylim=(0, self.height), autoscale_on=False)
+        axes.set_axis_off()
+        return figure, axes
+
+    def corner(self, row: int, column: int) -> tuple[float, float]:
+        """The lower left corner of a cell."""
+        x = self.left + column * (self.cell_width + GAP)
+        y = self.top - (row + 1) * self.cell_height - row * 2 * GAP
+        return x, y
+
+    def place(self, seen_MCV: NDArray[np.float64], row: int, column: int) -> NDArray[np.float64]:
+        """Bodies in metres, moved into a cell: inches across and up, and the depth as it was."""
+        x, y = self.corner(row, column)
+        across_MV = x + self.cell_width / 2 + self.scale * (seen_MCV[:, 0] - self.across)
+        up_MV = y + self.cell_height / 2 + self.scale * seen_MCV[:, 2]
+        return np.stack([across_MV, seen_MCV[:, 1], up_MV], axis=1)
+
+
+def _plan_page(names: Sequence[str], title: str, columns: int, drawn_NCV: NDArray[np.float64]) -> _Page:
+    names = tuple(_wrap(name, 11, 1.3) for name in names)
+    left = MARGIN + max(_text_width(name, 11) for name in names) + 0.2
+    room = (VIEWS_WIDTH - left - MARGIN) / columns - GAP
+    cell_width = min(max(room, CELL_WIDTHS[0]), CELL_WIDTHS[1])
+    width = max(left + columns * (cell_width + GAP) - GAP + MARGIN, left + 5.6)  # or the legend's
+    title = _wrap(title, 14, width - 2 * MARGIN, bold=True)
+    width = max(width, _text_width(title, 14, bold=True) + 2 * MARGIN)
+
+    if not len(drawn_NCV):  # nothing but masked cells: two metres of nobody
+        drawn_NCV = np.array([[[-1.0, 1.0]] * 3])
+    low, high = drawn_NCV.min(axis=(0, 2)), drawn_NCV.max(axis=(0, 2))
+    metres_across, _, metres_up = np.maximum(high - low, 1e-3)
+    cell_height = cell_width * float(np.clip(metres_up / metres_across, *CELL_SHAPES))
+    cell_height = max(cell_height, 0.2 * max(len(name.splitlines()) for name in names))
+    scale = 0.88 * float(min(cell_width / metres_across, cell_height / metres_up))
+
+    header = MARGIN + 0.27 * len(title.splitlines()) + 0.3
+    height = header + len(names) * (cell_height + 2 * GAP) - 2 * GAP + 0.5
+    across = float(low[0] + high[0]) / 2
+    return _Page(width, height, left, height - header, cell_width, cell_height, scale, across, title, names)
+
+
+def _draw_headings(axes: Axes, page: _Page, frames_F: NDArray[np.int64]) -> None:
+    title_top = page.height - MARGIN
+    axes.text(MARGIN, title_top, page.title, size=14, weight="bold", color=INK, va="top", parse_math=False)
+    axes.text(MARGIN, page.top + 0.08, "frame", size=9, color=FAINT_INK)
+    for column, frame in enumerate(frames_F):
+        middle = page.corner(0, column)[0] + page.cell_width / 2
+        axes.text(middle, page.top + 0.08, str(frame), size=9, color=FAINT_INK, ha="center")
+    for row, name in enumerate(page.names):
+        middle = page.corner(row, 0)[1] + page.cell_height / 2
+        axes.text(MARGIN, middle, name, size=11, color=INK, va="center", linespacing=1.25, parse_math=False)
+
+
+def _draw_cell(axes: Axes, page: _Page, row: int, column: int, *, masked: bool) -> None:
+    x, y = page.corner(row, column)
+    cell = FancyBboxPatch(
+        (x, y), page.cell_width, page.cell_height, boxstyle="round,pad=0,rounding_size=0.06"
+    )
+    cell.set(facecolor=PANEL, edgecolor="none")
+    if masked:
+        cell.set(facecolor="white", edgecolor=MASK_EDGE, linewidth=0.8, linestyle=(0, (4, 3)))
+        middle = (x + page.cell_width / 2, y + page.cell_height / 2)
+        axes.text(*middle, "masked", size=9, color=FAINT_INK, ha="center", va="center")
+    axes.add_patch(cell)
+
+
+def _draw_bodies(
+    axes: Axes, page: _Page, skeleton: Skeleton, placed_MCV: NDArray[np.float64], drawn_M: NDArray[np.bool_]
+) -> None:
+    """Bones from the farthest to the nearest, then joints: a near arm must lie over a far one."""
+    width = min(max(0.03 * page.scale * POINTS, 0.9), 2.2)  # of a bone: 3 cm, within what prints well
+    side_V = _sides(skeleton)
+    bones: list[tuple[float, list[tuple[float, float]], str]] = []
+    for body in np.flatnonzero(drawn_M):
+        tones = TONES[0] if body == 0 else TONES[1]
+        across_V, depth_V, up_V = placed_MCV[body]
+        for child, parent in skeleton.bones:
+            ends = [(across_V[joint], up_V[joint]) for joint in (child, parent)]
+            bones.append((float(depth_V[child] + depth_V[parent]), ends, tones[side_V[child]]))
+        colours = [tones[side] for side in side_V]
+        axes.scatter(
+            across_V, up_V, s=(1.9 * width) ** 2, c=colours, linewidths=0, zorder=4 if body == 0 else 3
+        )
+    bones.sort(key=lambda bone: -bone[0])
+    lines = LineCollection([ends for _, ends, _ in bones], colors=[colour for _, _, colour in bones])
+    lines.set(linewidth=width, capstyle="round", zorder=2)
+    axes.add_collection(lines, autolim=False)
+
+
+def _sides(skeleton: Skeleton) -> list[int]:
+    """For every joint its index into SIDES; a bone has that of its child."""
+    side_V = [SIDES.index("trunk")] * skeleton.num_joints
+    for left, right in skeleton.mirror_pairs:
+        side_V[left], side_V[right] = SIDES.index("left"), SIDES.index("right")
+    return side_V
+
+
+def _draw_legend(axes: Axes, page: _Page, *, second_body: bool) -> None:
+    """The colours at the lower left and, at the lower right, a bar of a round length."""
+    middle = 0.25
+    handles: list[Artist | tuple[Artist, ...]] = [_legend_line(colour) for colour in TONES[0]]
+    if second_body:
+        handles.append(tuple(_legend_line(colour) for colour in TONES[1]))
+    axes.legend(
+        handles,
+        [*SIDES, "second body"][: len(handles)],
+        handler_map={tuple: HandlerTuple(ndivide=None, pad=0.3)},
+        loc="center left",
+        bbox_to_anchor=(page.left, middle),
+        bbox_transform=axes.transData,
+        ncols=len(handles),
+        frameon=False,
+        fontsize=9,
+        labelcolor=INK,
+        borderpad=0,
+        borderaxespad=0,
+    )
+    metres = _round_down(0.8 * min(page.cell_width, 1.0) / page.scale)
+    end = page.width - MARGIN
+    start = end - metres * page.scale
+    axes.plot([start, end], [middle, middle], color=INK, linewidth=1.5, solid_capstyle="butt")
+    axes.text(start - 0.08, middle, f"{metres:g} m", size=9, color=INK, ha="right", va="center")
+
+
+def _legend_line(colour: str) -> Line2D:
+    return Line2D([], [], color=colour, linewidth=2, marker="o", markersize=4, markeredgewidth=0)
+
+
+def _round_down(length: float) -> float:
+    """The largest of 1, 2, 5 times a power of ten that is not above `length`."""
+    decade = 10.0 ** math.floor(math.log10(length))
+    return decade * max(step for step in (1, 2, 5) if step * decade <= length)
+
+
+@dataclass(frozen=True)
+class _Sheet:
+    """Where everything of a confusion matrix stands: inches from the lower left corner.
+
+    left, bottom, side: of the square matrix.  names_size, heading: points.  turn: degrees, of names below.
+    """
+
+    width: float
+    height: float
+    left: float
+    bottom: float
+    side: float
+    bar_left: float
+    bar_width: float
+    names_size: float
+    heading: float
+    turn: float
+    title: str
+    names: tuple[str, ...]
+
+    def open(self) -> tuple[Figure, Axes]:
+        """A figure with its title, and the axes of the matrix."""
+        figure = Figure(figsize=(self.width, self.height), dpi=CONFUSION_DPI, facecolor="white")
+        x, y = MARGIN / self.width, 1 - MARGIN / self.height
+        size = 1.25 * self.heading
+        figure.text(x, y, self.title, size=size, weight="bold", color=INK, va="top", parse_math=False)
+        return figure, self.add_axes(figure, self.left, self.bottom, self.side, self.side)
+
+    def add_axes(self, figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
+        """Axes at a place given in inches."""
+        place = (left / self.width, bottom / self.height, width / self.width, height / self.height)
+        return figure.add_axes(place)
+
+
+def _plan_sheet(names: tuple[str, ...], title: str) -> _Sheet:
+    count = len(names)
+    if count <= MOST_NUMBERED:
+        cell, names_size, heading, turn = max(0.55, 2.4 / count), 10.0, 11.0, 45.0
+    elif count <= 60:
+        cell, names_size, heading, turn = 0.2, 9.0, 15.0, 90.0
+    else:
+        cell, names_size, heading, turn = 0.125, 7.0, 19.0, 90.0
+    em = heading / POINTS
+    longest = max(_text_width(name, names_size) for name in names)
+    side = cell * count
+    left = MARGIN + 1.8 * em + longest + 0.1
+    bottom = MARGIN + 1.8 * em + longest * math.sin(math.radians(turn)) + 0.2
+    bar_left, bar_width = left + side + 1.5 * em, 1.2 * em
+    width = bar_left + bar_width + 5.2 * em + MARGIN
+    title = _wrap(title, 1.25 * heading, width - 2 * MARGIN, bold=True)
+    width = max(width, _text_width(title, 1.25 * heading, bold=True) + 2 * MARGIN)
+    height = bottom + side + 1.6 * em * len(title.splitlines()) + 0.8 * em + MARGIN
+    return _Sheet(
+        width, height, left, bottom, side, bar_left, bar_width, names_size, heading, turn, title, names
+    )
+
+
+def _shares(counts_KK: NDArray[np.int64], num_classes: int) -> NDArray[np.float64]:
+    """Every row divided by its sum; a row without samples is NaN."""
+    if counts_KK.shape != (num_classes, num_classes) or num_classes == 0:
+        raise ValueError(f"counts of shape {counts_KK.shape}: expected one row and column for each of the "
+                         f"{num_classes} classes")  # fmt: skip
+    if counts_KK.min() < 0:
+        raise ValueError(f"the counts hold {counts_KK.min()}: expected numbers of samples")
+    total_K1 = counts_KK.sum(axis=1, keepdims=True)
+    share_KK = np.full(counts_KK.shape, np.nan)
+    np.divide(counts_KK, total_K1, out=share_KK, where=total_K1 > 0)
+    return share_KK
+
+
+def _shorten(name: str) -> str:
+    """A name cut in its middle: names of actions often differ only at one end."""
+    if len(name) <= LONGEST_NAME:
+        return name
+    tail = LONGEST_NAME // 3
+    return f"{name[: LONGEST_NAME - tail - 1]}…{name[-tail:]}"
+
+
+def _draw_class_names(axes: Axes, sheet: _Sheet) -> None:
+    count = len(sheet.names)
+    style: dict[str, Any] = {"fontsize": sheet.names_size, "color": INK, "parse_math": False}
+    upright = "center" if sheet.turn == 90 else "top"
+    axes.set_yticks(range(count), sheet.names, **style)
+    axes.set_xticks(
+        range(count),
+        sheet.names,
+        rotation=sheet.turn,
+        rotation_mode="anchor",
+        ha="right",
+        va=upright,
+        **style,
+    )
+    borders = np.arange(0, count, 1 if count <= 60 else 5) - 0.5  # denser lines shimmer when scaled down
+    axes.vlines(borders, -0.5, count - 0.5, colors="#e6e6e6", linewidths=0.5)
+    axes.hlines(borders, -0.5, count - 0.5, colors="#e6e6e6", linewidths=0.5)
+    axes.tick_params(length=0)
+    axes.spines[:].set(color=FAINT_INK, linewidth=0.8)
+
+
+def _draw_axis_titles(figure: Figure, sheet: _Sheet) -> None:
+    across, up = (sheet.left + sheet.side / 2) / sheet.width, (sheet.bottom + sheet.side / 2) / sheet.height
+    style: dict[str, Any] = {"size": sheet.heading, "color": INK}
+    figure.text(across, MARGIN / sheet.height, "predicted class", ha="center", va="bottom", **style)
+    figure.text(MARGIN / sheet.width, up, "true class", ha="left", va="center", rotation=90, **style)
+
+
+def _draw_numbers(axes: Axes, share_KK: NDArray[np.float64]) -> None:
+    for true, predicted in np.argwhere(share_KK > 0):
+        share = float(share_KK[true, predicted])
+        colour = "white" if share > 0.5 else INK
+        axes.text(predicted, true, _per_cent(share), size=9, color=colour, ha="center", va="center")
+
+
+def _per_cent(share: float) -> str:
+    """Whole per cent, but never a 0 for something nor a 100 for less than everything."""
+    if share < 0.005:
+        return "<1"
+    return ">99" if 0.995 <= share < 1 else f"{100 * share:.0f}"
+
+
+def _draw_untested_key(figure: Figure, sheet: _Sheet) -> None:
+    """What grey means, below the colour bar."""
+    size = sheet.bar_width
+    bottom = sheet.bottom - 2.2 * size
+    key = sheet.add_axes(figure, sheet.bar_left, bottom, size, size)
+    key.set_axis_off()
+    key.add_patch(Rectangle((0, 0), 1, 1, facecolor=UNTESTED))
+    x, y = (sheet.bar_left + 1.4 * size) / sheet.width, (bottom + size / 2) / sheet.height
+    figure.text(x, y, "no test\nsamples", size=sheet.heading - 1, color=INK, va="center")
+
+
+def _text_width(text: str, size: float, *, bold: bool = False) -> float:
+    """Inches, of the widest line."""
+    font = FontProperties(weight="bold" if bold else "normal")
+    lines = [line.replace("$", "S") for line in text.splitlines() if line.strip()]  # $ would start a formula
+    outlines = [TextPath((0, 0), line, size=size, prop=font).vertices[:, 0] for line in lines]
+    return max((float(outline.max(initial=0)) for outline in outlines), default=0.0) / POINTS
+
+
+def _wrap(text: str, size: float, inches: float, *, bold: bool = False) -> str:
+    """Text broken between words into lines that fit; a word that does not stays whole."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and _text_width(longer, size, bold=bold) > inches:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return "\n".join(lines)
+
+
+def _publish(figure: Figure, path: Path) -> None:
+    """Write under a temporary name, then rename: nobody ever meets half a picture."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    canvas: Any = FigureCanvasAgg(figure)
+    try:
+        with part.open("wb") as file:
+            canvas.print_png(file, metadata={"Software": None})
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,193 @@
+"""Everything that decides a training run, one frozen value: read from TOML, changed by `key=value`, saved."""
+
+import dataclasses
+import difflib
+import math
+import tomllib
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tomli_w
+
+from model.cpstn import ModelConfig
+from pipeline.augment import ViewConfig
+
+BUILT_IN_FOLDER = Path(__file__).parent / "recipes"
+VIEWS = ("spatial", "temporal")
+SCHEDULES = ("linear", "cosine")
+REDUCTIONS = ("mean", "sum")
+
+Config = TypeVar("Config")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training run. The defaults are the paper's values where it gives one (section 4.1.4).
+
+    protocol: whose training split is used; "" is the data set's default one.
+    lr falls from its value to 0 over all epochs, as `schedule` says.
+    temperature: tau of Eq. 4, which the paper does not give.
+    contrast_weight, spatial_weight, temporal_weight: alpha, beta, gamma of Eq. 3.
+    reduction: "mean" per element, or the literal "sum" of Eq. 6 and 7.
+    views: the two views' kinds; the first is the one the spatial decoder rebuilds from.
+    seed decides the initial weights, the order of samples, every view and every dropout.
+    """
+
+    epochs: int = 100
+    batch_size: int = 256
+    lr: float = 5e-5
+    schedule: str = "linear"
+    weight_decay: float = 0.0
+    seed: int = 0
+    protocol: str = ""
+    temperature: float = 0.1
+    contrast_weight: float = 1.0
+    spatial_weight: float = 1.0
+    temporal_weight: float = 1.0
+    reduction: str = "mean"
+    views: tuple[str, ...] = VIEWS
+    view: ViewConfig = field(default_factory=ViewConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "lr", "temperature"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
+        _check_choice("schedule", self.schedule, SCHEDULES)
+        _check_choice("reduction", self.reduction, REDUCTIONS)
+        if len(self.views) != 2:
+            raise ValueError(f"views has {len(self.views)} entries; expected two, such as {list(VIEWS)}")
+        for kind in self.views:
+            _check_choice("views", kind, VIEWS)
+
+    def lr_at(self, step: int, steps: int) -> float:
+        """The learning rate of one step of `steps`."""
+        progress = step / steps
+        share = 1 - progress if self.schedule == "linear" else (1 + math.cos(math.pi * progress)) / 2
+        return self.lr * share
+
+    def to_table(self) -> dict[str, Any]:
+        """Plain nested dictionaries, as TOML and checkpoints hold them."""
+        table: dict[str, Any] = _plain(dataclasses.asdict(self))
+        return table
+
+    def save(self, path: Path) -> None:
+        """Write as TOML that `load_recipe` reads back."""
+        path.write_text(tomli_w.dumps(self.to_table()), encoding="utf-8")
+
+
+def built_in_recipes() -> list[str]:
+    """Names that `load_recipe` knows without a file."""
+    return sorted(path.stem for path in BUILT_IN_FOLDER.glob("*.toml"))
+
+
+def load_recipe(name_or_path: str, changes: tuple[str, ...] = ()) -> Recipe:
+    """A built-in recipe by name or a TOML file by path, with `key=value` changes; nested keys are dotted.
+
+    Raises ValueError that names the key, what was found and what was expected.
+    """
+    path = BUILT_IN_FOLDER / f"{name_or_path}.toml"
+    if name_or_path not in built_in_recipes():
+        path = Path(name_or_path)
+        if not path.is_file():
+            known = ", ".join(built_in_recipes())
+            raise ValueError(f"no recipe {name_or_path!r}: expected {known}, or the path of a TOML file")
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ValueError(f"{path}: not a readable recipe: {error}") from None
+    for change in changes:
+        _apply(table, change)
+    return recipe_from(table)
+
+
+def recipe_from(table: dict[str, Any]) -> Recipe:
+    """The recipe that a TOML file or checkpoint holds. Raises ValueError on any key or value out of place."""
+    return _build(Recipe, table, "")
+
+
+def _apply(table: dict[str, Any], change: str) -> None:
+    """Set one `key=value`; the value is read as TOML, and as a plain string where that fails."""
+    key, equals, text = change.partition("=")
+    if not equals or not key.strip():
+        raise ValueError(f"--set {change!r}: expected key=value, such as epochs=20 or model.encoder.kernel=9")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    *parents, last = key.strip().split(".")
+    for parent in parents:
+        table = table.setdefault(parent, {})
+        if not isinstance(table, dict):
+            raise ValueError(f"--set {change!r}: {parent} is a value, not a group of keys")
+    table[last] = value
+
+
+def _build(kind: type[Config], table: dict[str, Any], prefix: str) -> Config:
+    types = typing.get_type_hints(kind)
+    for key in table:
+        if key not in types:
+            raise ValueError(f"unknown key {prefix + key!r}{_nearest(key, prefix)}")
+    values = {key: _convert(types[key], value, prefix + key) for key, value in table.items()}
+    try:
+        return kind(**values)
+    except ValueError as error:
+        raise ValueError(f"{prefix}{error}") from None
+
+
+def _convert(wanted: Any, value: Any, name: str) -> Any:
+    """The value in the field's own type, or ValueError."""
+    if dataclasses.is_dataclass(wanted):
+        if not isinstance(value, dict):
+            raise ValueError(f"{name} is {value!r}; expected a group of keys, such as {name}.KEY=value")
+        return _build(typing.cast("type[Any]", wanted), value, f"{name}.")
+    if typing.get_origin(wanted) is tuple:
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"{name} is {value!r}; expected a list")
+        item_type = typing.get_args(wanted)[0]
+        return tuple(_convert(item_type, item, name) for item in value)
+    if wanted is float and type(value) is int:
+        return float(value)
+    if type(value) is not wanted:
+        raise ValueError(f"{name} is {value!r}; expected {_type_name(wanted)}")
+    return value
+
+
+def _type_name(wanted: Any) -> str:
+    names = {int: "a whole number", float: "a number", str: "a word", bool: "true or false"}
+    return names.get(wanted, str(wanted))
+
+
+def _nearest(key: str, prefix: str) -> str:
+    close = difflib.get_close_matches(key, [*all_keys(), *(name.split(".")[-1] for name in all_keys())], n=1)
+    full = [name for name in all_keys() if close and (name == close[0] or name.endswith("." + close[0]))]
+    if full:
+        return f"; did you mean {full[0]!r}?"
+    group = [name for name in all_keys() if name.startswith(prefix)]
+    return f"; known keys: {', '.join(group)}"
+
+
+def all_keys() -> list[str]:
+    """Every key of a recipe, dotted."""
+
+    def walk(kind: Any, prefix: str) -> list[str]:
+        keys = []
+        for name, wanted in typing.get_type_hints(kind).items():
+            inner = dataclasses.is_dataclass(wanted)
+            keys += walk(wanted, f"{prefix}{name}.") if inner else [prefix + name]
+        return keys
+
+    return walk(Recipe, "")
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}; expected one of {', '.join(choices)}")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple | list) else value

@@ -1,0 +1,174 @@
+"""CP-STN pre-training: one readable loop. No labels are used.
+
+Axes: N sample, P packed present body, C channel, T frame, V joint.
+"""
+
+import math
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from model.checkpoint import Run, load_checkpoint, new_model, save_checkpoint
+from model.cpstn import CPSTN
+from model.losses import nt_xent, spatial_reconstruction, temporal_reconstruction
+from model.recipe import Recipe
+from pipeline.loader import Batch, View, split_samples, train_batches
+from pipeline.order import steps_per_epoch
+from pipeline.store.shards import Shards
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The three losses of Eq. 3, unweighted, and their weighted sum."""
+
+    contrast: Tensor
+    spatial: Tensor
+    temporal: Tensor
+    total: Tensor
+
+    def numbers(self) -> dict[str, float]:
+        """As Python floats; waits for the device."""
+        return {name: float(value.detach()) for name, value in vars(self).items()}
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What the training loop reports after a step: steps done of all, samples seen since the last report."""
+
+    step: int
+    steps: int
+    epoch: int
+    samples: int
+    losses: dict[str, float]
+
+
+def train(
+    shards: Shards,
+    recipe: Recipe,
+    run: Run,
+    *,
+    device: torch.device,
+    threads: int = 2,
+    resume: bool = False,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+) -> CPSTN:
+    """Train in `run`, which exists; with `resume`, go on from its checkpoint. Returns the trained model.
+
+    A checkpoint is written after every epoch; a run that was stopped goes on from there, to the same result.
+    Raises ValueError if the shards are not those of the run; RuntimeError if a loss stops being a number.
+    """
+    samples = split_samples(shards, recipe.protocol or shards.spec.default_protocol, "train")
+    batch_size = min(recipe.batch_size, len(samples))
+    per_epoch = steps_per_epoch(len(samples), batch_size)
+    steps = recipe.epochs * per_epoch
+    model = new_model(shards.spec, recipe).to(device).train()
+    optimiser = torch.optim.Adam(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
+    manifest = shards.manifest.digest()
+    step = _restore(run, shards, model, optimiser, manifest, steps) if resume else 0
+    batches = train_batches(
+        samples,
+        batch_size=batch_size,
+        seed=recipe.seed,
+        start_step=step,
+        end_step=steps,
+        views=recipe.views,
+        config=recipe.view,
+        threads=threads,
+        pin_memory=device.type == "cuda",
+    )
+    with SummaryWriter(str(run.folder), purge_step=step) as board, closing(batches):
+        for batch in batches:
+            for group in optimiser.param_groups:
+                group["lr"] = recipe.lr_at(step, steps)
+            torch.manual_seed(recipe.seed * 1_000_003 + step)  # dropout, too, depends on the step alone
+            losses = batch_losses(model, batch, recipe, device)
+            optimiser.zero_grad(set_to_none=True)
+            losses.total.backward()
+            optimiser.step()
+            step += 1
+            numbers = losses.numbers()
+            _check_finite(numbers, step, batch, shards, run)
+            for name, value in numbers.items():
+                board.add_scalar(f"loss/{name}", value, step)
+            on_progress(Progress(step, steps, (step - 1) // per_epoch, batch.num_samples, numbers))
+            if step % per_epoch == 0:
+                save_checkpoint(
+                    run,
+                    model,
+                    optimiser,
+                    recipe=recipe,
+                    spec=shards.spec,
+                    manifest=manifest,
+                    step=step,
+                    steps=steps,
+                )
+    return model
+
+
+def batch_losses(model: CPSTN, batch: Batch, recipe: Recipe, device: torch.device) -> Losses:
+    """Encode both views in one pass, contrast them (Eq. 4, 5), rebuild the original from each (Eq. 6, 7)."""
+    original_PCTV = batch.original_PCTV.to(device, non_blocking=True)
+    sample_P = batch.sample_P.to(device, non_blocking=True)
+    x_PCTV = torch.cat([view.x_PCTV.to(device, non_blocking=True) for view in batch.views])
+    samples, frames = batch.num_samples, original_PCTV.shape[2]
+    q_PCTV = model.encode(x_PCTV)
+    h_ND = model.represent(q_PCTV, torch.cat([sample_P, sample_P + samples]), 2 * samples)
+    first_NZ, second_NZ = model.project(h_ND).chunk(2)
+    contrast = nt_xent(first_NZ, second_NZ, recipe.temperature)
+    q_first_PCTV, q_second_PCTV = q_PCTV.chunk(2)
+    spatial = temporal = torch.zeros((), device=device)
+    first, second = batch.views
+    if recipe.spatial_weight:
+        rebuilt_PCTV = model.reconstruct_spatial(q_first_PCTV, frames)
+        spatial = _reconstruction(rebuilt_PCTV, original_PCTV, first, sample_P, recipe.reduction)
+    if recipe.temporal_weight:
+        rebuilt_PCTV = model.reconstruct_temporal(q_second_PCTV, frames)
+        temporal = _reconstruction(rebuilt_PCTV, original_PCTV, second, sample_P, recipe.reduction)
+    weighted = (
+        recipe.contrast_weight * contrast
+        + recipe.spatial_weight * spatial
+        + recipe.temporal_weight * temporal
+    )
+    return Losses(contrast, spatial, temporal, weighted)
+
+
+def _reconstruction(
+    rebuilt_PCTV: Tensor, original_PCTV: Tensor, view: View, sample_P: Tensor, reduction: str
+) -> Tensor:
+    """A masked view owes the frames it did not see (Eq. 7), any other the whole sequence (Eq. 6)."""
+    if view.kind == "spatial":
+        return spatial_reconstruction(rebuilt_PCTV, original_PCTV, reduction)
+    visible_P = view.visible_N.to(sample_P.device)[sample_P]
+    return temporal_reconstruction(rebuilt_PCTV, original_PCTV, visible_P, reduction)
+
+
+def _restore(
+    run: Run, shards: Shards, model: CPSTN, optimiser: torch.optim.Optimizer, manifest: str, steps: int
+) -> int:
+    """Load the run's checkpoint into model and optimiser; returns the steps already done."""
+    checkpoint = load_checkpoint(run)
+    if checkpoint.manifest != manifest:
+        raise ValueError(f"{shards.folder}: other shards than those that {run.folder} was trained on")
+    if checkpoint.steps != steps:
+        raise ValueError(
+            f"{run.folder}: was planned for {checkpoint.steps} steps, not {steps}; start a new run"
+        )
+    model.load_state_dict(checkpoint.content["model"])
+    optimiser.load_state_dict(checkpoint.content["optimiser"])
+    return checkpoint.step
+
+
+def _check_finite(numbers: dict[str, float], step: int, batch: Batch, shards: Shards, run: Run) -> None:
+    if all(math.isfinite(value) for value in numbers.values()):
+        return
+    rows = set(batch.ids_N.tolist())
+    keys = shards.table.loc[shards.table["row"].isin(rows), "key"].tolist()
+    raise RuntimeError(
+        f"the loss is no longer a number at step {step}: {numbers}; samples of the batch: "
+        f"{', '.join(keys[:5])} and {len(keys) - 5} more; the last good checkpoint is {run.checkpoint}; "
+        f"a lower lr may help"
+    )

@@ -1,0 +1,328 @@
+"""Numba kernels that make a view: the spatial one (rotation, shear, jitter) and the temporal one (tail mask).
+
+The augmentations are those of the CP-STN paper, section 3.2. Every random number is a hash of its identity
+(seed, epoch, sample id, view, part, element): the same sample has the same bits in whatever batch, at
+whatever position, in whatever thread. `part` is 0 for what both bodies of a sample share, and 1 + m for what
+only body m has.
+
+Axes: N sample, P packed present body, C coordinate, T frame, V joint, F frame and joint in one (T * V).
+"""
+
+import math
+import numbers
+from dataclasses import dataclass
+from functools import lru_cache
+from statistics import NormalDist
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_MULTIPLY_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MULTIPLY_2 = np.uint64(0x94D049BB133111EB)
+
+# A table is looked up with 12 bits of a hash, so that one hash holds a distance and three coordinates' noise.
+_TABLE_SIZE = 4096
+_TABLE_MASK = np.uint64(_TABLE_SIZE - 1)
+
+# x, y and z of this many joints and their results stay in the first-level cache between transform and jitter.
+_TILE = 1024
+
+# Inputs are finite by construction of the shards: reassociating them cannot meet a NaN.
+_FAST = {"contract", "reassoc", "nsz", "arcp"}
+
+
+@dataclass(frozen=True)
+class ViewConfig:
+    """How strong the views are. Paper, section 3.2; what it leaves open is our reading.
+
+    rotation: radians; the angle is uniform in [0, rotation], the axis uniform on the sphere.
+    shear: the six off-diagonal ratios are uniform in [-shear, shear].
+    jitter_probability: of a joint in a frame to be jittered, in all three coordinates.
+    jitter_std: metres, of the Gaussian noise in each coordinate.
+    mask_min, mask_max: the share of the frames, at the end, that temporal masking hides is uniform between.
+        At least one frame is hidden and one stays.
+
+    Raises ValueError that names the key, what was found and what was expected.
+    """
+
+    rotation: float = math.pi / 6
+    shear: float = 1.0
+    jitter_probability: float = 0.2
+    jitter_std: float = 0.05
+    mask_min: float = 0.25
+    mask_max: float = 0.75
+
+    def __post_init__(self) -> None:
+        for key, highest in (("rotation", math.pi), ("jitter_probability", 1.0)):
+            _check_number(key, getattr(self, key), 0.0, highest)
+        for key in ("shear", "jitter_std"):
+            _check_number(key, getattr(self, key), 0.0, math.inf)
+        for key in ("mask_min", "mask_max"):
+            _check_number(key, getattr(self, key), 0.0, 1.0)
+        if self.mask_min > self.mask_max:
+            raise ValueError(f"mask_min is {self.mask_min}; expected at most mask_max, {self.mask_max}")
+
+
+def spatial_view(
+    x_PCTV: NDArray[np.float32],
+    sample_P: NDArray[np.int64],
+    ids_N: NDArray[np.int64],
+    *,
+    seed: int,
+    epoch: int,
+    view: int,
+    config: ViewConfig,
+    out_PCTV: NDArray[np.float32],
+) -> None:
+    """Rotate, then shear, then jitter packed bodies into out_PCTV. Paper, section 3.2, spatial pretext.
+
+    x_PCTV: float32 metres, C-contiguous, C = 3; a frame that is 0 0 0 in every joint (body absent, padding)
+        stays 0. out_PCTV: the same shape and type, no memory in common with x_PCTV.
+    sample_P: int64, each body's sample, 0..N-1, non-decreasing. ids_N: int64, the samples' stable ids.
+    The bodies of one sample are rotated and sheared alike, and jittered each on its own.
+
+    The noise is the Gaussian's inverse CDF at 4,096 midpoints: at most 3.66 standard deviations.
+    Thread-safe; holds no GIL while it works.
+    """
+    _assert_packed(x_PCTV, sample_P, ids_N, out_PCTV)
+    assert x_PCTV.shape[1] == 3
+    _spatial_kernel(
+        x_PCTV,
+        sample_P,
+        ids_N,
+        _word(seed),
+        _word(epoch),
+        _word(view),
+        config.rotation,
+        config.shear,
+        _distances(config.jitter_probability),
+        _noise(config.jitter_std),
+        out_PCTV,
+    )
+
+
+def temporal_view(
+    x_PCTV: NDArray[np.float32],
+    sample_P: NDArray[np.int64],
+    ids_N: NDArray[np.int64],
+    *,
+    seed: int,
+    epoch: int,
+    view: int,
+    config: ViewConfig,
+    out_PCTV: NDArray[np.float32],
+    visible_N: NDArray[np.int64],
+) -> None:
+    """Copy the frames before T' into out_PCTV and make the others 0. Paper, section 3.2, temporal pretext.
+
+    x_PCTV, sample_P, ids_N, out_PCTV: as in `spatial_view`. visible_N: int64, receives each sample's T', the
+    number of frames that stay, 1 <= T' < T; the same for both bodies.
+
+    Raises ValueError if there are fewer than two frames. Thread-safe; holds no GIL while it works.
+    """
+    _assert_packed(x_PCTV, sample_P, ids_N, out_PCTV)
+    assert visible_N.shape == ids_N.shape
+    assert visible_N.dtype == np.int64
+    if x_PCTV.shape[2] < 2:
+        raise ValueError(f"the sequences have {x_PCTV.shape[2]} frame; a masked tail needs at least 2")
+    _temporal_kernel(
+        x_PCTV,
+        sample_P,
+        ids_N,
+        _word(seed),
+        _word(epoch),
+        _word(view),
+        config.mask_min,
+        config.mask_max,
+        out_PCTV,
+        visible_N,
+    )
+
+
+@njit(cache=True, nogil=True)
+def _mix64(z):  # type: ignore[no-untyped-def]
+    """The finaliser of splitmix64, as in `order`: uint64 -> uint64."""
+    z = (z ^ (z >> np.uint64(30))) * _MULTIPLY_1
+    z = (z ^ (z >> np.uint64(27))) * _MULTIPLY_2
+    return z ^ (z >> np.uint64(31))
+
+
+@njit(cache=True, nogil=True)
+def _fold(key, value):  # type: ignore[no-untyped-def]
+    """The key of everything below `value` in the hierarchy of identities. uint64 both."""
+    return _mix64((key ^ value) + _GOLDEN)
+
+
+@njit(cache=True, nogil=True)
+def _part_key(seed, epoch, sample_id, view, part):  # type: ignore[no-untyped-def]
+    """The key of one part of one view of one sample. seed, epoch, view: uint64; sample_id, part: int64."""
+    key = _fold(_fold(np.uint64(0), seed), epoch)
+    return _fold(_fold(_fold(key, np.uint64(sample_id)), view), np.uint64(part))
+
+
+@njit(cache=True, nogil=True)
+def _draw(key, element):  # type: ignore[no-untyped-def]
+    """The 64 random bits of one element (int64, from 0): splitmix64 that starts from the key."""
+    return _mix64(key + np.uint64(element + 1) * _GOLDEN)
+
+
+@njit(cache=True, nogil=True)
+def _uniform(key, element, low, high):  # type: ignore[no-untyped-def]
+    """A float64, uniform in [low, high)."""
+    return low + (high - low) * (np.float64(_draw(key, element) >> np.uint64(11)) * 2.0**-53)
+
+
+@njit(cache=True, nogil=True)
+def _shear_rotation(key, rotation, shear):  # type: ignore[no-untyped-def]
+    """The float32 3x3 matrix S @ R of one sample, from its elements 0 (angle), 1, 2 (axis), 3..8 (shear)."""
+    angle = _uniform(key, 0, 0.0, rotation)
+    height = _uniform(key, 1, -1.0, 1.0)
+    turn = _uniform(key, 2, 0.0, 2.0 * math.pi)
+    radius = math.sqrt(1.0 - height * height)
+    x, y, z = radius * math.cos(turn), radius * math.sin(turn), height
+    c, s = math.cos(angle), math.sin(angle)
+    d = 1.0 - c
+    rotate = (
+        (c + d * x * x, d * x * y - s * z, d * x * z + s * y),
+        (d * x * y + s * z, c + d * y * y, d * y * z - s * x),
+        (d * x * z - s * y, d * y * z + s * x, c + d * z * z),
+    )
+    matrix = np.empty((3, 3), np.float32)
+    for row in range(3):
+        one = rotate[row]
+        # The two other axes, in the order of their elements.
+        first, second = (1 if row == 0 else 0), (1 if row == 2 else 2)
+        ratio_1 = _uniform(key, 3 + 2 * row, -shear, shear)
+        ratio_2 = _uniform(key, 4 + 2 * row, -shear, shear)
+        for column in range(3):
+            sheared = one[column] + ratio_1 * rotate[first][column] + ratio_2 * rotate[second][column]
+            matrix[row, column] = np.float32(sheared)
+    return matrix
+
+
+@njit(cache=True, nogil=True)
+def _frame_is_empty(x_CF, start, joints):  # type: ignore[no-untyped-def]
+    for flat in range(start, start + joints):
+        if x_CF[0, flat] != 0 or x_CF[1, flat] != 0 or x_CF[2, flat] != 0:
+            return False
+    return True
+
+
+@njit(cache=True, nogil=True, fastmath=_FAST)
+def _transform(x_CF, matrix, start, end, out_CF):  # type: ignore[no-untyped-def]
+    # One output row at a time, and slices that are counted from 0: otherwise the compiler gives up on proving
+    # that the arrays are distinct and the indices not negative, and does not vectorise.
+    x, y, z = x_CF[0, start:end], x_CF[1, start:end], x_CF[2, start:end]
+    for row in range(3):
+        a, b, c = matrix[row, 0], matrix[row, 1], matrix[row, 2]
+        out = out_CF[row, start:end]
+        for flat in range(len(out)):
+            out[flat] = a * x[flat] + b * y[flat] + c * z[flat]
+
+
+@njit(cache=True, nogil=True)
+def _spatial_body(x_CF, joints, matrix, key, distances, noise, out_CF):  # type: ignore[no-untyped-def]
+    """One body. Element k of `key` is the k-th jittered joint: how far on it lies, and its three noises.
+
+    The distances between the successes of a coin are geometric: to draw them, and not a coin for every joint,
+    needs a fifth of the hashes at probability 0.2, and leaves no branch to mispredict.
+    """
+    num_flat = x_CF.shape[1]
+    element = 0
+    bits = _draw(key, element)
+    flat = np.int64(distances[bits >> np.uint64(52)])
+    for start in range(0, num_flat, _TILE):
+        end = min(start + _TILE, num_flat)
+        _transform(x_CF, matrix, start, end, out_CF)
+        while flat < end:
+            at_origin = x_CF[0, flat] == 0 and x_CF[1, flat] == 0 and x_CF[2, flat] == 0
+            if not (at_origin and _frame_is_empty(x_CF, flat - flat % joints, joints)):
+                out_CF[0, flat] += noise[bits & _TABLE_MASK]
+                out_CF[1, flat] += noise[(bits >> np.uint64(12)) & _TABLE_MASK]
+                out_CF[2, flat] += noise[(bits >> np.uint64(24)) & _TABLE_MASK]
+            element += 1
+            bits = _draw(key, element)
+            flat += 1 + np.int64(distances[bits >> np.uint64(52)])
+
+
+@njit(cache=True, nogil=True)
+def _spatial_kernel(  # type: ignore[no-untyped-def]
+    x_PCTV, sample_P, ids_N, seed, epoch, view, rotation, shear, distances, noise, out_PCTV
+):
+    bodies, coordinates, frames, joints = x_PCTV.shape
+    x_PCF = x_PCTV.reshape(bodies, coordinates, frames * joints)
+    out_PCF = out_PCTV.reshape(bodies, coordinates, frames * joints)
+    body = 0
+    for p in range(bodies):
+        body = body + 1 if p > 0 and sample_P[p] == sample_P[p - 1] else 0
+        sample_id = ids_N[sample_P[p]]
+        matrix = _shear_rotation(_part_key(seed, epoch, sample_id, view, 0), rotation, shear)
+        key = _part_key(seed, epoch, sample_id, view, 1 + body)
+        _spatial_body(x_PCF[p], joints, matrix, key, distances, noise, out_PCF[p])
+
+
+@njit(cache=True, nogil=True)
+def _temporal_kernel(  # type: ignore[no-untyped-def]
+    x_PCTV, sample_P, ids_N, seed, epoch, view, mask_min, mask_max, out_PCTV, visible_N
+):
+    bodies, coordinates, frames, joints = x_PCTV.shape
+    for n in range(len(ids_N)):
+        share = _uniform(_part_key(seed, epoch, ids_N[n], view, 0), 0, mask_min, mask_max)
+        hidden = np.int64(math.floor(share * frames + 0.5))
+        visible_N[n] = frames - min(max(hidden, 1), frames - 1)
+    x_PCF = x_PCTV.reshape(bodies, coordinates, frames * joints)
+    out_PCF = out_PCTV.reshape(bodies, coordinates, frames * joints)
+    for p in range(bodies):
+        end = visible_N[sample_P[p]] * joints
+        for c in range(coordinates):
+            x, out = x_PCF[p, c], out_PCF[p, c]
+            for flat in range(end):
+                out[flat] = x[flat]
+            for flat in range(end, frames * joints):
+                out[flat] = np.float32(0)
+
+
+@lru_cache(maxsize=8)
+def _distances(probability: float) -> NDArray[np.int32]:
+    """Joints that are skipped before the next jittered one: the geometric inverse CDF at the midpoints."""
+    with np.errstate(divide="ignore"):  # probability 0: every distance is infinite
+        tail = np.log((np.arange(_TABLE_SIZE) + 0.5) / _TABLE_SIZE) / np.log1p(-np.float64(probability))
+    distances: NDArray[np.int32] = np.minimum(np.floor(tail), np.iinfo(np.int32).max).astype(np.int32)
+    return distances
+
+
+@lru_cache(maxsize=8)
+def _noise(std: float) -> NDArray[np.float32]:
+    """The Gaussian inverse CDF at the midpoints, times std; float32. Its own deviation is 0.99984 std."""
+    normal = NormalDist()
+    table = [normal.inv_cdf((index + 0.5) / _TABLE_SIZE) for index in range(_TABLE_SIZE)]
+    return (np.array(table) * std).astype(np.float32)
+
+
+def _word(number: int) -> np.uint64:
+    """Any integer as 64 bits. A plain int is int64 to numba, and a mix with uint64 would be a float."""
+    return np.uint64(number % 2**64)
+
+
+def _assert_packed(
+    x_PCTV: NDArray[np.float32],
+    sample_P: NDArray[np.int64],
+    ids_N: NDArray[np.int64],
+    out_PCTV: NDArray[np.float32],
+) -> None:
+    assert x_PCTV.ndim == 4
+    assert x_PCTV.shape == out_PCTV.shape
+    assert x_PCTV.dtype == out_PCTV.dtype == np.float32
+    assert x_PCTV.flags.c_contiguous
+    assert out_PCTV.flags.c_contiguous
+    assert sample_P.shape == x_PCTV.shape[:1]
+    assert sample_P.dtype == ids_N.dtype == np.int64
+
+
+def _check_number(key: str, found: object, lowest: float, highest: float) -> None:
+    expected = f"a number of {lowest:g} or more" if highest == math.inf else f"{lowest:g} to {highest:.6g}"
+    is_number = isinstance(found, numbers.Real) and not isinstance(found, bool)
+    if not is_number or not (lowest <= float(found) <= highest and math.isfinite(float(found))):  # type: ignore[arg-type]
+        raise ValueError(f"{key} is {found!r}; expected {expected}")

@@ -1,0 +1,268 @@
+"""Shards to batches of views, as torch tensors; the only module of the pipeline that knows torch.
+
+Threads read and augment ahead into a ring of buffers: the kernels hold no GIL, so threads share the cores
+without the copies and start-up of worker processes. What a batch holds depends on the seed and the step
+alone.
+
+Axes: N sample, P packed present body, C coordinate, T frame, V joint. "Packed" means that only the bodies
+that are present are there, those of one sample beside each other.
+"""
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import cycle
+from typing import Literal, Protocol, TypedDict
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipeline.augment import ViewConfig, spatial_view, temporal_view
+from pipeline.order import batch_indices, steps_per_epoch
+from pipeline.store.shards import Shards
+
+VIEW_KINDS = ("spatial", "temporal")
+
+
+class BodySource(Protocol):
+    """Where the samples lie. `read_bodies` is called from several threads at once."""
+
+    @property
+    def shape(self) -> tuple[int, int, int, int, int]:
+        """(N, M, C, T, V): samples, bodies at most, coordinates, frames, joints."""
+        ...
+
+    def read_bodies(
+        self, rows_N: NDArray[np.int64], num_bodies_N: NDArray[np.int64], out_PCTV: NDArray[np.float32]
+    ) -> None:
+        """Copy the first num_bodies_N[n] bodies of each row, packed. float32 metres; padding is 0."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """The samples to iterate over, such as one split. All arrays are int64 of shape (N,).
+
+    rows_N: row in the source's array, and the sample's stable id.  num_bodies_N: 1..M.
+    num_frames_N: captured frames.  labels_N: class index.
+    """
+
+    source: BodySource
+    rows_N: NDArray[np.int64]
+    num_bodies_N: NDArray[np.int64]
+    num_frames_N: NDArray[np.int64]
+    labels_N: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        for array_N in (self.rows_N, self.num_bodies_N, self.num_frames_N, self.labels_N):
+            assert array_N.dtype == np.int64
+            assert array_N.shape == self.rows_N.shape
+        assert np.all((self.num_bodies_N >= 1) & (self.num_bodies_N <= self.source.shape[1]))
+
+    def __len__(self) -> int:
+        return len(self.rows_N)
+
+    def take(self, indices: NDArray[np.int64]) -> "Samples":
+        """The samples at these positions, in this order."""
+        return Samples(
+            self.source,
+            self.rows_N[indices],
+            self.num_bodies_N[indices],
+            self.num_frames_N[indices],
+            self.labels_N[indices],
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One augmented copy of a batch.
+
+    x_PCTV: float32 metres.  visible_N: int64, frames that are not masked, from the first: T' of a temporal
+    view, T of a spatial one.
+    """
+
+    kind: Literal["spatial", "temporal"]
+    x_PCTV: torch.Tensor
+    visible_N: torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Samples that are worked on together.
+
+    original_PCTV: float32 metres, as stored.  sample_P: int64, each body's sample, 0..N-1, non-decreasing.
+    ids_N: int64, the samples' rows.  labels_N: int64 class index.  num_samples: N.
+    """
+
+    original_PCTV: torch.Tensor
+    views: tuple[View, ...]
+    sample_P: torch.Tensor
+    ids_N: torch.Tensor
+    labels_N: torch.Tensor
+    num_samples: int
+
+
+def split_samples(shards: Shards, protocol: str, part: str) -> Samples:
+    """The samples that a protocol trains on ("train") or tests on ("test"), in the order of their rows.
+
+    Raises ValueError if there is no such protocol, or no such sample in these shards.
+    """
+    table = shards.split(protocol, part)
+    if len(table) == 0:
+        raise ValueError(f"{shards.folder}: protocol {protocol} finds no {part} samples in these shards")
+    return Samples(
+        source=shards.array,
+        rows_N=table["row"].to_numpy(np.int64),
+        num_bodies_N=table["num_bodies"].to_numpy(np.int64),
+        num_frames_N=table["num_frames"].to_numpy(np.int64),
+        labels_N=table["label"].to_numpy(np.int64),
+    )
+
+
+class _Identity(TypedDict):
+    """What the random numbers of one view of one batch have in common."""
+
+    seed: int
+    epoch: int
+    view: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Slot:
+    """The buffers of one batch, as large as any batch can be; the views' in the order of their kinds."""
+
+    original_PCTV: torch.Tensor
+    views_PCTV: tuple[torch.Tensor, ...]
+    visible_N: tuple[torch.Tensor, ...]
+
+
+def train_batches(
+    samples: Samples,
+    *,
+    batch_size: int,
+    seed: int,
+    start_step: int,
+    end_step: int,
+    views: tuple[str, ...],
+    config: ViewConfig,
+    threads: int = 2,
+    prefetch: int = 4,
+    rank: int = 0,
+    world: int = 1,
+    pin_memory: bool = False,
+) -> Generator[Batch, None, None]:
+    """The batches of the global steps start_step..end_step-1, shuffled anew in every epoch, with their views.
+
+    views: "spatial" or "temporal" each; a view's position is part of its random numbers' identity. Steps,
+    rank, world and sets smaller than batch_size: as in `order.batch_indices`. The number of threads and of
+    prefetched batches changes no bit.
+
+    A batch's float32 tensors and visible_N lie in buffers that are used again: they are valid until the next
+    batch is asked for. Who copies them to a device without blocking has to wait for the copy before that.
+    Closing the iterator stops the threads; an exception in a thread is raised here, in its batch's place.
+
+    Raises ValueError at once for a setting that cannot work.
+    """
+    for kind in views:
+        if kind not in VIEW_KINDS:
+            raise ValueError(f"unknown view {kind!r}; expected one of {', '.join(VIEW_KINDS)}")
+    if threads < 1 or prefetch < 1:
+        raise ValueError(f"threads is {threads} and prefetch {prefetch}; expected at least 1 of each")
+    num_samples = len(samples)
+    steps_in_epoch = steps_per_epoch(num_samples, batch_size)
+    share = len(batch_indices(start_step, num_samples, batch_size, seed, rank=rank, world=world))
+
+    def fill(step: int, slot: _Slot) -> Batch:
+        positions = batch_indices(step, num_samples, batch_size, seed, rank=rank, world=world)
+        batch = _read(samples.take(positions), slot.original_PCTV)
+        epoch = step // steps_in_epoch
+        return replace(batch, views=_make_views(batch, slot, views, seed=seed, epoch=epoch, config=config))
+
+    ring = [_slot(samples, share, len(views), pin_memory) for _ in range(prefetch + 1)]
+    return _in_order(fill, range(start_step, end_step), ring, threads)
+
+
+def sequential_batches(samples: Samples, batch_size: int) -> Iterator[Batch]:
+    """All samples once, in their order and without views, for evaluation; the last batch may be short.
+
+    Every batch has memory of its own. Raises ValueError if there is no sample or batch_size is below 1.
+    """
+    steps = steps_per_epoch(len(samples), batch_size, drop_last=False)
+    for step in range(steps):
+        part = samples.take(np.arange(step * batch_size, min((step + 1) * batch_size, len(samples))))
+        yield _read(part, _bodies_buffer(samples, int(part.num_bodies_N.sum()), pin_memory=False))
+
+
+def _in_order(
+    fill: Callable[[int, _Slot], Batch], steps: range, ring: list[_Slot], threads: int
+) -> Generator[Batch, None, None]:
+    """Fill one slot for every step, in threads, and yield the batches in the order of the steps.
+
+    A slot is filled again only after the batch in it has been yielded and the next one asked for: it is the
+    oldest, and the ring has one slot more than there are batches underway while the consumer works.
+    """
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="cpstn-loader")
+    try:
+        underway: deque[Future[Batch]] = deque()
+        for step, slot in zip(steps, cycle(ring), strict=False):
+            underway.append(pool.submit(fill, step, slot))
+            if len(underway) == len(ring):
+                yield underway.popleft().result()
+        while underway:
+            yield underway.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _read(samples: Samples, buffer_PCTV: torch.Tensor) -> Batch:
+    """All the samples as one batch without views, in the first bodies of a buffer."""
+    num_samples = len(samples)
+    sample_P = np.repeat(np.arange(num_samples, dtype=np.int64), samples.num_bodies_N)
+    original_PCTV = buffer_PCTV[: len(sample_P)]
+    samples.source.read_bodies(samples.rows_N, samples.num_bodies_N, original_PCTV.numpy())
+    return Batch(
+        original_PCTV=original_PCTV,
+        views=(),
+        sample_P=torch.from_numpy(sample_P),
+        ids_N=torch.from_numpy(samples.rows_N),
+        labels_N=torch.from_numpy(samples.labels_N),
+        num_samples=num_samples,
+    )
+
+
+def _make_views(
+    batch: Batch, slot: _Slot, kinds: tuple[str, ...], *, seed: int, epoch: int, config: ViewConfig
+) -> tuple[View, ...]:
+    x_PCTV, sample_P, ids_N = batch.original_PCTV.numpy(), batch.sample_P.numpy(), batch.ids_N.numpy()
+    views = []
+    for index, kind in enumerate(kinds):
+        view_PCTV, visible_N = slot.views_PCTV[index][: len(x_PCTV)], slot.visible_N[index]
+        identity = _Identity(seed=seed, epoch=epoch, view=index)
+        if kind == "spatial":
+            spatial_view(x_PCTV, sample_P, ids_N, **identity, config=config, out_PCTV=view_PCTV.numpy())
+            visible_N.numpy()[:] = x_PCTV.shape[2]
+            views.append(View("spatial", view_PCTV, visible_N))
+        else:
+            out = view_PCTV.numpy()
+            temporal_view(
+                x_PCTV, sample_P, ids_N, **identity, config=config, out_PCTV=out, visible_N=visible_N.numpy()
+            )
+            views.append(View("temporal", view_PCTV, visible_N))
+    return tuple(views)
+
+
+def _slot(samples: Samples, num_samples: int, num_views: int, pin_memory: bool) -> _Slot:
+    """Buffers for batches of exactly num_samples, whichever samples they are."""
+    capacity = num_samples * int(samples.num_bodies_N.max())
+    return _Slot(
+        original_PCTV=_bodies_buffer(samples, capacity, pin_memory),
+        views_PCTV=tuple(_bodies_buffer(samples, capacity, pin_memory) for _ in range(num_views)),
+        visible_N=tuple(torch.empty(num_samples, dtype=torch.int64) for _ in range(num_views)),
+    )
+
+
+def _bodies_buffer(samples: Samples, capacity: int, pin_memory: bool) -> torch.Tensor:
+    _, _, coordinates, frames, joints = samples.source.shape
+    return torch.empty((capacity, coordinates, frames, joints), dtype=torch.float32, pin_memory=pin_memory)

@@ -1,0 +1,360 @@
+"""Sequence -> one float32 array: who acts, since when, where, and at which frames. Every choice has a name.
+
+Axes: B body track, M body kept, T frame as captured, F frame as stored, V joint, C coordinate.
+"""
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from data_specs.spec import Skeleton
+from pipeline.raw.sequence import Sequence
+
+RESAMPLINGS = ("linear", "nearest", "pad")
+GAPS = ("zero", "interpolate")
+SHORTEST_AXIS = 1e-3  # metres; a spine or shoulder line shorter than this has no direction
+
+
+@dataclass(frozen=True)
+class NormalizeConfig:
+    """The choices that turn a recording into a sample.
+
+    frames: stored frames F.
+    resample: "linear" interpolates F positions spread evenly over the recording; "nearest" takes the nearest
+        captured frame; "pad" keeps the captured frames and fills up with zeros (longer ones: as "linear").
+    max_bodies: how many bodies are kept, the most active first.
+    stitch: join tracks that follow each other in time and place: the sensor gave one person several ids.
+    denoise: drop bodies that are no actors: seen in fewer than `min_body_frames` frames, wider than tall in
+        at least `max_spread` of their frames (furniture), or moving less than `min_motion` or more than
+        `max_motion` (mean variance of a joint's position over time, square metres). The longest body that is
+        not furniture always stays.
+    gaps: frames in which a body is not seen are kept in time, as zeros ("zero") or, between two frames in
+        which it is seen, interpolated ("interpolate").
+    centre: the centre joint of the main actor's first seen frame becomes the origin.
+    align: in that frame the spine points along z and the line from the right to the left shoulder along x.
+    """
+
+    frames: int = 200
+    resample: str = "linear"
+    max_bodies: int = 2
+    stitch: bool = True
+    denoise: bool = True
+    min_body_frames: int = 11
+    max_spread: float = 0.6
+    min_motion: float = 0.001
+    max_motion: float = 2.0
+    gaps: str = "zero"
+    centre: bool = True
+    align: bool = True
+
+    def __post_init__(self) -> None:
+        if self.frames < 2:
+            raise ValueError(f"frames is {self.frames}; it must be at least 2")
+        if self.max_bodies < 1:
+            raise ValueError(f"max_bodies is {self.max_bodies}; it must be at least 1")
+        if self.resample not in RESAMPLINGS:
+            raise ValueError(f"resample is {self.resample!r}; expected one of {', '.join(RESAMPLINGS)}")
+        if self.gaps not in GAPS:
+            raise ValueError(f"gaps is {self.gaps!r}; expected one of {', '.join(GAPS)}")
+
+
+@dataclass(frozen=True)
+class Bodies:
+    """What `_measure` finds out about each track, after unseen joints were filled in.
+
+    first_B, last_B, seen_B: first and last frame, and number of frames, in which the track is present.
+    motion_B: variance over time of a joint's position, mean over joints, square metres.
+    spread_B: share of the track's frames in which the body is wider than 0.8 of its height.
+    start_BC, end_BC: the centre joint in the first and the last frame, metres.
+    """
+
+    first_B: NDArray[np.int64]
+    last_B: NDArray[np.int64]
+    seen_B: NDArray[np.int64]
+    motion_B: NDArray[np.float64]
+    spread_B: NDArray[np.float64]
+    start_BC: NDArray[np.float64]
+    end_BC: NDArray[np.float64]
+
+
+def normalize(
+    sequence: Sequence, skeleton: Skeleton, config: NormalizeConfig, fps: float = 30.0
+) -> NDArray[np.float32]:
+    """The actors of a recording as float32 (B, C, F, V), 1 <= B <= max_bodies, the main actor first.
+
+    Metres, in the frame that `config` describes; 0 0 0 in frames in which a body is not seen. Joints that the
+    sensor lost are interpolated over time, or follow their parent if they were never seen.
+    Raises ValueError if nobody is ever seen.
+    """
+    xyz_BTVC = sequence.xyz_BTVC.copy()
+    present_BT = sequence.present_BT.copy()
+    _fill_unseen_joints(xyz_BTVC, present_BT, _outward_parents(skeleton))
+    if not present_BT.any():
+        raise ValueError("nobody is seen in any frame")
+    bodies = Bodies(*_measure(xyz_BTVC, present_BT, skeleton.centre))
+    people = _choose_actors(_people(bodies, config, fps), bodies, sequence.num_frames, config)
+    track_MT = np.full((len(people), sequence.num_frames), -1, np.int64)
+    for m, tracks in enumerate(people):
+        for b in tracks:
+            track_MT[m, present_BT[b]] = b
+    origin_C, rotation_CC = _reference_frame(xyz_BTVC, track_MT[0], skeleton, config)
+    position_F = _stored_positions(sequence.num_frames, config)
+    out_MCFV = np.zeros((len(people), 3, config.frames, skeleton.num_joints), np.float32)
+    fill_gaps = config.gaps == "interpolate"
+    _write_bodies(xyz_BTVC, track_MT, position_F, fill_gaps, origin_C, rotation_CC, out_MCFV)
+    return out_MCFV
+
+
+def _people(bodies: Bodies, config: NormalizeConfig, fps: float) -> list[list[int]]:
+    """Tracks grouped by person: a track that begins near where an earlier one ended, after it, continues it.
+
+    "Near" is half a metre, and a metre and a half for every second in between.
+    """
+    people: list[list[int]] = []
+    tracks = [int(b) for b in np.argsort(bodies.first_B, kind="stable") if bodies.seen_B[b] > 0]
+    for b in tracks:
+        best, best_distance = None, np.inf
+        for person in people if config.stitch else []:
+            previous = person[-1]
+            wait = (bodies.first_B[b] - bodies.last_B[previous]) / fps
+            distance = float(np.linalg.norm(bodies.start_BC[b] - bodies.end_BC[previous]))
+            if wait > 0 and distance < min(0.5 + 1.5 * wait, best_distance):
+                best, best_distance = person, distance
+        if best is None:
+            people.append([b])
+        else:
+            best.append(b)
+    return people
+
+
+def _choose_actors(
+    people: list[list[int]], bodies: Bodies, num_frames: int, config: NormalizeConfig
+) -> list[list[int]]:
+    """Up to max_bodies people, the most active first: by motion times the share of frames seen."""
+
+    def seen(person: list[int]) -> int:
+        return sum(int(bodies.seen_B[b]) for b in person)
+
+    def mean(values_B: NDArray[np.float64], person: list[int]) -> float:
+        return sum(float(values_B[b]) * int(bodies.seen_B[b]) for b in person) / seen(person)
+
+    def is_actor(person: list[int]) -> bool:
+        return (
+            seen(person) >= config.min_body_frames
+            and mean(bodies.spread_B, person) < config.max_spread
+            and config.min_motion <= mean(bodies.motion_B, person) <= config.max_motion
+        )
+
+    actors = [person for person in people if is_actor(person)] if config.denoise else people
+    if not actors:
+        actors = [
+            max(people, key=lambda person: (mean(bodies.spread_B, person) < config.max_spread, seen(person)))
+        ]
+    by_activity = sorted(
+        actors, key=lambda person: -mean(bodies.motion_B, person) * seen(person) / num_frames
+    )
+    return by_activity[: config.max_bodies]
+
+
+def _stored_positions(num_frames: int, config: NormalizeConfig) -> NDArray[np.float64]:
+    """Where in the recording (in frames, fractional) each stored frame lies; -1 for padding."""
+    if config.resample == "pad" and num_frames <= config.frames:
+        position_F = np.arange(config.frames, dtype=np.float64)
+        position_F[num_frames:] = -1
+        return position_F
+    position_F = np.linspace(0, num_frames - 1, config.frames, dtype=np.float64)
+    return np.rint(position_F) if config.resample == "nearest" else position_F
+
+
+def _reference_frame(
+    xyz_BTVC: NDArray[np.float32], track_T: NDArray[np.int64], skeleton: Skeleton, config: NormalizeConfig
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(origin_C, rotation_CC) such that rotation @ (x - origin) is in the main actor's own frame.
+
+    From the first seen frame; if the body is degenerate there, the rotation from the next one that is not.
+    """
+    origin_C, rotation_CC = np.zeros(3), np.eye(3)
+    if config.centre:
+        first = int(np.argmax(track_T >= 0))
+        origin_C = xyz_BTVC[track_T[first], first, skeleton.centre].astype(np.float64)
+    if config.align:
+        _body_axes(xyz_BTVC, track_T, np.array((*skeleton.spine, *skeleton.shoulders)), rotation_CC)
+    return origin_C, rotation_CC
+
+
+@functools.cache
+def _outward_parents(skeleton: Skeleton) -> NDArray[np.int64]:
+    """(V, 2): joints from the root outward, each with its parent; the root is its own."""
+    order = [skeleton.root]
+    for joint in order:
+        order += [child for child, parent in skeleton.bones if parent == joint]
+    return np.array([(joint, skeleton.parents[joint]) for joint in order], np.int64)
+
+
+@njit(cache=True, nogil=True)
+def _fill_unseen_joints(xyz_BTVC, present_BT, outward_V2):  # type: ignore[no-untyped-def]
+    """In place: 0 0 0 joints get a position from their own past and future, else from their parent.
+
+    A frame in which no joint of the body is seen is taken out of `present_BT`.
+    """
+    B, T, V, _ = xyz_BTVC.shape
+    for b in range(B):
+        for t in range(T):
+            if present_BT[b, t]:
+                seen = False
+                for v in range(V):
+                    seen = seen or _is_seen(xyz_BTVC[b, t, v])
+                present_BT[b, t] = seen
+        stand_in = -1
+        ever_seen_V = np.zeros(V, np.bool_)
+        for v in range(V):
+            ever_seen_V[v] = _fill_over_time(xyz_BTVC[b, :, v], present_BT[b])
+            if ever_seen_V[v] and stand_in < 0:
+                stand_in = v
+        for i in range(V):
+            v, parent = outward_V2[i]
+            if not ever_seen_V[v] and stand_in >= 0:
+                source = parent if parent != v else stand_in
+                xyz_BTVC[b, :, v] = xyz_BTVC[b, :, source]
+
+
+@njit(cache=True, nogil=True)
+def _is_seen(xyz_C):  # type: ignore[no-untyped-def]
+    return xyz_C[0] != 0 or xyz_C[1] != 0 or xyz_C[2] != 0
+
+
+@njit(cache=True, nogil=True)
+def _fill_over_time(xyz_TC, present_T):  # type: ignore[no-untyped-def]
+    """Interpolate one joint over the frames in which its body is present; returns if it was ever seen."""
+    last = -1
+    for t in range(len(present_T)):
+        if not present_T[t] or not _is_seen(xyz_TC[t]):
+            continue
+        if t > last + 1:
+            for gap in range(last + 1, t):
+                if present_T[gap]:
+                    weight = np.float32(0) if last < 0 else np.float32((t - gap) / (t - last))
+                    before = max(last, 0)
+                    for c in range(3):
+                        xyz_TC[gap, c] = weight * xyz_TC[before, c] + (np.float32(1) - weight) * xyz_TC[t, c]
+        last = t
+    if last >= 0:
+        for t in range(last + 1, len(present_T)):
+            if present_T[t]:
+                xyz_TC[t] = xyz_TC[last]
+    return last >= 0
+
+
+@njit(cache=True, nogil=True)
+def _measure(xyz_BTVC, present_BT, centre):  # type: ignore[no-untyped-def]
+    """The fields of Bodies, in order."""
+    B, T, V, _ = xyz_BTVC.shape
+    first_B, last_B, seen_B = np.full(B, -1, np.int64), np.full(B, -1, np.int64), np.zeros(B, np.int64)
+    motion_B, spread_B = np.zeros(B), np.zeros(B)
+    start_BC, end_BC = np.zeros((B, 3)), np.zeros((B, 3))
+    sum_VC, square_VC = np.zeros((V, 3)), np.zeros((V, 3))
+    for b in range(B):
+        sum_VC[:] = 0
+        square_VC[:] = 0
+        wide = 0
+        for t in range(T):
+            if not present_BT[b, t]:
+                continue
+            if seen_B[b] == 0:
+                first_B[b] = t
+                start_BC[b] = xyz_BTVC[b, t, centre]
+            last_B[b] = t
+            seen_B[b] += 1
+            left = right = xyz_BTVC[b, t, 0, 0]
+            low = high = xyz_BTVC[b, t, 0, 1]
+            for v in range(V):
+                for c in range(3):
+                    offset = xyz_BTVC[b, t, v, c] - start_BC[b, c]
+                    sum_VC[v, c] += offset
+                    square_VC[v, c] += offset * offset
+                left, right = min(left, xyz_BTVC[b, t, v, 0]), max(right, xyz_BTVC[b, t, v, 0])
+                low, high = min(low, xyz_BTVC[b, t, v, 1]), max(high, xyz_BTVC[b, t, v, 1])
+            wide += right - left > 0.8 * (high - low)
+        if seen_B[b] > 0:
+            n = seen_B[b]
+            end_BC[b] = xyz_BTVC[b, last_B[b], centre]
+            spread_B[b] = wide / n
+            motion_B[b] = (square_VC / n - (sum_VC / n) ** 2).sum() / V
+    return first_B, last_B, seen_B, motion_B, spread_B, start_BC, end_BC
+
+
+@njit(cache=True, nogil=True)
+def _body_axes(xyz_BTVC, track_T, joints_4, rotation_CC):  # type: ignore[no-untyped-def]
+    """Rows: across the shoulders made square to the spine, their cross product, along the spine."""
+    lower, upper, right, left = joints_4
+    for t in range(len(track_T)):
+        b = track_T[t]
+        if b < 0:
+            continue
+        up = (xyz_BTVC[b, t, upper] - xyz_BTVC[b, t, lower]).astype(np.float64)
+        across = (xyz_BTVC[b, t, left] - xyz_BTVC[b, t, right]).astype(np.float64)
+        length = np.sqrt((up * up).sum())
+        if length < SHORTEST_AXIS:
+            continue
+        up /= length
+        across -= (across * up).sum() * up
+        width = np.sqrt((across * across).sum())
+        if width < SHORTEST_AXIS:
+            continue
+        across /= width
+        rotation_CC[0] = across
+        rotation_CC[1, 0] = up[1] * across[2] - up[2] * across[1]
+        rotation_CC[1, 1] = up[2] * across[0] - up[0] * across[2]
+        rotation_CC[1, 2] = up[0] * across[1] - up[1] * across[0]
+        rotation_CC[2] = up
+        return
+
+
+@njit(cache=True, nogil=True)
+def _write_bodies(  # type: ignore[no-untyped-def]
+    xyz_BTVC, track_MT, position_F, fill_gaps, origin_C, rotation_CC, out_MCFV
+):
+    """Resample, move and turn. Between a seen and an unseen frame the nearer one decides."""
+    M, T = track_MT.shape
+    V = xyz_BTVC.shape[2]
+    for m in range(M):
+        for f in range(len(position_F)):
+            if position_F[f] < 0:
+                continue
+            before = int(position_F[f])
+            after = min(before + 1, T - 1)
+            weight = position_F[f] - before
+            if fill_gaps:
+                before, after, weight = _seen_neighbours(track_MT[m], position_F[f], before, after, weight)
+            elif track_MT[m, before] < 0 or track_MT[m, after] < 0:
+                before = after = before if weight < 0.5 else after
+            if track_MT[m, before] < 0 or track_MT[m, after] < 0:
+                continue
+            xyz_0, xyz_1 = xyz_BTVC[track_MT[m, before], before], xyz_BTVC[track_MT[m, after], after]
+            for v in range(V):
+                x = xyz_0[v, 0] + weight * (xyz_1[v, 0] - xyz_0[v, 0]) - origin_C[0]
+                y = xyz_0[v, 1] + weight * (xyz_1[v, 1] - xyz_0[v, 1]) - origin_C[1]
+                z = xyz_0[v, 2] + weight * (xyz_1[v, 2] - xyz_0[v, 2]) - origin_C[2]
+                for c in range(3):
+                    turned = rotation_CC[c, 0] * x + rotation_CC[c, 1] * y + rotation_CC[c, 2] * z
+                    out_MCFV[m, c, f, v] = turned
+
+
+@njit(cache=True, nogil=True)
+def _seen_neighbours(track_T, position, before, after, weight):  # type: ignore[no-untyped-def]
+    """The nearest frames on either side in which the body is seen; as they were if one side has none."""
+    T = len(track_T)
+    earlier, later = before, after
+    while earlier >= 0 and track_T[earlier] < 0:
+        earlier -= 1
+    while later < T and track_T[later] < 0:
+        later += 1
+    if earlier < 0 or later >= T:
+        nearer = before if weight < 0.5 else after
+        return nearer, nearer, 0.0
+    if later == earlier:
+        return earlier, later, 0.0
+    return earlier, later, (position - earlier) / (later - earlier)

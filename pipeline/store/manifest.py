@@ -1,0 +1,236 @@
+"""What stands in an output folder: the plan before, one record per shard, the manifest last.
+
+plan.json           what will be written, and from which settings; its digest marks every record
+records/00000.json  shard 0 is whole: its files, samples and rejected inputs
+samples.csv         every sample: key, row, shard, what its name says, captured frames, bodies
+rejects.csv         every input that could not be used: key, file, line, reason
+manifest.json       the commit point: without it the folder is unfinished
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pipeline.store.publish import file_facts, publish_bytes
+from pipeline.store.tar_shard import tar_name
+from pipeline.store.zarr_shard import shard_path
+
+FORMAT_VERSION = 1
+ZARR_FOLDER = "skeletons.zarr"
+TAR_FOLDER = "tar"
+FORMATS = ("zarr", "webdataset", "both")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that decides the bytes of the output, but for the content of the inputs.
+
+    keys: the sample of every row; rows 0..shard_samples-1 make shard 0, and so on.
+    shape: (N, M, C, T, V) of the array.  settings: the normalisation and choice of samples, by name.
+    """
+
+    dataset: str
+    spec: str
+    keys: tuple[str, ...]
+    shape: tuple[int, ...]
+    shard_samples: int
+    format: str
+    settings: Mapping[str, Any]
+
+    @property
+    def num_shards(self) -> int:
+        return -(-len(self.keys) // self.shard_samples)
+
+    def shard_keys(self, shard: int) -> tuple[str, ...]:
+        """The keys of one shard's rows, in order."""
+        return self.keys[shard * self.shard_samples : (shard + 1) * self.shard_samples]
+
+    def shard_files(self, shard: int) -> list[str]:
+        """Paths, relative to the output folder, of the files that hold one shard."""
+        files = {
+            "zarr": [f"{ZARR_FOLDER}/{shard_path(shard)}"],
+            "webdataset": [f"{TAR_FOLDER}/{tar_name(shard)}"],
+        }
+        return files["zarr"] + files["webdataset"] if self.format == "both" else files[self.format]
+
+    def digest(self) -> str:
+        """SHA-256 over the whole plan, and the version of this format."""
+        return hashlib.sha256(_json([FORMAT_VERSION, dataclasses.asdict(self)])).hexdigest()
+
+    def summary(self) -> dict[str, Any]:
+        """The plan without its keys, for people and for telling two plans apart."""
+        return {
+            "dataset": self.dataset,
+            "format": self.format,
+            "recordings": len(self.keys),
+            "shard_samples": self.shard_samples,
+            **self.settings,
+        }
+
+
+def row_order(keys: Sequence[str]) -> tuple[str, ...]:
+    """A fixed permutation of the keys, so that every shard holds a mixture: sorted by their SHA-256."""
+    return tuple(sorted(keys, key=lambda key: hashlib.sha256(key.encode()).digest()))
+
+
+def write_plan(folder: Path, plan: Plan) -> None:
+    """Claim the folder for this plan."""
+    publish_bytes(folder / "plan.json", _json({"digest": plan.digest(), **plan.summary()}))
+
+
+def differing_settings(folder: Path, plan: Plan) -> list[str]:
+    """How the plan that stands in a folder differs from this one, setting by setting; [] if it does not.
+
+    Raises FileNotFoundError if there is none.
+    """
+    found = _load(folder / "plan.json")
+    if found.get("digest") == plan.digest():
+        return []
+    wanted = json.loads(_json(plan.summary()))
+    differences = [
+        f"{name}: {found.get(name)} there, {wanted.get(name)} now"
+        for name in sorted(found.keys() | wanted.keys() - {"digest"})
+        if name != "digest" and found.get(name) != wanted.get(name)
+    ]
+    return differences or ["other recordings or another version of this program"]
+
+
+def shard_is_done(folder: Path, plan: Plan, shard: int, inputs: str) -> bool:
+    """Whether a record says so, for this plan and these inputs, and the shard's files still match it."""
+    try:
+        record = _load(folder / record_name(shard))
+        if record["plan"] != plan.digest() or record["inputs"] != inputs:
+            return False
+        return all(file_facts(folder / name) == facts for name, facts in record["files"].items())
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return False
+
+
+def write_record(
+    folder: Path,
+    plan: Plan,
+    shard: int,
+    inputs: str,
+    samples: list[dict[str, Any]],
+    rejects: list[dict[str, Any]],
+    too_short: list[str],
+) -> None:
+    """Declare a shard done, after its files were published."""
+    record = {
+        "plan": plan.digest(),
+        "inputs": inputs,
+        "files": {name: file_facts(folder / name) for name in plan.shard_files(shard)},
+        "samples": samples,
+        "rejects": rejects,
+        "too_short": too_short,
+    }
+    publish_bytes(folder / record_name(shard), _json(record))
+
+
+def record_name(shard: int) -> str:
+    return f"records/{shard:05d}.json"
+
+
+def load_records(folder: Path, plan: Plan) -> list[dict[str, Any]]:
+    """Every shard's record. Raises ValueError that names all shards that have none."""
+    missing = [shard for shard in range(plan.num_shards) if not (folder / record_name(shard)).is_file()]
+    if missing:
+        raise ValueError(f"{folder}: no record of shards {missing}; run preprocess again to finish")
+    return [_load(folder / record_name(shard)) for shard in range(plan.num_shards)]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A finished output folder.
+
+    samples: how many there are to use; `planned` counts the rows, rejected inputs' empty ones included.
+    left_out: how many recordings were not used by reason: "missing" (on the official list), "too_short",
+        "foreign" (not of this data set), "duplicate".
+    files: every file's bytes and crc32c, by path relative to the folder.
+    """
+
+    dataset: str
+    spec: str
+    format: str
+    settings: dict[str, Any]
+    shape: tuple[int, ...]
+    shard_samples: int
+    planned: int
+    samples: int
+    rejected: int
+    left_out: dict[str, int]
+    files: dict[str, dict[str, Any]]
+    plan: str
+    version: int = FORMAT_VERSION
+
+    @property
+    def bytes(self) -> int:
+        """Size of all files on disk."""
+        return sum(facts["bytes"] for facts in self.files.values())
+
+    def digest(self) -> str:
+        """SHA-256 that names this very content: equal inputs and settings give equal digests."""
+        return hashlib.sha256(_json(dataclasses.asdict(self))).hexdigest()
+
+    def write(self, folder: Path) -> None:
+        """Commit: from here on the folder counts as finished."""
+        publish_bytes(folder / "manifest.json", _json(dataclasses.asdict(self)))
+
+
+def load_manifest(folder: Path) -> Manifest:
+    """Raises ValueError if the folder holds no finished shards, or those of another version."""
+    try:
+        raw = _load(folder / "manifest.json")
+    except FileNotFoundError:
+        raise ValueError(_no_manifest(folder)) from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{folder}/manifest.json: cannot be read: {error}") from None
+    if raw.get("version") != FORMAT_VERSION:
+        raise ValueError(f"{folder}: shards of version {raw.get('version')}; expected {FORMAT_VERSION}")
+    try:
+        return Manifest(**raw | {"shape": tuple(raw["shape"])})
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{folder}/manifest.json: not a manifest: {error}") from None
+
+
+def write_tables(
+    folder: Path, plan: Plan, records: list[dict[str, Any]]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """samples.csv and rejects.csv from the records; returns both tables."""
+    samples = pd.DataFrame([sample for record in records for sample in record["samples"]])
+    rejects = pd.DataFrame(
+        [reject for record in records for reject in record["rejects"]],
+        columns=["key", "file", "line", "reason"],
+    )
+    if len(samples):
+        samples["shard"] = samples["row"] // plan.shard_samples
+        first = ["key", "row", "shard", "label"]
+        samples = samples[first + [name for name in samples.columns if name not in first]]
+    publish_bytes(folder / "samples.csv", samples.to_csv(index=False, lineterminator="\n").encode())
+    publish_bytes(folder / "rejects.csv", rejects.to_csv(index=False, lineterminator="\n").encode())
+    return samples, rejects
+
+
+def _no_manifest(folder: Path) -> str:
+    if (folder / "plan.json").is_file():
+        return f"{folder}: preprocessing has not finished there; run the same preprocess command again"
+    if not folder.exists():
+        return f"{folder}: no such folder; expected shards made by preprocess"
+    return f"{folder}: holds no shards (no manifest.json); expected a folder made by preprocess"
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"
+
+
+def _load(path: Path) -> dict[str, Any]:
+    value = json.loads(path.read_bytes())
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: not a JSON object")
+    return value

@@ -1,0 +1,38 @@
+"""Where the tests find real recordings, which lie beside the project and are never part of it."""
+
+import tarfile
+from pathlib import Path
+
+import pytest
+
+REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def official_files() -> Path:
+    """The folder of official lists; the test is skipped where it is absent."""
+    if not REAL_DATA.is_dir():
+        pytest.skip("the real data sets' lists are not at hand")
+    return REAL_DATA
+
+
+@pytest.fixture(scope="session")
+def real_ucla(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of all NW-UCLA JSON files."""
+    return _unpacked("nw-ucla.tar.xz", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def real_ntu(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of about a thousand NTU-60 .skeleton files."""
+    return _unpacked("ntu60-subset.tar.xz", tmp_path_factory)
+
+
+def _unpacked(name: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    archive = REAL_DATA / name
+    if not archive.is_file():
+        pytest.skip(f"real data {name} is not at hand")
+    folder = tmp_path_factory.mktemp(name.split(".")[0])
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder, filter="data")
+    return next(folder.iterdir())

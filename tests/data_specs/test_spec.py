@@ -1,0 +1,126 @@
+"""The specs carry the published facts, and a user's own spec is checked before anything is read."""
+
+import lzma
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from data_specs.spec import built_in_names, load_spec, parse_spec
+
+SPLITS = {
+    ("ntu60", "xsub"): (40_091, 16_487),
+    ("ntu60", "xview"): (37_646, 18_932),
+    ("ntu120", "xsub"): (63_026, 50_919),
+    ("ntu120", "xset"): (54_468, 59_477),
+}
+
+
+@pytest.mark.parametrize(("dataset", "protocol"), SPLITS)
+def test_published_split_sizes(dataset: str, protocol: str, official_files: Path) -> None:
+    names = lzma.decompress((official_files / "ntu120-sample-names.txt.xz").read_bytes()).decode().split()
+    spec = load_spec(dataset)
+    known = [spec.parse_name(name) for name in names if name not in spec.missing]
+    parts = Counter(spec.protocol(protocol).split(metadata) for metadata in known if metadata)
+    assert (parts["train"], parts["test"]) == SPLITS[dataset, protocol]
+
+
+@pytest.mark.parametrize(("protocol", "sizes"), [("xview", (1_020, 464)), ("xview3", (1_020, 464))])
+def test_published_ucla_split(protocol: str, sizes: tuple[int, int], real_ucla: Path) -> None:
+    spec = load_spec("ucla")
+    parts = Counter()
+    for path in real_ucla.glob("*.json"):
+        metadata = spec.parse_name(path.stem)
+        assert metadata is not None
+        parts[spec.protocol(protocol).split(metadata)] += 1
+    assert (parts["train"], parts["test"]) == sizes
+
+
+def test_missing_lists_are_the_official_ones(official_files: Path) -> None:
+    for dataset, count in (("ntu60", 302), ("ntu120", 535)):
+        official = (official_files / f"{dataset}-missing.txt").read_text().split()
+        assert load_spec(dataset).missing == frozenset(official)
+        assert len(official) == count
+
+
+@pytest.mark.parametrize("dataset", built_in_names())
+def test_skeletons_are_trees_with_two_sides(dataset: str) -> None:
+    skeleton = load_spec(dataset).skeleton
+    assert len(skeleton.bones) == skeleton.num_joints - 1
+    assert skeleton.parents[skeleton.root] == skeleton.root
+    for left, right in skeleton.mirror_pairs:
+        assert skeleton.joints[left].replace("left", "right") == skeleton.joints[right]
+
+
+def test_names_carry_their_metadata() -> None:
+    metadata = load_spec("ntu120").parse_name("S018C002P045R001A061")
+    expected = {"setup": 18, "camera": 2, "subject": 45, "replication": 1, "action": 61, "label": 60}
+    assert metadata == expected
+    assert load_spec("ucla").parse_name("a12_s01_e00_v03") is not None
+    assert load_spec("ucla").parse_name("a07_s01_e00_v03") is None  # the data set has no action 7
+    assert load_spec("ntu60").parse_name("S018C002P045R001A061") is None  # a name of NTU-120 only
+
+
+def own_spec(**changes: str) -> str:
+    """A small data set of somebody's own, as TOML."""
+    keys = {
+        "name": '"mine"',
+        "title": '"Mine"',
+        "reader": '"ntu"',
+        "name_pattern": "'A(?P<action>\\d)P(?P<subject>\\d)'",
+        "max_bodies": "1",
+        "fps": "15",
+        "default_protocol": '"half"',
+        "classes": '["wave", "kick"]',
+    } | changes
+    head = "\n".join(f"{key} = {value}" for key, value in keys.items() if value)
+    return (
+        head
+        + """
+[skeleton]
+joints = ["hip", "chest", "left hand", "right hand"]
+bones = [[1, 2], [3, 2], [4, 2]]
+mirror_pairs = [[3, 4]]
+root = 2
+centre = 1
+spine = [1, 2]
+shoulders = [4, 3]
+[protocols.half]
+title = "subject 1 trains"
+field = "subject"
+train = [1]
+"""
+    )
+
+
+def test_own_spec_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(own_spec())
+    spec = load_spec(str(path))
+    assert spec.skeleton.parents == (1, 1, 1, 1)
+    assert spec.protocol("half").split({"subject": 2}) == "test"
+    assert parse_spec(spec.text) == parse_spec(own_spec())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"reader": '"csv"'}, "reader 'csv': expected one of ntu, ucla"),
+        ({"classes": ""}, "the key 'classes' is missing"),
+        ({"actions": "[1, 2, 3]"}, "3 actions for 2 classes"),
+        ({"name_pattern": "'A(?P<action>\\d)'"}, "splits by 'subject', which no name carries"),
+        ({"default_protocol": '"whole"'}, "has no protocol 'whole'; it has: half"),
+        ({"max_bodies": "0"}, "max_bodies is 0"),
+        ({"fps": "[]"}, "wrong type"),
+    ],
+)
+def test_own_spec_says_what_is_wrong(tmp_path: Path, changes: dict[str, str], message: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(own_spec(**changes))
+    with pytest.raises(ValueError, match=message.replace("\\", "\\\\")):
+        load_spec(str(path))
+
+
+def test_unknown_name_lists_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="expected ntu120, ntu60, ucla, or the path of a spec file"):
+        load_spec("ntu61")

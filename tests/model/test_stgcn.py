@@ -1,0 +1,274 @@
+"""The fast layout of the graph convolution against the equations written as loops, and the shapes around it.
+
+Axes: P body, C channel (D after a layer), T frame, V joint (W the joint that takes), K partition.
+"""
+
+import dataclasses
+
+import pytest
+import torch
+from torch import Tensor
+
+from data_specs.spec import Skeleton, load_spec
+from model.graph import adjacency
+from model.stgcn import (
+    ADAPTIVE,
+    STGCN,
+    Decoder,
+    DecoderConfig,
+    EncoderConfig,
+    GraphConvolution,
+    STGCNUnit,
+)
+
+P, C, T, V = 2, 3, 7, 25
+SMALL = EncoderConfig(widths=(8, 10), strides=(2, 1), kernel=3)
+
+
+@pytest.fixture
+def skeleton() -> Skeleton:
+    return load_spec("ntu60").skeleton
+
+
+@pytest.fixture
+def A_KVV(skeleton: Skeleton) -> Tensor:  # noqa: N802
+    return torch.from_numpy(adjacency(skeleton))
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.mark.parametrize(("channels_in", "channels_out"), [(3, 5), (9, 11), (12, 4), (6, 6)])
+def test_graph_convolution_is_the_papers_sum(A_KVV: Tensor, channels_in: int, channels_out: int) -> None:
+    """Eq. 2's inner sum, narrow, wide, widening and narrowing: a slip in a fold would mix up joints."""
+    layer = GraphConvolution(A_KVV, channels_in, channels_out)
+    x_PCTV = torch.randn(P, channels_in, T, V)
+    torch.testing.assert_close(layer(x_PCTV), _convolve_slowly(layer, x_PCTV, A_KVV), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("adaptive", ["A+B", "A+C", "A+B+C"])
+@pytest.mark.parametrize(("channels_in", "channels_out"), [(3, 8), (9, 12), (12, 4)])
+def test_adaptive_terms_are_added_to_the_graph(
+    A_KVV: Tensor, adaptive: str, channels_in: int, channels_out: int
+) -> None:
+    """Eq. 1's B and C: an ablation (Table 5) is worth nothing if its term does not act, or not as written."""
+    layer = GraphConvolution(A_KVV, channels_in, channels_out, adaptive)
+    x_PCTV = torch.randn(P, channels_in, T, V)
+    graph_PKVV = A_KVV.expand(P, -1, -1, -1)
+    if layer.B_KVV is not None:
+        torch.nn.init.normal_(layer.B_KVV)
+        graph_PKVV = graph_PKVV + layer.B_KVV
+    if layer.embed is not None:
+        graph_PKVV = graph_PKVV + _attend_slowly(layer, layer.embed, x_PCTV)
+    assert (layer.B_KVV is not None, layer.embed is not None) == ("B" in adaptive, "C" in adaptive)
+    expected = torch.cat([_convolve_slowly(layer, x_PCTV[p : p + 1], graph_PKVV[p]) for p in range(P)])
+    torch.testing.assert_close(layer(x_PCTV), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_learnt_graph_starts_at_almost_nothing(A_KVV: Tensor) -> None:
+    """B must not disturb the body's own graph before it has learnt anything, and must be learnt."""
+    layer = GraphConvolution(A_KVV, 3, 4, "A+B")
+    assert layer.B_KVV is not None
+    assert 0 < layer.B_KVV.abs().max() < 1e-4
+    layer(torch.randn(P, 3, T, V)).square().sum().backward()
+    assert layer.B_KVV.grad is not None
+    assert layer.B_KVV.grad.abs().sum() > 0
+
+
+def test_attention_is_each_bodys_own(A_KVV: Tensor) -> None:
+    """C is "a unique graph for each sample": a neighbour in the batch must not change it."""
+    layer = GraphConvolution(A_KVV, 3, 8, "A+C")
+    x_PCTV = torch.randn(P, 3, T, V)
+    torch.testing.assert_close(layer(x_PCTV)[1:], layer(x_PCTV[1:]))
+
+
+@pytest.mark.parametrize(("channels_out", "stride"), [(4, 1), (4, 2), (9, 1)])
+@pytest.mark.parametrize("residual", [True, False])
+def test_unit_follows_equation_2(A_KVV: Tensor, channels_out: int, stride: int, residual: bool) -> None:
+    """Norms, ReLUs and the shortcut in their places, and frames that stay in line with the strides."""
+    unit = STGCNUnit(A_KVV, 4, channels_out, kernel=3, stride=stride, residual=residual).eval()
+    _stir_norms(unit)
+    x_PCTV = torch.randn(P, 4, T, V)
+    spatial = torch.relu(unit.spatial_norm(_convolve_slowly(unit.spatial, x_PCTV, A_KVV)))
+    expected = unit.temporal_norm(_convolve_in_time_slowly(unit.temporal.weight, spatial, stride))
+    if residual and unit.shortcut is not None:
+        kept = x_PCTV[:, :, ::stride]
+        expected = expected + unit.shortcut_norm(torch.einsum("dc,pctv->pdtv", unit.shortcut.weight, kept))
+    elif residual:
+        expected = expected + x_PCTV
+    torch.testing.assert_close(unit(x_PCTV), torch.relu(expected), rtol=1e-4, atol=1e-5)
+
+
+def test_input_norm_knows_each_coordinate_of_each_joint(skeleton: Skeleton) -> None:
+    """A hand's height and a foot's height have different means: one norm for both would keep the offset."""
+    encoder = STGCN(skeleton, SMALL)
+    scale_CV, offset_CV = torch.rand(C, V) + 0.5, torch.randn(C, V) * 5
+    x_PCTV = torch.randn(4, C, T, V)
+    plain = encoder(x_PCTV)
+    moved = encoder(x_PCTV * scale_CV[:, None] + offset_CV[:, None])
+    torch.testing.assert_close(moved, plain, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(("frames", "left"), [(64, 8), (200, 25), (37, 5), (9, 2), (1, 1)])
+def test_encoder_keeps_joints_and_strides_frames(skeleton: Skeleton, frames: int, left: int) -> None:
+    """q is (P, C, t, V): pooling joint by joint and the decoders rely on it, for any number of frames."""
+    encoder = STGCN(skeleton, EncoderConfig())
+    q_PCtV = encoder(torch.randn(3, C, frames, V))
+    assert q_PCtV.shape == (3, 128, left, V)
+    assert encoder.frames_left(frames) == left
+    assert encoder.out_channels == 128
+
+
+@pytest.mark.parametrize("adaptive", ADAPTIVE)
+@pytest.mark.parametrize("graph", ["inward_outward", "st_gcn"])
+def test_every_parameter_of_the_encoder_learns(skeleton: Skeleton, adaptive: str, graph: str) -> None:
+    """A part without a gradient would be trained in name only."""
+    encoder = STGCN(skeleton, dataclasses.replace(SMALL, adaptive=adaptive, graph=graph, dropout=0.1))
+    encoder(torch.randn(P, C, T, V)).square().sum().backward()
+    for name, parameter in encoder.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_bodies_do_not_see_each_other_in_evaluation(skeleton: Skeleton) -> None:
+    """Features of a recording must not depend on what else is in its batch."""
+    encoder = STGCN(skeleton, SMALL).eval()
+    x_PCTV = torch.randn(5, C, T, V)
+    torch.testing.assert_close(encoder(x_PCTV)[2:3], encoder(x_PCTV[2:3]), rtol=1e-4, atol=1e-5)
+
+
+def test_checkpoints_hold_only_what_is_learnt(skeleton: Skeleton) -> None:
+    """The graph comes from the spec; stored in a checkpoint it would silently outvote the recipe's."""
+    state = STGCN(skeleton, SMALL).state_dict()
+    assert all(isinstance(value, Tensor) for value in state.values())
+    assert not [key for key in state if "A_KVV" in key]
+
+
+def test_the_seed_decides_the_weights(skeleton: Skeleton) -> None:
+    """Two runs of one seed must start alike, and two seeds must not."""
+
+    def weights(seed: int) -> list[Tensor]:
+        torch.manual_seed(seed)
+        return list(STGCN(skeleton, SMALL).parameters())
+
+    assert all(torch.equal(a, b) for a, b in zip(weights(1), weights(1), strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(weights(1), weights(2), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("frames", "left"), [(64, 8), (200, 25), (37, 5), (7, 1), (7, 7), (63, 21), (64, 1), (1, 1)]
+)
+def test_decoder_gives_exactly_the_frames_asked_for(skeleton: Skeleton, frames: int, left: int) -> None:
+    """One frame too few and the reconstruction cannot be compared with the recording."""
+    decoder = Decoder(skeleton, DecoderConfig(widths=(8, 8, 6, 6, 4)), in_channels=5)
+    assert decoder(torch.randn(P, 5, left, V), frames).shape == (P, C, frames, V)
+
+
+def test_decoder_keeps_frames_in_line_with_the_strides(skeleton: Skeleton) -> None:
+    """A burst at encoder frame 3 of 8 must come out around frames 24 to 31 of 64, not somewhere else."""
+    decoder = Decoder(skeleton, DecoderConfig(kernel=1), in_channels=4).eval()
+    q_PCtV = torch.randn(P, 4, 1, V).repeat(1, 1, 8, 1)
+    still = decoder(q_PCtV, 64)
+    q_PCtV[:, :, 3] += 10
+    changed_T = (decoder(q_PCtV, 64) - still).abs().amax(dim=(0, 1, 3))
+    assert (changed_T > 1e-4).nonzero().flatten().tolist() == list(range(24, 32))
+
+
+def test_decoder_drops_features_only_while_training(skeleton: Skeleton) -> None:
+    """Dropout weakens the decoder so that the encoder has to work (4.1.4); evaluation must repeat."""
+    decoder = Decoder(skeleton, DecoderConfig(), in_channels=4)
+    q_PCtV = torch.randn(P, 4, 2, V)
+    assert not torch.equal(decoder(q_PCtV, T), decoder(q_PCtV, T))
+    decoder.eval()
+    assert torch.equal(decoder(q_PCtV, T), decoder(q_PCtV, T))
+    assert [unit.dropout.p for unit in decoder.units if isinstance(unit, STGCNUnit)] == [0.2] * 5
+
+
+def test_every_parameter_of_the_decoder_learns(skeleton: Skeleton) -> None:
+    """A part without a gradient would be trained in name only."""
+    decoder = Decoder(skeleton, DecoderConfig(), in_channels=4)
+    decoder(torch.randn(P, 4, 2, V), T).square().sum().backward()
+    for name, parameter in decoder.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"widths": ()}, r"encoder\.widths: found \(\)"),
+        ({"widths": (32, 0), "strides": (1, 1)}, r"encoder\.widths: found \(32, 0\)"),
+        ({"strides": (2, 1)}, r"encoder\.strides: found \(2, 1\), .* 6 widths"),
+        ({"strides": (2, 1, 2, 1, 2, 0)}, r"encoder\.strides"),
+        ({"kernel": 4}, r"encoder\.kernel: found 4, expected an odd"),
+        ({"graph": "line"}, r"encoder\.graph: found 'line', expected one of inward_outward"),
+        ({"adaptive": "B"}, r"encoder\.adaptive: found 'B', expected one of A, A\+B"),
+        ({"dropout": 1.0}, r"encoder\.dropout: found 1\.0"),
+    ],
+)
+def test_a_wrong_encoder_recipe_is_named(wrong: dict[str, object], message: str) -> None:
+    """The user learns which key to mend before any hour of training is spent."""
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(EncoderConfig(), **wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"widths": (8, 8)}, r"decoder\.widths: found \(8, 8\), expected 5"),
+        ({"kernel": 0}, r"decoder\.kernel: found 0"),
+        ({"dropout": -0.1}, r"decoder\.dropout: found -0\.1"),
+    ],
+)
+def test_a_wrong_decoder_recipe_is_named(wrong: dict[str, object], message: str) -> None:
+    """The same for the decoders."""
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(DecoderConfig(), **wrong)  # type: ignore[arg-type]
+
+
+def _convolve_slowly(layer: GraphConvolution, x_PCTV: Tensor, graph_KVV: Tensor) -> Tensor:
+    """sum_k W_k x graph_k, one partition at a time."""
+    partitions, channels = len(graph_KVV), x_PCTV.shape[1]
+    weight = layer.mix.weight
+    if layer.gathers_first:
+        W_KDC = weight.view(len(weight), partitions, channels).transpose(0, 1)
+    else:
+        W_KDC = weight.view(partitions, -1, channels)
+    return torch.stack(
+        [
+            torch.einsum("dc,pctv,vw->pdtw", W_DC, x_PCTV, graph_VV)
+            for W_DC, graph_VV in zip(W_KDC, graph_KVV, strict=True)
+        ]
+    ).sum(dim=0)
+
+
+def _attend_slowly(layer: GraphConvolution, embed: torch.nn.Linear, x_PCTV: Tensor) -> Tensor:
+    """2s-AGCN's C_k: softmax over the giving joints of the product of two embeddings of all frames."""
+    size, partitions = layer.embedding_size, len(layer.A_KVV)
+    embedded = torch.einsum("ec,pctv->petv", embed.weight, x_PCTV) + embed.bias[:, None, None]
+    given, taken = embedded.reshape(P, 2, partitions, size * T, V).unbind(1)
+    scores = torch.einsum("pkev,pkew->pkvw", given, taken) / (size * T)
+    return scores.exp() / scores.exp().sum(dim=2, keepdim=True)
+
+
+def _convolve_in_time_slowly(weight: Tensor, x_PCTV: Tensor, stride: int) -> Tensor:
+    """A temporal convolution as a sum over its taps; frames outside the recording are zero."""
+    kernel, frames = weight.shape[2], x_PCTV.shape[2]
+    out = []
+    for centre in range(0, frames, stride):
+        taps = [(tap, centre + tap - kernel // 2) for tap in range(kernel)]
+        seen = [(tap, frame) for tap, frame in taps if 0 <= frame < frames]
+        out.append(sum(torch.einsum("dc,pcv->pdv", weight[:, :, i, 0], x_PCTV[:, :, f]) for i, f in seen))
+    return torch.stack([frame for frame in out if isinstance(frame, Tensor)], dim=2)
+
+
+def _stir_norms(unit: STGCNUnit) -> None:
+    """Running statistics that differ from 0 and 1, so that a norm in the wrong place is seen."""
+    for part in unit.modules():
+        if isinstance(part, torch.nn.BatchNorm2d) and part.running_mean is not None:
+            assert part.running_var is not None
+            part.running_mean.normal_()
+            part.running_var.uniform_(0.5, 2)
