@@ -24,3 +24,13 @@ test: lint
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# A small data set in NTU's raw format, from files to a report. About five minutes on two cores, set-up included.
+demo: $(SETUP)
+	rm -rf demo && mkdir demo
+	cd demo && ../$(BIN)/python ../cli.py synthesize ntu60 raw --samples 360 --oddities 0.05
+	cd demo && ../$(BIN)/python ../cli.py preprocess ntu60 raw
+	cd demo && ../$(BIN)/python ../cli.py train --shards --set epochs=8
+	cd demo && ../$(BIN)/python ../cli.py eval --label-fraction 0.5
+	cd demo && ../$(BIN)/python ../cli.py draw shards/ntu60 views.png
+	@echo "The report lies in demo/runs/ntu60-001: eval-*.json, its confusion picture, and logs for TensorBoard."

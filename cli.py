@@ -345,21 +345,22 @@ def _bar(unit: str, total: int) -> Iterator[Callable[[int, str], None]]:
 
 @contextmanager
 def _training_bar() -> "Iterator[Callable[[Progress], None]]":
-    """A bar over all samples of all epochs; the note holds the epoch and the three losses."""
+    """A bar over all samples of all epochs, with the losses; a line an epoch where there is no terminal."""
     bar = _progress_columns("samples")
+    started = time.perf_counter()
     with bar:
         task = bar.add_task("", total=None, note="")
-        first = True
 
         def show(progress: "Progress") -> None:
-            nonlocal first
-            if first:
-                bar.update(task, total=(progress.steps - progress.step + 1) * progress.samples)
-                first = False
-            parts = " ".join(
-                f"{name} {progress.losses[name]:.4f}" for name in ("contrast", "spatial", "temporal")
+            losses = " ".join(
+                f"{name} {value:.4f}" for name, value in progress.losses.items() if name != "total"
             )
-            bar.update(task, advance=progress.samples, note=f"epoch {progress.epoch + 1}: {parts}")
+            note = f"epoch {progress.epoch + 1} of {progress.epochs}: {losses}"
+            left = (progress.steps - progress.step) * progress.samples
+            bar.update(task, advance=progress.samples, note=note)
+            bar.update(task, total=bar.tasks[task].completed + left)
+            if progress.epoch_done and not bar.console.is_terminal:
+                click.echo(f"{time.perf_counter() - started:7.1f} s  {note}", err=True)
 
         yield show
 

@@ -159,7 +159,5 @@ def load_checkpoint(run: Run) -> Checkpoint:
         raise ValueError(f"{path}: not a readable checkpoint: {first_line}") from None
     if not isinstance(content, dict) or content.get("version") != FORMAT_VERSION:
         found = content.get("version") if isinstance(content, dict) else type(content).__name__
-        raise ValueError(
-            f"{path}: a checkpoint of version {found}; expected {FORMAT_VERSION}"
-        )
+        raise ValueError(f"{path}: a checkpoint of version {found}; expected {FORMAT_VERSION}")
     return Checkpoint(content)

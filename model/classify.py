@@ -97,7 +97,7 @@ def linear_evaluation(
 ) -> Score:
     """Fit on all of `train`, score once on `test`. keys: of the training samples."""
     classifier = fit_linear(train, num_classes, choose_penalty(train, num_classes, keys))
-    with torch.inference_mode():
+    with torch.no_grad():
         scores_NK = classifier(test.x_ND)
     return Score(
         protocol,
@@ -109,7 +109,7 @@ def linear_evaluation(
     )
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def nearest_neighbour(train: Features, test: Features, num_classes: int, features: str) -> Score:
     """The class of the training sample with the highest cosine similarity (k = 1)."""
     train_ND = F.normalize(train.x_ND, dim=1)

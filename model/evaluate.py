@@ -21,21 +21,13 @@ from model.classify import Score, balanced_subset, linear_evaluation, nearest_ne
 from model.cpstn import CPSTN
 from model.features import Features, encoder_features, statistics_features
 from model.pictures import draw_confusion
+from model.recipe import FinetuneConfig
 from pipeline.loader import Samples, sequential_batches, split_samples
 from pipeline.store.publish import publish_bytes
 from pipeline.store.shards import Shards
 
 TRAINED, UNTRAINED, STATISTICS = "trained encoder", "untrained encoder", "input statistics"
 FINETUNED = "fine-tuned encoder"
-
-
-@dataclass(frozen=True)
-class FinetuneConfig:
-    """Joint fine-tuning on the labelled part (paper section 4.2.2, which leaves these values open)."""
-
-    epochs: int = 30
-    batch_size: int = 32
-    lr: float = 1e-3
 
 
 @dataclass(frozen=True)
@@ -78,7 +70,6 @@ def evaluate(
     protocol: str,
     label_fraction: float | None,
     device: torch.device,
-    finetuning: FinetuneConfig | None = None,
     on_stage: Callable[[str], None] = lambda _: None,
 ) -> Evaluation:
     """Every protocol on every kind of features. `on_stage` hears what is being done.
@@ -115,8 +106,8 @@ def evaluate(
     if labelled is not None:
         some_keys = [keys[index] for index in labelled]
         on_stage(f"fine-tuning on {len(labelled)} labels")
-        config = finetuning or FinetuneConfig()
-        tuned = finetune(trained, train.take(labelled), num_classes, config, device, checkpoint.recipe().seed)
+        recipe = checkpoint.recipe()
+        tuned = finetune(trained, train.take(labelled), num_classes, recipe.finetune, device, recipe.seed)
         on_train, on_test = (
             encoder_features(tuned, train.take(labelled), device),
             encoder_features(tuned, test, device),

@@ -28,7 +28,7 @@ class Features:
         return Features(self.x_ND[chosen], self.labels_N[chosen])
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def encoder_features(model: CPSTN, samples: Samples, device: torch.device, batch_size: int = 64) -> Features:
     """h of every sample: the frozen encoder's output, pooled over time and bodies."""
     model.eval()
@@ -40,7 +40,7 @@ def encoder_features(model: CPSTN, samples: Samples, device: torch.device, batch
     return Features(torch.cat(parts), torch.cat(labels).to(device))
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def statistics_features(
     samples: Samples, parents: tuple[int, ...], device: torch.device, batch_size: int = 64
 ) -> Features:

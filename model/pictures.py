@@ -8,7 +8,6 @@ anywhere.
 """
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ from matplotlib.textpath import TextPath
 from numpy.typing import NDArray
 
 from data_specs.spec import Skeleton
+from pipeline.store.publish import published
 
 INK, FAINT_INK = "#222222", "#6b6b6b"
 POINTS = 72.0  # per inch: sizes of type and widths of lines are given in points
@@ -489,12 +489,6 @@ def _wrap(text: str, size: float, inches: float, *, bold: bool = False) -> str:
 
 
 def _publish(figure: Figure, path: Path) -> None:
-    """Write under a temporary name, then rename: nobody ever meets half a picture."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     canvas: Any = FigureCanvasAgg(figure)
-    try:
-        with part.open("wb") as file:
-            canvas.print_png(file, metadata={"Software": None})
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with published(path) as temporary, temporary.open("wb") as file:
+        canvas.print_png(file, metadata={"Software": None})  # the version of matplotlib is not the picture

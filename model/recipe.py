@@ -12,14 +12,23 @@ from typing import Any, TypeVar
 import tomli_w
 
 from model.cpstn import ModelConfig
+from model.losses import REDUCTIONS
 from pipeline.augment import ViewConfig
+from pipeline.loader import VIEW_KINDS
 
 BUILT_IN_FOLDER = Path(__file__).parent / "recipes"
-VIEWS = ("spatial", "temporal")
 SCHEDULES = ("linear", "cosine")
-REDUCTIONS = ("mean", "sum")
 
 Config = TypeVar("Config")
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """Joint fine-tuning of encoder and classifier on labelled samples (section 4.2.2 gives no values)."""
+
+    epochs: int = 30
+    batch_size: int = 32
+    lr: float = 1e-3
 
 
 @dataclass(frozen=True)
@@ -47,9 +56,10 @@ class Recipe:
     spatial_weight: float = 1.0
     temporal_weight: float = 1.0
     reduction: str = "mean"
-    views: tuple[str, ...] = VIEWS
+    views: tuple[str, ...] = VIEW_KINDS
     view: ViewConfig = field(default_factory=ViewConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "lr", "temperature"):
@@ -58,9 +68,9 @@ class Recipe:
         _check_choice("schedule", self.schedule, SCHEDULES)
         _check_choice("reduction", self.reduction, REDUCTIONS)
         if len(self.views) != 2:
-            raise ValueError(f"views has {len(self.views)} entries; expected two, such as {list(VIEWS)}")
+            raise ValueError(f"views has {len(self.views)} entries; expected two, such as {list(VIEW_KINDS)}")
         for kind in self.views:
-            _check_choice("views", kind, VIEWS)
+            _check_choice("views", kind, VIEW_KINDS)
 
     def lr_at(self, step: int, steps: int) -> float:
         """The learning rate of one step of `steps`."""

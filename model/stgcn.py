@@ -34,7 +34,7 @@ class EncoderConfig:
     """
 
     widths: tuple[int, ...] = (32, 32, 64, 64, 128, 128)
-    strides: tuple[int, ...] = (2, 1, 2, 1, 2, 1)
+    strides: tuple[int, ...] = (2, 2, 2, 1, 1, 1)
     kernel: int = 5
     graph: str = "inward_outward"
     adaptive: str = "A"
@@ -65,7 +65,7 @@ class DecoderConfig:
     Raises ValueError that names the key.
     """
 
-    widths: tuple[int, ...] = (64, 64, 32, 32, 32)
+    widths: tuple[int, ...] = (32, 32, 32, 16, 16)
     kernel: int = 5
     dropout: float = 0.2
 

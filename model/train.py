@@ -37,13 +37,24 @@ class Losses:
 
 @dataclass(frozen=True)
 class Progress:
-    """What the training loop reports after a step: steps done of all, samples seen since the last report."""
+    """What the training loop reports after a step: steps done of all, and what this step was made of.
+
+    epoch counts from 0; samples: of this step.
+    """
 
     step: int
     steps: int
-    epoch: int
+    epochs: int
     samples: int
     losses: dict[str, float]
+
+    @property
+    def epoch(self) -> int:
+        return (self.step - 1) * self.epochs // self.steps
+
+    @property
+    def epoch_done(self) -> bool:
+        return self.step * self.epochs % self.steps == 0
 
 
 def train(
@@ -94,7 +105,7 @@ def train(
             _check_finite(numbers, step, batch, shards, run)
             for name, value in numbers.items():
                 board.add_scalar(f"loss/{name}", value, step)
-            on_progress(Progress(step, steps, (step - 1) // per_epoch, batch.num_samples, numbers))
+            on_progress(Progress(step, steps, recipe.epochs, batch.num_samples, numbers))
             if step % per_epoch == 0:
                 save_checkpoint(
                     run,

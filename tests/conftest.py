@@ -4,6 +4,10 @@ import tarfile
 from pathlib import Path
 
 import pytest
+import torch
+
+# The tests' networks are tiny: more threads only make them wait for each other.
+torch.set_num_threads(1)
 
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
 

@@ -4,9 +4,9 @@ A file is a frame count; for every frame a body count; for every body a line of 
 for every joint a line of 12 values. Kept are the body's id, and each joint's x, y, z and tracking state.
 
 One kernel goes once over the bytes. It reads the plain lines, which are nearly all. A body or joint line with
-anything out of the ordinary on it (an exponent, NaN, many digits, damage) is odd: the kernel counts its values
-and leaves the line to Python, where `float()` decides. No buffer is sized from what the file claims, and no
-kernel reads past the text: it ends in a newline, where every loop over bytes stops.
+anything out of the ordinary on it (an exponent, NaN, many digits, damage) is odd: the kernel counts its
+values and leaves the line to Python, where `float()` decides. No buffer is sized from what the file claims,
+and no kernel reads past the text: it ends in a newline, where every loop over bytes stops.
 
 Axes: B body track, T frame, V joint, C coordinate, P record (one body in one frame, in file order).
 """
@@ -24,8 +24,8 @@ from pipeline.raw.sequence import RecordingError, Sequence
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 NEWLINE, HASH, PLUS, MINUS, POINT = (ord(sign) for sign in "\n#+-.")
 
-# Offsets and digits are unsigned: signed offsets cost a check for every byte, and what is below "0" wraps around
-# to a huge digit.
+# Offsets and digits are unsigned: signed offsets cost a check for every byte, and what is below "0" wraps
+# around to a huge digit.
 ONE, TWO, NINE, TEN, ZERO = (np.uint64(number) for number in (1, 2, 9, 10, ord("0")))
 
 # What a byte can be, as bits. The digits, signs and points of a plain number have none of them.
@@ -44,17 +44,21 @@ MAX_WHOLE_DIGITS = np.uint64(18)  # an int64 holds them, whatever they are
 FRAME_COUNT, BODY_COUNT, BODY, JOINT_COUNT, JOINT, NOTHING = range(6)
 LINE_NAMES = ("frame count line", "body count line", "body line", "joint count line", "joint line")
 NUM_VALUES = (1, 1, 10, 1, 12)
+LEAST_BYTES_OF_A_FRAME = 2
+LEAST_BYTES_OF_A_BODY_LINE = 20
 
 # What the kernel itself can find wrong.
 FINE, TRUNCATED, WRONG_VALUES, NOT_WHOLE, TOO_MANY, WRONG_JOINTS, GOES_ON = range(7)
 
+NO_JOINT = -1  # an odd line that is a body line
+
 # For odd lines. `float()` may only be asked about a NUMBER: it would also take 1_000.
 TOKEN = re.compile(rb"[^ \t\r]+")
-NUMBER = re.compile(rb"[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|nan|inf|infinity)", re.IGNORECASE)
-WHOLE = re.compile(rb"\+?0*\d{1,19}")
+NUMBER = re.compile(rb"[+-]?((\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?|nan|inf|infinity)", re.IGNORECASE)
+WHOLE = re.compile(rb"\+?\d{1,40}")
 INFINITE_FROM = 2.0**128 - 2.0**103  # rounds to infinity in float32
 
-# A Sequence is dense, 326 bytes for a track and frame of 25 joints: who asks for more of them is no recording.
+# A Sequence is dense, 326 bytes for a track and frame of 25 joints: what needs more of them is no recording.
 MAX_BODY_FRAMES = 1_000_000
 
 
@@ -84,14 +88,15 @@ def parse_ntu(data: bytes, path: str, num_joints: int = 25) -> Sequence:
     """One NTU RGB+D recording, from the bytes of its `.skeleton` file.
 
     Every coordinate is `np.float32(float(token))`, in metres. A joint with NaN among its coordinates was not
-    seen: 0 0 0 with state 0. A NaN state is 0. A recording in which nobody is ever seen has zero tracks. `path`
-    only names the file in errors.
+    seen: 0 0 0 with state 0. A NaN state is 0. A recording in which nobody is ever seen has zero tracks.
+    `path` only names the file in errors.
 
-    Raises RecordingError, with the line, for all that is not one complete file of this format, and for infinite
-    coordinates. In columns that are not kept, any value made of a number's bytes will do.
+    Raises RecordingError, with the line, for all that is not one complete file of this format, and for
+    infinite coordinates. Columns that are not kept are only checked for bytes that no number has.
     """
     assert num_joints > 0
-    text = data if data.endswith(b"\n") else data + b"\n"
+    content = data.removeprefix(BYTE_ORDER_MARK)
+    text = content if content.endswith(b"\n") else content + b"\n"
     room = len(text) // _least_bytes_of_a_body(num_joints) + 1
     ids_P = np.empty(room, np.int64)
     frames_P = np.empty(room, np.int64)
@@ -99,7 +104,6 @@ def parse_ntu(data: bytes, path: str, num_joints: int = 25) -> Sequence:
     states_PV = np.empty((room, num_joints), np.uint8)
     odd_lines = np.empty((room * (1 + num_joints), 5), np.int64)
     notes = np.zeros(len(_Notes._fields), np.int64)
-    notes[OFFSET] = len(BYTE_ORDER_MARK) if data.startswith(BYTE_ORDER_MARK) else 0
     _read(np.frombuffer(text, np.uint8), notes, ids_P, frames_P, xyz_PVC, states_PV, odd_lines)
     end = _Notes(*notes.tolist())
     for record, joint, line, begin, behind in odd_lines[: end.num_odd].tolist():
@@ -109,7 +113,7 @@ def parse_ntu(data: bytes, path: str, num_joints: int = 25) -> Sequence:
         else:
             xyz_PVC[record, joint], states_PV[record, joint] = _odd_joint(tokens, path, line)
     if end.problem != FINE:
-        raise RecordingError(path, end.line, _reason(end, text, len(data), num_joints))
+        raise RecordingError(path, end.line, _reason(end, text, len(content), num_joints))
     known = slice(end.num_records)
     return _sequence(end.num_frames, ids_P[known], frames_P[known], xyz_PVC[known], states_PV[known], path)
 
@@ -166,7 +170,7 @@ def _reason(end: _Notes, text: bytes, num_bytes: int, num_joints: int) -> str:
         return "claims 0 frames"
     if end.problem == TOO_MANY:
         things = "frames" if end.due == FRAME_COUNT else "bodies"
-        return f"claims {end.num_found} {things}, which {num_bytes} bytes cannot hold"
+        return f"claims {end.num_found} {things}, which the file cannot hold: a truncated download?"
     if end.problem == WRONG_JOINTS:
         return f"{end.num_found} joints where {num_joints} belong"
     assert end.problem == GOES_ON
@@ -211,9 +215,10 @@ def _sequence(
 
 @njit(cache=True, nogil=True)
 def _read(
-    data: Any, notes: Any, ids_P: Any, frames_P: Any, xyz_PVC: Any, states_PV: Any, odd_lines: Any
+    text: Any, notes: Any, ids_P: Any, frames_P: Any, xyz_PVC: Any, states_PV: Any, odd_lines: Any
 ) -> None:
-    """Read data (uint8, ends in a newline) into records and odd lines, up to its end or to a problem."""
+    """Read text (uint8, ends in a newline) into records and odd lines, up to its end or to a problem."""
+    data = _without_blank_end(text)
     num_joints = states_PV.shape[1]
     notes[NUM_FRAMES] = _read_count(data, notes, FRAME_COUNT)
     for frame in range(notes[NUM_FRAMES]):
@@ -236,6 +241,18 @@ def _read(
 
 
 @njit(cache=True, nogil=True)
+def _without_blank_end(text: Any) -> Any:
+    """The text up to the end of the last line that is not blank."""
+    size = len(text)
+    while size > 0 and KINDS[text[size - 1]] & BLANK:
+        size -= 1
+    if size > 0:
+        while text[size - 1] != NEWLINE:
+            size += 1
+    return text[:size]
+
+
+@njit(cache=True, nogil=True)
 def _go_to_line(data: Any, notes: Any, due: int) -> bool:
     """Take the next line in hand, past comments. False if none is left or if there already is a problem."""
     if notes[PROBLEM] != FINE:
@@ -248,7 +265,8 @@ def _go_to_line(data: Any, notes: Any, due: int) -> bool:
         line += 1
         while KINDS[data[i]] == BLANK:
             i += ONE
-        if data[i] != HASH and (data[i] != NEWLINE or (due != NOTHING and not _is_blank_from(data, i))):
+        is_blank = data[i] == NEWLINE and due == NOTHING
+        if data[i] != HASH and not is_blank:
             notes[OFFSET] = notes[BEGIN] = begin
             notes[LINE] = line
             return True
@@ -261,18 +279,187 @@ def _go_to_line(data: Any, notes: Any, due: int) -> bool:
 
 
 @njit(cache=True, nogil=True)
-def _read_count(data: Any, notes: Any, due: int) -> int:
+def _read_count(data: Any, notes: Any, due: int) -> Any:
     """The whole number that is alone on the next line; 0 if there is a problem."""
     if not _go_to_line(data, notes, due):
         return 0
-    i = begin = np.uint64(notes[OFFSET])
+    begin = np.uint64(notes[OFFSET])
     num_found, _, newline = _values(data, begin)
-    count, is_whole = _whole(data, begin)
     notes[OFFSET] = newline + ONE
-    notes[NUM_FOUND] = count if num_found == 1 else num_found
-    least_bytes = ...
-    if num_found != 1:
+    notes[NUM_FOUND] = num_found
+    if num_found != ONE:
         notes[PROBLEM] = WRONG_VALUES
-    elif not is_whole:
+        return 0
+    count = _whole(data, begin)
+    notes[NUM_FOUND] = count
+    if count < 0:
         notes[PROBLEM] = NOT_WHOLE
-    ...
+    elif due == FRAME_COUNT:
+        if count == 0 or count > len(data) // LEAST_BYTES_OF_A_FRAME:
+            notes[PROBLEM] = TOO_MANY
+    elif due == BODY_COUNT and count > len(data) // LEAST_BYTES_OF_A_BODY_LINE:
+        notes[PROBLEM] = TOO_MANY
+    return count if notes[PROBLEM] == FINE else 0
+
+
+@njit(cache=True, nogil=True)
+def _read_id(data: Any, notes: Any, odd_lines: Any) -> Any:
+    """The id on the next line, a body line; 0 if there is a problem or the line is odd."""
+    if not _go_to_line(data, notes, BODY):
+        return 0
+    begin = np.uint64(notes[OFFSET])
+    num_found, kinds, newline = _values(data, begin)
+    body_id = _whole(data, begin)
+    if num_found != np.uint64(NUM_VALUES[BODY]) or kinds & ODD or body_id < 0:
+        _leave_odd_line(data, notes, NO_JOINT, odd_lines)
+        return 0
+    notes[OFFSET] = newline + ONE
+    return body_id
+
+
+@njit(cache=True, nogil=True)
+def _read_joints(data: Any, notes: Any, xyz_VC: Any, states_V: Any, odd_lines: Any) -> None:
+    """Read the joint lines of one body, up to a problem."""
+    for joint in range(len(states_V)):
+        if not _go_to_line(data, notes, JOINT):
+            return
+        behind = _plain_joint(data, np.uint64(notes[OFFSET]), xyz_VC[joint], states_V, joint)
+        if behind:
+            notes[OFFSET] = behind
+        else:
+            _leave_odd_line(data, notes, joint, odd_lines)
+
+
+@njit(cache=True, nogil=True)
+def _leave_odd_line(data: Any, notes: Any, joint: int, odd_lines: Any) -> None:
+    """Leave the line in hand to Python, if only it has as many values as it should."""
+    begin = np.uint64(notes[OFFSET])
+    num_found, _, newline = _values(data, begin)
+    notes[OFFSET] = newline + ONE
+    notes[NUM_FOUND] = num_found
+    if num_found != np.uint64(NUM_VALUES[notes[DUE]]):
+        notes[PROBLEM] = WRONG_VALUES
+        return
+    row = notes[NUM_ODD]
+    odd_lines[row, 0] = notes[NUM_RECORDS]
+    odd_lines[row, 1] = joint
+    odd_lines[row, 2] = notes[LINE]
+    odd_lines[row, 3] = begin
+    odd_lines[row, 4] = newline
+    notes[NUM_ODD] = row + 1
+
+
+@njit(cache=True, nogil=True)
+def _plain_joint(data: Any, i: Any, xyz_C: Any, states_V: Any, joint: int) -> Any:
+    """Read the joint line at offset i if it is plain: the offset of the next line, or 0 if it is not."""
+    for coordinate in range(3):
+        is_negative = data[i] == MINUS
+        if is_negative:
+            i += ONE
+        begin = i
+        mantissa, i = _digits(data, i, np.uint64(0))
+        num_places = np.uint64(0)
+        num_digits = i - begin
+        if data[i] == POINT:
+            point = i
+            mantissa, i = _digits(data, i + ONE, mantissa)
+            num_places = i - point - ONE
+            num_digits += num_places
+        if num_digits == 0 or num_digits > MAX_DIGITS or KINDS[data[i]] != BLANK:
+            return np.uint64(0)
+        magnitude = np.float64(np.int64(mantissa)) / POWERS_OF_TEN[num_places]
+        xyz_C[coordinate] = -magnitude if is_negative else magnitude
+        i += ONE
+    num_found, kinds, newline = _values(data, i)
+    last = newline - ONE
+    while KINDS[data[last]] & BLANK:
+        last -= ONE
+    state = np.uint64(data[last]) - ZERO
+    if num_found != np.uint64(NUM_VALUES[JOINT] - 3) or kinds & ODD:
+        return np.uint64(0)
+    if state > TWO or not KINDS[data[last - ONE]] & BLANK:
+        return np.uint64(0)
+    states_V[joint] = state
+    return newline + ONE
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _digits(data: Any, i: Any, value: Any) -> tuple[Any, Any]:
+    """`value` with the digits from i on put behind its own (modulo 2**64), and the offset behind them."""
+    digit = np.uint64(data[i]) - ZERO
+    while digit <= NINE:
+        value = value * TEN + digit
+        i += ONE
+        digit = np.uint64(data[i]) - ZERO
+    return value, i
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _values(data: Any, i: Any) -> tuple[Any, Any, Any]:
+    """How many values there are from i to the line's end, the kinds of their bytes, and the newline's offset.
+
+    Most of a file's bytes are read here alone, and so without a branch but the one that ends the line.
+    """
+    num_found = kinds = np.uint64(0)
+    previous = BLANK
+    kind = KINDS[data[i]]
+    while not kind & END_OF_LINE:
+        num_found += previous & ~kind & BLANK
+        kinds |= kind
+        previous = kind
+        i += ONE
+        kind = KINDS[data[i]]
+    return num_found, kinds, i
+
+
+@njit(cache=True, nogil=True)
+def _whole(data: Any, i: Any) -> Any:
+    """The number at i, past blanks, if it is whole, not negative and short enough for an int64; else -1."""
+    while KINDS[data[i]] == BLANK:
+        i += ONE
+    if data[i] == PLUS:
+        i += ONE
+    begin = i
+    number, i = _digits(data, i, np.uint64(0))
+    if i == begin or i - begin > MAX_WHOLE_DIGITS or not KINDS[data[i]] & BLANK:
+        return -1
+    return np.int64(number)
+
+
+@njit(cache=True, nogil=True)
+def _assign_tracks(ids_P: Any, frames_P: Any, tracks_P: Any, ids_B: Any) -> int:
+    """Write the track of every record, by id and occurrence in its frame, and the tracks' ids: how many."""
+    last_frames_B = np.empty(len(ids_B), np.int64)
+    num_tracks = 0
+    for record in range(len(ids_P)):
+        track = 0
+        while track < num_tracks and (
+            ids_B[track] != ids_P[record] or last_frames_B[track] == frames_P[record]
+        ):
+            track += 1
+        if track == num_tracks:
+            ids_B[track] = ids_P[record]
+            num_tracks += 1
+        last_frames_B[track] = frames_P[record]
+        tracks_P[record] = track
+    return num_tracks
+
+
+@njit(cache=True, nogil=True)
+def _scatter(
+    tracks_P: Any,
+    frames_P: Any,
+    xyz_PVC: Any,
+    states_PV: Any,
+    xyz_BTVC: Any,
+    states_BTV: Any,
+    present_BT: Any,
+) -> None:
+    """Put every record into its track and frame."""
+    for record in range(len(tracks_P)):
+        track, frame = tracks_P[record], frames_P[record]
+        present_BT[track, frame] = True
+        for joint in range(states_PV.shape[1]):
+            states_BTV[track, frame, joint] = states_PV[record, joint]
+            for coordinate in range(3):
+                xyz_BTVC[track, frame, joint, coordinate] = xyz_PVC[record, joint, coordinate]

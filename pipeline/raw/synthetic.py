@@ -6,8 +6,8 @@ random source, so the same performance can be seen from several cameras, and the
 in the same manner. What a class looks like depends on its name alone: recordings of another seed show other
 people and performances, but the same classes.
 
-Axes: T frame, V joint, C coordinate, J movable joint. World and camera: x to the right of somebody who faces
-the sensor, y up, z away from the sensor; metres. A person who is not turned faces -z.
+Axes: T frame, V joint, C coordinate, J movable joint, W wave. World and camera, in metres: x to the right of
+somebody who faces the sensor, y up, z away from the sensor. A person who is not turned faces -z.
 """
 
 import dataclasses
@@ -484,8 +484,8 @@ def _fidget(clock_T: Array, rng: np.random.Generator) -> Array:
     size = rng.normal(0, 0.02, shape)
     # Shaky legs would make the whole body swim: it stands on them.
     size[:, [MOVABLE.index(joint) for joint in (PELVIS, *HIPS, *KNEES, *ANKLES)]] *= 0.4
-    waves_TWJC = size * np.sin(2 * np.pi * hertz * clock_T[:, None, None, None] + start)
-    return np.asarray(waves_TWJC.sum(axis=1))
+    angles_TWJC = size * np.sin(2 * np.pi * hertz * clock_T[:, None, None, None] + start)
+    return np.asarray(angles_TWJC.sum(axis=1))
 
 
 def _move_arms(

@@ -178,8 +178,10 @@ def test_bytes_repeat_and_a_picture_is_published_whole(
     assert first.read_bytes() == second.read_bytes()
     assert b"Software" not in first.read_bytes()
     assert len(list(tmp_path.iterdir())) == 4
-    with pytest.raises(FileNotFoundError):
-        draw_confusion(tmp_path / "no" / "folder.png", np.eye(3, dtype=np.int64), "abc", title="t")
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(IsADirectoryError):
+        draw_confusion(tmp_path / "folder.png", np.eye(3, dtype=np.int64), "abc", title="t")
+    assert len(list(tmp_path.iterdir())) == 5
 
 
 @pytest.mark.parametrize(

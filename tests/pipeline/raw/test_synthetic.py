@@ -263,13 +263,13 @@ def forwards(xyz_BVC: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def test_the_same_performance_is_seen_by_several_cameras(tmp_path: Path) -> None:
     """Or cross-view experiments on synthetic data would compare different motions."""
-    count = 60
-    synthesize(UCLA, tmp_path, 3 * 10 * 10)
+    one_class = dataclasses.replace(UCLA, classes=UCLA.classes[:1], labels={1: 0})
+    synthesize(one_class, tmp_path, 3 * 10)
     takes = defaultdict(list)
-    for planned in plan(UCLA, 3 * 10 * 10):
+    for planned in plan(one_class, 3 * 10):
         takes[planned.name.rpartition("_v")[0]].append(tmp_path / f"{planned.name}.json")
     assert {len(views) for views in takes.values()} == {3}
-    for views in list(takes.values())[:count:7]:
+    for views in takes.values():
         one, two, _ = (np.array(json.loads(view.read_text())["skeletons"]) for view in views)
         centred = [xyz_TVC - xyz_TVC.mean(axis=(0, 1)) for xyz_TVC in (one, two)]
         a, b = (xyz_TVC.reshape(-1, 3) for xyz_TVC in centred)
@@ -280,9 +280,9 @@ def test_the_same_performance_is_seen_by_several_cameras(tmp_path: Path) -> None
 
 def test_classes_can_be_learnt_but_not_for_nothing(tmp_path: Path) -> None:
     """Or a model trained on synthetic data would learn nothing, or everything at once."""
-    synthesize(UCLA, tmp_path, 200)
+    synthesize(UCLA, tmp_path, 150)
     features, labels, trains = [], [], []
-    for planned in plan(UCLA, 200):
+    for planned in plan(UCLA, 150):
         recording = json.loads((tmp_path / f"{planned.name}.json").read_text())
         metadata = UCLA.parse_name(planned.name)
         assert metadata is not None

@@ -1,0 +1,71 @@
+"""A recipe is read, changed, checked and saved without a key getting lost or misspelt in silence."""
+
+from pathlib import Path
+
+import pytest
+
+from model.recipe import Recipe, all_keys, built_in_recipes, load_recipe, recipe_from
+
+
+def test_paper_recipe_is_the_papers_setting() -> None:
+    recipe = load_recipe("paper")
+    assert (recipe.epochs, recipe.batch_size, recipe.lr) == (100, 256, 5e-5)
+    assert (recipe.contrast_weight, recipe.spatial_weight, recipe.temporal_weight) == (1, 1, 1)
+    assert len(recipe.model.encoder.widths) == 6
+    assert len(recipe.model.decoder.widths) == 5
+    assert recipe.model.decoder.dropout == 0.2
+    assert recipe.model.split_channels
+    assert recipe.views == ("spatial", "temporal")
+
+
+@pytest.mark.parametrize("name", built_in_recipes())
+def test_saved_recipe_reads_back(name: str, tmp_path: Path) -> None:
+    recipe = load_recipe(name, ("model.encoder.kernel=9", "views=['temporal', 'temporal']", "lr=1"))
+    recipe.save(tmp_path / "recipe.toml")
+    assert load_recipe(str(tmp_path / "recipe.toml")) == recipe
+    assert recipe_from(recipe.to_table()) == recipe
+    assert recipe.model.encoder.kernel == 9
+    assert recipe.lr == 1.0
+
+
+def test_rate_falls_to_zero() -> None:
+    for schedule, half in (("linear", 0.5), ("cosine", 0.5)):
+        recipe = Recipe(lr=2.0, schedule=schedule)
+        assert recipe.lr_at(0, 10) == 2.0
+        assert recipe.lr_at(5, 10) == pytest.approx(2.0 * half)
+        assert recipe.lr_at(10, 10) == pytest.approx(0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("epoch=3", "unknown key 'epoch'; did you mean 'epochs'?"),
+        (
+            "model.encoder.kernal=3",
+            "unknown key 'model.encoder.kernal'; did you mean 'model.encoder.kernel'?",
+        ),
+        ("kernel=3", "unknown key 'kernel'; did you mean 'model.encoder.kernel'?"),
+        ("epochs=many", "epochs is 'many'; expected a whole number"),
+        ("epochs=1.5", "epochs is 1.5; expected a whole number"),
+        ("epochs=true", "epochs is True; expected a whole number"),
+        ("epochs=0", "epochs is 0; it must be above 0"),
+        ("schedule=step", "schedule is 'step'; expected one of linear, cosine"),
+        ("views=['spatial']", "views has 1 entries; expected two"),
+        ("views=spatial", "views is 'spatial'; expected a list"),
+        ("model=3", "model is 3; expected a group of keys"),
+        ("epochs.most=3", "epochs is a value, not a group of keys"),
+        ("epochs", "expected key=value"),
+    ],
+)
+def test_a_wrong_change_says_so(change: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message.replace("?", "\\?").replace("[", "\\[")):
+        load_recipe("compact", (change,))
+
+
+def test_unknown_recipe_lists_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="expected compact, paper"):
+        load_recipe("papr")
+
+
+def test_every_key_can_be_set() -> None:
+    assert {"epochs", "view.rotation", "model.encoder.widths", "model.decoder.dropout"} <= set(all_keys())

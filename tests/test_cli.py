@@ -1,0 +1,186 @@
+"""The commands as a user types them: they work one after the other, and every mistake gets one line."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from cli import main
+
+TINY = [
+    "--set=epochs=2",
+    "--set=batch_size=16",
+    "--set=model.encoder.widths=[4, 4, 4, 4, 8, 8]",
+    "--set=model.decoder.widths=[4, 4, 4, 4, 4]",
+]
+
+
+def call(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments)
+
+
+def works(*arguments: str) -> str:
+    """What the command prints on standard output; its exit code must be 0."""
+    result = call(*arguments)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def fails(code: int, *arguments: str) -> str:
+    """The one line that a failing command prints."""
+    result = call(*arguments)
+    assert result.exit_code == code, result.output
+    assert isinstance(result.exception, SystemExit)
+    return result.stderr.strip().splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which a small data set was preprocessed and a small run trained."""
+    folder = tmp_path_factory.mktemp("work")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        works("synthesize", "ucla", "raw", "--samples", "60")
+        works("preprocess", "ucla", "raw", "--frames", "16", "--workers", "2")
+        works("train", "--shards", *TINY)
+    return folder
+
+
+@pytest.fixture
+def inside(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(workplace)
+    return workplace
+
+
+def test_inspect_gives_the_promised_keys(inside: Path) -> None:
+    facts = json.loads(works("inspect", "shards/ucla", "--json"))
+    assert facts["samples"] == 60
+    assert facts["shards"] == 1
+    assert facts["rejected"] == 0
+    assert facts["protocols"]["xview"]["train"] + facts["protocols"]["xview"]["test"] == 60
+    files = json.loads((inside / "shards/ucla/manifest.json").read_text())["files"]
+    assert facts["bytes"] == sum((inside / "shards/ucla" / name).stat().st_size for name in files)
+    assert "xview3" in works("inspect", "shards/ucla")
+
+
+@pytest.mark.usefixtures("inside")
+def test_verify_says_that_all_is_sound() -> None:
+    assert "all sound" in works("verify", "shards/ucla")
+
+
+@pytest.mark.usefixtures("inside")
+def test_verify_names_the_damaged_file(tmp_path: Path) -> None:
+    works("preprocess", "ucla", "raw", "--frames", "8", "--out", str(tmp_path / "out"))
+    shard = tmp_path / "out/skeletons.zarr/c/0/0/0/0"
+    content = bytearray(shard.read_bytes())
+    content[1000] ^= 1
+    shard.write_bytes(content)
+    result = call("verify", str(tmp_path / "out"))
+    assert result.exit_code == 1
+    assert "skeletons.zarr/c/0/0/0/0" in result.stdout
+    assert "1 of 6 files are damaged" in result.stderr
+
+
+def test_train_leaves_a_plain_run_behind(inside: Path) -> None:
+    run = inside / "runs/ucla-001"
+    assert (run / "checkpoints/last.pt").is_file()
+    assert "epochs = 2" in (run / "recipe.toml").read_text()
+    assert list(run.glob("events.out.tfevents.*"))
+
+
+def test_eval_prints_a_table_and_writes_it_beside_the_run(inside: Path) -> None:
+    printed = works("eval", "--label-fraction", "0.5")
+    for word in ("linear", "nearest neighbour", "semi-supervised", "untrained encoder", "input statistics"):
+        assert word in printed
+    table = json.loads((inside / "runs/ucla-001/eval-xview-0.5.json").read_text())
+    assert table["train_samples"] + table["test_samples"] == 60
+    for score in table["scores"]:
+        assert 0 <= score["top1"] <= (score["top5"] if score["top5"] is not None else 1) <= 1
+        assert sum(map(sum, score["confusion"])) == table["test_samples"]
+    labels = {score["labels"] for score in table["scores"]}
+    assert labels == {table["train_samples"], *(n for n in labels if n <= table["train_samples"] / 2 + 10)}
+    assert (inside / "runs/ucla-001/eval-xview-0.5-confusion.png").read_bytes()[:4] == b"\x89PNG"
+    assert works("eval", "--label-fraction", "0.5") == printed
+
+
+@pytest.mark.usefixtures("inside")
+def test_eval_follows_another_protocol() -> None:
+    assert "xsub" in works("eval", "--run", "runs/ucla-001", "--protocol", "xsub")
+
+
+def test_draw_makes_a_picture(inside: Path, tmp_path: Path) -> None:
+    assert "a01_" in works("draw", "shards/ucla", str(tmp_path / "views.png"), "--sample", key_in(inside))
+    assert (tmp_path / "views.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def key_in(folder: Path) -> str:
+    return sorted((folder / "raw").iterdir())[0].stem
+
+
+@pytest.mark.usefixtures("inside")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["preprocess", "ntu61", "raw"], "no data set 'ntu61'"),
+        (["preprocess", "ntu60", "raw"], "the files look like NW-UCLA (ucla)"),
+        (["preprocess", "ucla", "nowhere"], "nowhere: no such file or folder"),
+        (["preprocess", "ucla", "raw", "--frames", "20"], "frames: 16 there, 20 now"),
+        (["preprocess", "ucla", "raw", "--frames", "1", "--out", "x"], "frames is 1"),
+        (["preprocess", "ucla", "raw", "--resample", "cubic", "--out", "x"], "expected one of linear"),
+        (["preprocess", "ucla", "raw", "--format", "hdf5", "--out", "x"], "expected one of zarr"),
+        (["preprocess", "ucla", "raw", "--out", "/dev/null/x"], "cannot be written"),
+        (["inspect", "raw"], "holds no shards"),
+        (["inspect", "nowhere"], "no such folder"),
+        (["verify", "nowhere"], "no such folder"),
+        (["train", "--shards", "raw"], "holds no shards"),
+        (["train", "--set", "epoch=1"], "did you mean 'epochs'?"),
+        (["train", "--set", "protocol=xset"], "ucla has no protocol 'xset'"),
+        (["train", "--recipe", "papr"], "no recipe 'papr'"),
+        (["train", "--device", "gpu"], "device 'gpu' cannot be used"),
+        (["train", "--name", "ucla-001"], "exists already"),
+        (["train", "--resume", "ucla-007"], "no run 'ucla-007'; runs under runs/: ucla-001"),
+        (["train", "--resume", "ucla-001", "--set", "epochs=3"], "leave --set and --name out"),
+        (["eval", "--label-fraction", "10"], "label fraction is 10"),
+        (["eval", "--run", "ucla-007"], "no run 'ucla-007'"),
+        (["eval", "--protocol", "xset"], "ucla has no protocol 'xset'"),
+        (["draw", "shards/ucla", "x.png", "--sample", "a99"], "no sample 'a99'"),
+        (["synthesize", "ucla", "x", "--samples", "5", "--layout", "xml"], "xml"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_users_mistake_gets_one_line_and_exit_code_2(arguments: list[str], message: str) -> None:
+    assert message in fails(2, *arguments)
+
+
+def test_before_anything_was_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "run preprocess first" in fails(2, "train", "--shards")
+    assert "run train first" in fails(2, "eval")
+
+
+@pytest.mark.usefixtures("inside")
+def test_strict_is_a_failure(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    works("synthesize", "ucla", str(raw), "--samples", "12")
+    (raw / "a01_s01_e09_v01.json").write_text('{"skeletons": [[')
+    assert "1 recordings could not be read" in fails(
+        1, "preprocess", "ucla", str(raw), "--strict", "--out", str(tmp_path / "out")
+    )
+    printed = works("preprocess", "ucla", str(raw), "--out", str(tmp_path / "out"))
+    assert "rejected" in printed
+    assert "rejects.csv" in printed
+
+
+def test_resume_of_a_finished_run_trains_nothing_more(inside: Path) -> None:
+    before = (inside / "runs/ucla-001/checkpoints/last.pt").read_bytes()
+    works("train", "--resume", "runs/ucla-001")
+    assert (inside / "runs/ucla-001/checkpoints/last.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "command", ["preprocess", "inspect", "verify", "synthesize", "train", "eval", "draw"]
+)
+def test_every_command_explains_itself(command: str) -> None:
+    assert "Usage:" in works(command, "--help")
+    assert command in works("--help")
