@@ -61,10 +61,12 @@ def main() -> None:
 @click.argument("raw", nargs=-1, required=True, type=PATH)
 @click.option("--out", type=PATH, help="Output folder.  [default: shards/DATASET]")
 @click.option("--format", "format_", default="zarr", show_default=True, help="zarr, webdataset or both.")
-@click.option("--frames", default=200, show_default=True, help="Frames to store.")
+@click.option(
+    "--frames", type=click.IntRange(1, 100_000), default=200, show_default=True, help="Frames to store."
+)
 @click.option("--resample", default="linear", show_default=True, help="linear, nearest or pad.")
 @click.option("--gaps", default="zero", show_default=True, help="Frames without a body: zero or interpolate.")
-@click.option("--max-bodies", default=2, show_default=True, help="Bodies to keep, the main actor first.")
+@click.option("--max-bodies", type=click.IntRange(1, 16), help="Bodies to keep.  [default: the data set's]")
 @click.option("--stitch/--no-stitch", default=True, help="Join tracks of one person.  [default: stitch]")
 @click.option("--denoise/--no-denoise", default=True, help="Drop spurious bodies.  [default: denoise]")
 @click.option("--centre/--no-centre", default=True, help="Centre on the first seen frame.  [default: centre]")
@@ -72,7 +74,9 @@ def main() -> None:
 @click.option("--min-frames", default=1, show_default=True, help="Leave out shorter recordings.")
 @click.option("--keep-missing", is_flag=True, help="Keep samples on the official missing list.")
 @click.option("--strict", is_flag=True, help="Fail if any recording cannot be read.")
-@click.option("--shard-samples", default=512, show_default=True, help="Samples in a shard.")
+@click.option(
+    "--shard-samples", type=click.IntRange(1, 65_536), default=512, show_default=True, help="Shard size."
+)
 @click.option("--workers", type=click.IntRange(1), help="Parallel workers.  [default: all cores]")
 @click.option("--overwrite", is_flag=True, help="Replace shards made with other settings.")
 def preprocess(
@@ -86,6 +90,7 @@ def preprocess(
     shard_samples: int,
     workers: int | None,
     overwrite: bool,
+    max_bodies: int | None,
     **normalising: Any,
 ) -> None:
     """Turn raw recordings into shards.
@@ -100,7 +105,11 @@ def preprocess(
 
     spec = load_spec(dataset)
     config = job_module.PreprocessConfig(
-        NormalizeConfig(**normalising), format_, min_frames, keep_missing, shard_samples
+        NormalizeConfig(max_bodies=max_bodies or spec.max_bodies, **normalising),
+        format_,
+        min_frames,
+        keep_missing,
+        shard_samples,
     )
     started = time.perf_counter()
     job = job_module.prepare(spec, list(raw), out or SHARDS / spec.name, config, overwrite=overwrite)
@@ -134,16 +143,17 @@ def inspect(shards: Path, as_json: bool) -> None:
 @click.argument("shards", type=PATH)
 def verify(shards: Path) -> None:
     """Re-read every byte of SHARDS against its checksums and the manifest."""
-    from pipeline.store.shards import open_shards, verify_shards
+    from pipeline.store.manifest import load_manifest
+    from pipeline.store.shards import verify_shards
 
-    opened = open_shards(shards)
-    problems = verify_shards(opened)
+    manifest = load_manifest(shards)
+    problems = verify_shards(shards)
     for name, lines in problems.items():
         for line in lines:
             click.echo(f"{name}: {line}")
     if problems:
-        raise Failure(f"{len(problems)} of {len(opened.manifest.files)} files are damaged", 1)
-    click.echo(f"{shards}: {len(opened.manifest.files)} files, {opened.manifest.bytes:,} bytes, all sound")
+        raise Failure(f"{len(problems)} of {len(manifest.files)} files are damaged", 1)
+    click.echo(f"{shards}: {len(manifest.files)} files, {manifest.bytes:,} bytes, all sound")
 
 
 @main.command()
@@ -175,7 +185,7 @@ def synthesize(dataset: str, out: Path, samples: int, seed: int, oddities: float
 @click.option(
     "--shards", is_flag=False, flag_value="", default="", help="Folder.  [default: newest in shards/]"
 )
-@click.option("--recipe", default="compact", show_default=True, help="Built-in name, or path of a TOML file.")
+@click.option("--recipe", help="Built-in name, or path of a TOML file.  [default: compact]")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a key of the recipe.")
 @click.option("--name", help="Name of the run.  [default: DATASET-001 and so on]")
 @click.option("--resume", metavar="RUN", help="Go on with a run that was stopped.")
@@ -185,7 +195,7 @@ def synthesize(dataset: str, out: Path, samples: int, seed: int, oddities: float
 )
 def train(
     shards: str,
-    recipe: str,
+    recipe: str | None,
     changes: tuple[str, ...],
     name: str | None,
     resume: str | None,
@@ -193,27 +203,28 @@ def train(
     threads: int,
 ) -> None:
     """Train CP-STN on shards, without labels."""
-    from model.checkpoint import Run, find_run, load_checkpoint, next_run
+    from model.checkpoint import Run, find_run, next_run
     from model.device import choose_device
     from model.recipe import load_recipe
     from model.train import train as run_training
+    from model.train import training_samples
     from pipeline.store.shards import newest_shards, open_shards
 
     chosen_device = choose_device(device)
     if resume:
-        if changes or name:
+        if changes or name or recipe:
             raise ValueError(
-                "--resume goes on with the run's own recipe and name; leave --set and --name out"
+                "--resume goes on with the run's own recipe and name; leave --recipe, --set, --name out"
             )
         run = find_run(resume, RUNS)
         opened = open_shards(Path(shards) if shards else run.shards())
-        chosen = load_checkpoint(run).recipe()
+        chosen = run.recipe()
     else:
         opened = open_shards(Path(shards) if shards else newest_shards(SHARDS))
-        chosen = load_recipe(recipe, changes)
+        chosen = load_recipe(recipe or "compact", changes)
+        training_samples(opened, chosen)  # a mistake shows before there is a run
         run = Run(RUNS / name) if name else next_run(RUNS, opened.manifest.dataset)
-        opened.spec.protocol(chosen.protocol or opened.spec.default_protocol)
-        run.create(chosen, opened.folder, opened.manifest.digest())
+        run.create(chosen, opened.folder, opened.manifest.digest)
     click.echo(f"training on {opened.folder} into {run.folder}, on {chosen_device}")
     with _training_bar() as show:
         run_training(
@@ -286,6 +297,7 @@ def _print_description(shards: "Shards") -> None:
     """What `inspect` says, for people."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     facts = shards.describe()
     frames, bodies = facts["captured_frames"], facts["bodies"]
@@ -311,27 +323,33 @@ def _print_description(shards: "Shards") -> None:
         if count:
             table.add_row("left out", f"{count:,} {reasons[name]}")
     if facts["rejected"]:
-        table.add_row("rejected", f"{facts['rejected']:,}, listed in {shards.folder / 'rejects.csv'}")
+        table.add_row("rejected", f"{facts['rejected']:,}, listed in rejects.csv")
     for reason, count in facts["rejects_by_reason"].items():
-        table.add_row("", f"{count:,} x {reason}")
+        table.add_row("", Text(f"{count:,} x {reason}"))
     console = Console(width=None if sys.stdout.isatty() else 120)
-    console.print(f"[bold]{shards.folder}[/bold]: {shards.spec.title}", highlight=False)
+    console.print(Text(f"{shards.folder}: {shards.spec.title}", style="bold"))
     console.print(table, highlight=False)
 
 
 def _print_scores(result: "Evaluation", folder: Path) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     sizes = f"{result.train_samples:,} train, {result.test_samples:,} test"
     title = f"{folder}: {result.dataset} {result.protocol}, {sizes}"
-    table = Table(title=title, title_justify="left")
+    table = Table(title=Text(title), title_justify="left")
     for column in ("protocol", "features", "labels", "top-1 %", "top-5 %"):
         table.add_column(column, justify="left" if column in ("protocol", "features") else "right")
     for score in result.scores:
         top5 = "" if score.top5 is None else f"{100 * score.top5:.1f}"
         table.add_row(score.protocol, score.features, f"{score.labels:,}", f"{100 * score.top1:.1f}", top5)
     Console(width=None if sys.stdout.isatty() else 120).print(table)
+    if result.seen_in_training:
+        click.echo(
+            f"note: pre-training saw {result.seen_in_training:,} of {result.test_samples:,} test samples, "
+            f"without their labels"
+        )
 
 
 @contextmanager

@@ -5,6 +5,7 @@ Joints are numbered from 1 in the TOML, as in the papers and the official code, 
 """
 
 import dataclasses
+import difflib
 import re
 import tomllib
 from collections.abc import Mapping
@@ -16,6 +17,10 @@ from typing import Any
 BUILT_IN_FOLDER = Path(__file__).parent
 READERS = ("ntu", "ucla")
 FIELDS = ("action", "subject", "camera", "setup", "replication")
+KEYS = (
+    *("name", "title", "reader", "name_pattern", "missing", "max_bodies", "fps"),
+    *("classes", "actions", "skeleton", "protocols", "aliases", "default_protocol"),
+)
 
 
 @dataclass(frozen=True)
@@ -106,7 +111,7 @@ class DatasetSpec:
         Keys: those of FIELDS that the pattern names, and `label`.
         """
         match = self.name_pattern.fullmatch(name)
-        if match is None:
+        if match is None or not all(value and value.isdecimal() for value in match.groupdict().values()):
             return None
         metadata = {field: int(value) for field, value in match.groupdict().items()}
         if metadata["action"] not in self.labels:
@@ -143,7 +148,7 @@ def load_spec(name_or_path: str) -> DatasetSpec:
         missing_file = tomllib.loads(text).get("missing")
         missing = frozenset((path.parent / missing_file).read_text().split()) if missing_file else frozenset()
         return parse_spec(text, missing)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise ValueError(f"{path}: not a usable data set spec: {error}") from None
 
 
@@ -154,11 +159,18 @@ def parse_spec(text: str, missing: frozenset[str] = frozenset()) -> DatasetSpec:
         return _build(raw, missing, text)
     except KeyError as error:
         raise ValueError(f"the key {error.args[0]!r} is missing") from None
-    except TypeError as error:
+    except (TypeError, AttributeError) as error:
         raise ValueError(f"a value has the wrong type: {error}") from None
+    except re.error as error:
+        raise ValueError(f"name_pattern is not a regular expression: {error}") from None
 
 
 def _build(raw: dict[str, Any], missing: frozenset[str], text: str) -> DatasetSpec:
+    for key in raw:
+        if key not in KEYS:
+            close = difflib.get_close_matches(key, KEYS, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(KEYS)}"
+            raise ValueError(f"unknown key {key!r}; {hint}")
     classes = raw["classes"]
     actions = raw.get("actions", list(range(1, len(classes) + 1)))
     protocols = {name: _protocol(name, table) for name, table in raw["protocols"].items()}
@@ -193,8 +205,12 @@ def _check(spec: DatasetSpec) -> None:
         )
     if len(spec.labels) != len(spec.classes):
         raise ValueError(f"{len(spec.labels)} actions for {len(spec.classes)} classes")
-    if spec.max_bodies < 1:
-        raise ValueError(f"max_bodies is {spec.max_bodies}; it must be at least 1")
+    if re.fullmatch(r"[\w-]+", spec.name) is None:
+        raise ValueError(f"name is {spec.name!r}; expected letters, digits, - and _, as it names a folder")
+    if type(spec.max_bodies) is not int or spec.max_bodies < 1:
+        raise ValueError(f"max_bodies is {spec.max_bodies}; expected a whole number, at least 1")
+    if not spec.fps > 0:
+        raise ValueError(f"fps is {spec.fps}; it must be above 0")
     spec.protocol(spec.default_protocol)
     for protocol in spec.protocols.values():
         if protocol.field not in groups:

@@ -16,7 +16,7 @@ from torch import nn
 
 from data_specs.spec import DatasetSpec, parse_spec
 from model.cpstn import CPSTN
-from model.recipe import Recipe, recipe_from
+from model.recipe import Recipe, load_recipe, recipe_from
 from pipeline.store.publish import publish_bytes, published
 
 FORMAT_VERSION = 1
@@ -46,12 +46,24 @@ class Run:
         except OSError as error:
             raise ValueError(f"{self.folder}: cannot be written: {error.strerror}") from None
 
+    def recipe(self) -> Recipe:
+        """What it was started with. Raises ValueError if the run does not say."""
+        return load_recipe(str(self.folder / "recipe.toml"))
+
     def shards(self) -> Path:
-        """The shards that it was trained on. Raises ValueError if the run does not say."""
+        """The shards that it was started on. Raises ValueError if the run does not say."""
+        return Path(self._fact("shards"))
+
+    def manifest(self) -> str:
+        """The digest of those shards' manifest."""
+        return self._fact("manifest")
+
+    def _fact(self, name: str) -> str:
+        path = self.folder / "run.json"
         try:
-            return Path(json.loads((self.folder / "run.json").read_text())["shards"])
+            return str(json.loads(path.read_text())[name])
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{self.folder}/run.json: cannot be read ({error}); name the --shards") from None
+            raise ValueError(f"{path}: cannot be read ({error}); start a new run") from None
 
 
 def find_run(name_or_path: str, parent: Path) -> Run:
@@ -132,11 +144,11 @@ def save_checkpoint(
     step: int,
     steps: int,
 ) -> None:
-    """Write last.pt so that at every moment a whole one lies there."""
+    """Write last.pt so that at every moment a whole one lies there, which loads on any machine."""
     content = {
         "version": FORMAT_VERSION,
-        "model": model.state_dict(),
-        "optimiser": optimiser.state_dict(),
+        "model": _on_cpu(model.state_dict()),
+        "optimiser": _on_cpu(optimiser.state_dict()),
         "recipe": recipe.to_table(),
         "spec": spec.text,
         "manifest": manifest,
@@ -161,3 +173,12 @@ def load_checkpoint(run: Run) -> Checkpoint:
         found = content.get("version") if isinstance(content, dict) else type(content).__name__
         raise ValueError(f"{path}: a checkpoint of version {found}; expected {FORMAT_VERSION}")
     return Checkpoint(content)
+
+
+def _on_cpu(state: Any) -> Any:
+    """The same nested state with every tensor on the CPU."""
+    if isinstance(state, torch.Tensor):
+        return state.cpu()
+    if isinstance(state, dict):
+        return {key: _on_cpu(value) for key, value in state.items()}
+    return [_on_cpu(value) for value in state] if isinstance(state, list) else state

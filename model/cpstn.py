@@ -80,9 +80,7 @@ class CPSTN(nn.Module):
         """
         pooled_PCV = q_PCtV.mean(dim=2, dtype=torch.float32)
         pooled_PD = pooled_PCV.mean(dim=2) if self.config.pool == "global" else pooled_PCV.flatten(1)
-        sum_ND = pooled_PD.new_zeros(num_samples, pooled_PD.shape[1]).index_add(0, sample_P, pooled_PD)
-        bodies_N = torch.bincount(sample_P, minlength=num_samples)
-        return sum_ND / bodies_N.clamp(min=1).unsqueeze(1)
+        return mean_over_bodies(pooled_PD, sample_P, num_samples)
 
     def project(self, h_ND: Tensor) -> Tensor:
         """z (N, Z): the MLP of two linear layers into the contrastive space (3.2.1)."""
@@ -98,3 +96,10 @@ class CPSTN(nn.Module):
         """Coordinates (P, 3, num_frames, V) from the second half of the channels (3.2.3)."""
         rebuilt_PCTV: Tensor = self.temporal_decoder(q_PCtV[:, -self.share :], num_frames)
         return rebuilt_PCTV
+
+
+def mean_over_bodies(x_PD: Tensor, sample_P: Tensor, num_samples: int) -> Tensor:
+    """(P, D) of packed bodies -> (N, D), the mean over each sample's bodies; zeros where there is none."""
+    sum_ND = x_PD.new_zeros(num_samples, x_PD.shape[1]).index_add(0, sample_P, x_PD)
+    bodies_N = torch.bincount(sample_P, minlength=num_samples)
+    return sum_ND / bodies_N.clamp(min=1).unsqueeze(1)

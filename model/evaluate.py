@@ -21,24 +21,30 @@ from model.classify import Score, balanced_subset, linear_evaluation, nearest_ne
 from model.cpstn import CPSTN
 from model.features import Features, encoder_features, statistics_features
 from model.pictures import draw_confusion
-from model.recipe import FinetuneConfig
+from model.recipe import FinetuneConfig, Recipe
 from pipeline.loader import Samples, sequential_batches, split_samples
 from pipeline.store.publish import publish_bytes
 from pipeline.store.shards import Shards
 
 TRAINED, UNTRAINED, STATISTICS = "trained encoder", "untrained encoder", "input statistics"
-FINETUNED = "fine-tuned encoder"
+FINETUNED, FROM_SCRATCH = "trained encoder, fine-tuned", "untrained encoder, fine-tuned"
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All scores of one run on one protocol, the run's linear evaluation first."""
+    """All scores of one run on one protocol, the run's linear evaluation first.
+
+    seen_in_training: how many test samples pre-training saw, without labels: not 0 where the run was trained
+    on another protocol than it is evaluated on.  made_from: what the scores belong to: steps, recipe, shards.
+    """
 
     dataset: str
     protocol: str
     label_fraction: float | None
     train_samples: int
     test_samples: int
+    seen_in_training: int
+    made_from: dict[str, Any]
     scores: tuple[Score, ...]
 
     @property
@@ -63,6 +69,22 @@ class Evaluation:
         return vars(self) | {"scores": rows}
 
 
+@dataclass(frozen=True)
+class Parts:
+    """The training and test samples of a protocol, with the training samples' keys."""
+
+    train: Samples
+    test: Samples
+    keys: list[str]
+    num_classes: int
+
+    def labelled(self, fraction: float) -> "Parts":
+        """The same with a class-balanced share of the training samples only."""
+        chosen = balanced_subset(self.train.labels_N, self.keys, fraction)
+        keys = [self.keys[index] for index in chosen]
+        return Parts(self.train.take(chosen), self.test, keys, self.num_classes)
+
+
 def evaluate(
     shards: Shards,
     checkpoint: Checkpoint,
@@ -77,48 +99,85 @@ def evaluate(
     Raises ValueError if the shards do not fit the model, or the protocol or the fraction do not exist.
     """
     _check_fit(shards, checkpoint)
-    num_classes = len(shards.spec.classes)
-    train, test = split_samples(shards, protocol, "train"), split_samples(shards, protocol, "test")
     keys = shards.split(protocol, "train")["key"].tolist()
-    labelled = None if label_fraction is None else balanced_subset(train.labels_N, keys, label_fraction)
-    trained = checkpoint.build_model().to(device)
-    untrained = calibrated(checkpoint.build_model(trained=False).to(device), train, device)
-
-    def features_of(model: CPSTN) -> tuple[Features, Features]:
-        return encoder_features(model, train, device), encoder_features(model, test, device)
-
-    scores = []
-    features: dict[str, tuple[Features, Features]] = {}
-    for name, model in ((TRAINED, trained), (UNTRAINED, untrained)):
-        on_stage(f"features of the {name}")
-        features[name] = features_of(model)
-    on_stage(STATISTICS)
-    parents = shards.spec.skeleton.parents
-    features[STATISTICS] = (
-        statistics_features(train, parents, device),
-        statistics_features(test, parents, device),
+    parts = Parts(
+        split_samples(shards, protocol, "train"),
+        split_samples(shards, protocol, "test"),
+        keys,
+        len(shards.spec.classes),
     )
-    for name, (on_train, on_test) in features.items():
-        on_stage(f"linear classifier, {name}")
-        scores.append(linear_evaluation(on_train, on_test, num_classes, keys, name))
-    for name, (on_train, on_test) in features.items():
-        scores.append(nearest_neighbour(on_train, on_test, num_classes, name))
-    if labelled is not None:
-        some_keys = [keys[index] for index in labelled]
-        on_stage(f"fine-tuning on {len(labelled)} labels")
-        recipe = checkpoint.recipe()
-        tuned = finetune(trained, train.take(labelled), num_classes, recipe.finetune, device, recipe.seed)
-        on_train, on_test = (
-            encoder_features(tuned, train.take(labelled), device),
-            encoder_features(tuned, test, device),
+    few = None if label_fraction is None else parts.labelled(label_fraction)
+    models = {
+        TRAINED: checkpoint.build_model().to(device),
+        UNTRAINED: calibrated(checkpoint.build_model(trained=False).to(device), parts.train, device),
+    }
+    scores = []
+    for protocol_parts in [parts] if few is None else [parts, few]:
+        scores += frozen_scores(models, protocol_parts, shards.spec.skeleton.parents, device, on_stage)
+    if few is not None:
+        scores += semi_supervised_scores(models, few, checkpoint.recipe(), device, on_stage)
+    return Evaluation(
+        shards.manifest.dataset,
+        protocol,
+        label_fraction,
+        len(parts.train),
+        len(parts.test),
+        _seen_in_training(shards, checkpoint, protocol),
+        {
+            "step": checkpoint.step,
+            "steps": checkpoint.steps,
+            "recipe": checkpoint.recipe().to_table(),
+            "trained_on": checkpoint.manifest,
+            "evaluated_on": shards.manifest.digest,
+        },
+        tuple(scores),
+    )
+
+
+def frozen_scores(
+    models: dict[str, CPSTN],
+    parts: Parts,
+    parents: tuple[int, ...],
+    device: torch.device,
+    on_stage: Callable[[str], None],
+) -> list[Score]:
+    """Linear evaluation and nearest neighbour of every model's features and of the input's statistics."""
+    features: dict[str, tuple[Features, Features]] = {}
+    for name, model in models.items():
+        on_stage(f"features of the {name}")
+        features[name] = (
+            encoder_features(model, parts.train, device),
+            encoder_features(model, parts.test, device),
         )
-        scores.append(
-            linear_evaluation(on_train, on_test, num_classes, some_keys, FINETUNED, "semi-supervised")
-        )
-        for name, (on_train, on_test) in features.items():
-            on_stage(f"linear classifier on {len(labelled)} labels, {name}")
-            scores.append(linear_evaluation(on_train.take(labelled), on_test, num_classes, some_keys, name))
-    return Evaluation(shards.manifest.dataset, protocol, label_fraction, len(train), len(test), tuple(scores))
+    on_stage(STATISTICS)
+    features[STATISTICS] = (
+        statistics_features(parts.train, parents, device),
+        statistics_features(parts.test, parents, device),
+    )
+    scores = []
+    for name, (train, test) in features.items():
+        on_stage(f"linear classifier on {len(parts.train):,} labels, {name}")
+        scores.append(linear_evaluation(train, test, parts.num_classes, parts.keys, name))
+    for name, (train, test) in features.items():
+        scores.append(nearest_neighbour(train, test, parts.num_classes, name))
+    return scores
+
+
+def semi_supervised_scores(
+    models: dict[str, CPSTN],
+    few: Parts,
+    recipe: Recipe,
+    device: torch.device,
+    on_stage: Callable[[str], None],
+) -> list[Score]:
+    """The paper's protocol (4.2.2): fine-tune, freeze, fit a linear classifier on the same labels."""
+    scores = []
+    for name, model in zip((FINETUNED, FROM_SCRATCH), models.values(), strict=True):
+        on_stage(f"fine-tuning on {len(few.train):,} labels: {name}")
+        tuned = finetune(model, few.train, few.num_classes, recipe.finetune, device, recipe.seed)
+        train, test = encoder_features(tuned, few.train, device), encoder_features(tuned, few.test, device)
+        scores.append(linear_evaluation(train, test, few.num_classes, few.keys, name, "semi-supervised"))
+    return scores
 
 
 @torch.no_grad()
@@ -154,8 +213,6 @@ def finetune(
     shuffle = np.random.default_rng(seed)
     for _ in range(config.epochs):
         for batch in sequential_batches(samples.take(shuffle.permutation(len(samples))), config.batch_size):
-            if batch.num_samples == 1:
-                continue  # batch normalisation needs two
             q_PCTV = model.encode(batch.original_PCTV.to(device))
             h_ND = model.represent(q_PCTV, batch.sample_P.to(device), batch.num_samples)
             loss = F.cross_entropy(head(h_ND), batch.labels_N.to(device))
@@ -186,3 +243,10 @@ def _check_fit(shards: Shards, checkpoint: Checkpoint) -> None:
             f"{shards.folder}: skeletons of {joints} joints; the run was trained on {checkpoint.spec().name} "
             f"with {expected}"
         )
+
+
+def _seen_in_training(shards: Shards, checkpoint: Checkpoint, protocol: str) -> int:
+    """How many of a protocol's test samples are among those that the run was trained on, by key."""
+    trained_on = checkpoint.recipe().protocol or shards.spec.default_protocol
+    training_keys = set(shards.split(trained_on, "train")["key"])
+    return len(training_keys & set(shards.split(protocol, "test")["key"]))

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.cpstn import CPSTN
+from model.cpstn import CPSTN, mean_over_bodies
 from pipeline.loader import Samples, sequential_batches
 
 
@@ -35,8 +35,8 @@ def encoder_features(model: CPSTN, samples: Samples, device: torch.device, batch
     parts, labels = [], []
     for batch in sequential_batches(samples, batch_size):
         q_PCTV = model.encode(batch.original_PCTV.to(device))
-        parts.append(model.represent(q_PCTV, batch.sample_P.to(device), batch.num_samples).clone())
-        labels.append(batch.labels_N.clone())
+        parts.append(model.represent(q_PCTV, batch.sample_P.to(device), batch.num_samples))
+        labels.append(batch.labels_N)
     return Features(torch.cat(parts), torch.cat(labels).to(device))
 
 
@@ -59,12 +59,5 @@ def statistics_features(
             for statistic in (span.mean(2), span.std(2, correction=0), span.abs().mean(2))
         ]
         parts.append(mean_over_bodies(torch.cat(pooled, dim=1), batch.sample_P.to(device), batch.num_samples))
-        labels.append(batch.labels_N.clone())
+        labels.append(batch.labels_N)
     return Features(torch.cat(parts), torch.cat(labels).to(device))
-
-
-def mean_over_bodies(x_PD: Tensor, sample_P: Tensor, num_samples: int) -> Tensor:
-    """(P, D) of packed bodies -> (N, D), the mean over each sample's bodies."""
-    total_ND = x_PD.new_zeros(num_samples, x_PD.shape[1]).index_add_(0, sample_P, x_PD)
-    bodies_N = torch.bincount(sample_P, minlength=num_samples).to(x_PD.dtype)
-    return total_ND / bodies_N[:, None]

@@ -30,6 +30,9 @@ class FinetuneConfig:
     batch_size: int = 32
     lr: float = 1e-3
 
+    def __post_init__(self) -> None:
+        _check_above_zero(self, "epochs", "batch_size", "lr")
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -62,9 +65,12 @@ class Recipe:
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "lr", "temperature"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
+        _check_above_zero(self, "epochs", "batch_size", "lr", "temperature")
+        for name in ("weight_decay", "contrast_weight", "spatial_weight", "temporal_weight"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected a number, at least 0")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed is {self.seed}; expected at least 0, below 2**32")
         _check_choice("schedule", self.schedule, SCHEDULES)
         _check_choice("reduction", self.reduction, REDUCTIONS)
         if len(self.views) != 2:
@@ -171,11 +177,12 @@ def _type_name(wanted: Any) -> str:
 
 
 def _nearest(key: str, prefix: str) -> str:
-    close = difflib.get_close_matches(key, [*all_keys(), *(name.split(".")[-1] for name in all_keys())], n=1)
-    full = [name for name in all_keys() if close and (name == close[0] or name.endswith("." + close[0]))]
-    if full:
-        return f"; did you mean {full[0]!r}?"
     group = [name for name in all_keys() if name.startswith(prefix)]
+    for names in (group, all_keys()):
+        last_parts = {name.split(".")[-1]: name for name in reversed(names)}
+        close = difflib.get_close_matches(key, last_parts, n=1)
+        if close:
+            return f"; did you mean {last_parts[close[0]]!r}?"
     return f"; known keys: {', '.join(group)}"
 
 
@@ -190,6 +197,12 @@ def all_keys() -> list[str]:
         return keys
 
     return walk(Recipe, "")
+
+
+def _check_above_zero(config: Any, *names: str) -> None:
+    for name in names:
+        if not 0 < getattr(config, name) < math.inf:
+            raise ValueError(f"{name} is {getattr(config, name)}; it must be above 0")
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -43,19 +43,17 @@ class EncoderConfig:
 
     def __post_init__(self) -> None:
         if not self.widths or min(self.widths) < 1:
-            raise ValueError(f"encoder.widths: found {self.widths}, expected at least one positive number")
+            raise ValueError(f"widths: found {self.widths}, expected at least one positive number")
         if len(self.strides) != len(self.widths) or min(self.strides) < 1:
             raise ValueError(
-                f"encoder.strides: found {self.strides}, expected a positive number for each of the "
+                f"strides: found {self.strides}, expected a positive number for each of the "
                 f"{len(self.widths)} widths"
             )
         if self.graph not in STRATEGIES:
-            raise ValueError(f"encoder.graph: found {self.graph!r}, expected one of {', '.join(STRATEGIES)}")
+            raise ValueError(f"graph: found {self.graph!r}, expected one of {', '.join(STRATEGIES)}")
         if self.adaptive not in ADAPTIVE:
-            raise ValueError(
-                f"encoder.adaptive: found {self.adaptive!r}, expected one of {', '.join(ADAPTIVE)}"
-            )
-        _check_kernel_and_dropout("encoder", self.kernel, self.dropout)
+            raise ValueError(f"adaptive: found {self.adaptive!r}, expected one of {', '.join(ADAPTIVE)}")
+        _check_kernel_and_dropout(self.kernel, self.dropout)
 
 
 @dataclass(frozen=True)
@@ -71,17 +69,15 @@ class DecoderConfig:
 
     def __post_init__(self) -> None:
         if len(self.widths) != NUM_DECODER_UNITS or min(self.widths) < 1:
-            raise ValueError(
-                f"decoder.widths: found {self.widths}, expected {NUM_DECODER_UNITS} positive numbers"
-            )
-        _check_kernel_and_dropout("decoder", self.kernel, self.dropout)
+            raise ValueError(f"widths: found {self.widths}, expected {NUM_DECODER_UNITS} positive numbers")
+        _check_kernel_and_dropout(self.kernel, self.dropout)
 
 
-def _check_kernel_and_dropout(part: str, kernel: int, dropout: float) -> None:
+def _check_kernel_and_dropout(kernel: int, dropout: float) -> None:
     if kernel < 1 or kernel % 2 == 0:
-        raise ValueError(f"{part}.kernel: found {kernel}, expected an odd number of frames")
+        raise ValueError(f"kernel: found {kernel}, expected an odd number of frames")
     if not 0 <= dropout < 1:
-        raise ValueError(f"{part}.dropout: found {dropout}, expected a probability, at least 0 and below 1")
+        raise ValueError(f"dropout: found {dropout}, expected a probability, at least 0 and below 1")
 
 
 class GraphConvolution(nn.Module):

@@ -16,7 +16,7 @@ from model.checkpoint import Run, load_checkpoint, new_model, save_checkpoint
 from model.cpstn import CPSTN
 from model.losses import nt_xent, spatial_reconstruction, temporal_reconstruction
 from model.recipe import Recipe
-from pipeline.loader import Batch, View, split_samples, train_batches
+from pipeline.loader import Batch, Samples, View, split_samples, train_batches
 from pipeline.order import steps_per_epoch
 from pipeline.store.shards import Shards
 
@@ -67,22 +67,23 @@ def train(
     resume: bool = False,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> CPSTN:
-    """Train in `run`, which exists; with `resume`, go on from its checkpoint. Returns the trained model.
+    """Train in `run`, which exists; with `resume`, go on from its checkpoint, if any. Returns the model.
 
-    A checkpoint is written after every epoch; a run that was stopped goes on from there, to the same result.
-    Raises ValueError if the shards are not those of the run; RuntimeError if a loss stops being a number.
+    A checkpoint is written after every epoch; a run that was stopped goes on from there, on the CPU to the
+    very same weights. Raises ValueError if the shards are not those of the run or cannot be trained on;
+    RuntimeError if a loss or a weight stops being a number.
     """
-    samples = split_samples(shards, recipe.protocol or shards.spec.default_protocol, "train")
-    batch_size = min(recipe.batch_size, len(samples))
-    per_epoch = steps_per_epoch(len(samples), batch_size)
+    if run.manifest() != shards.manifest.digest:
+        raise ValueError(f"{shards.folder}: other shards than those that {run.folder} was started on")
+    samples = training_samples(shards, recipe)
+    per_epoch = steps_per_epoch(len(samples), recipe.batch_size)
     steps = recipe.epochs * per_epoch
     model = new_model(shards.spec, recipe).to(device).train()
     optimiser = torch.optim.Adam(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
-    manifest = shards.manifest.digest()
-    step = _restore(run, shards, model, optimiser, manifest, steps) if resume else 0
+    step = _restore(run, model, optimiser, steps) if resume and run.checkpoint.exists() else 0
     batches = train_batches(
         samples,
-        batch_size=batch_size,
+        batch_size=recipe.batch_size,
         seed=recipe.seed,
         start_step=step,
         end_step=steps,
@@ -91,7 +92,7 @@ def train(
         threads=threads,
         pin_memory=device.type == "cuda",
     )
-    with SummaryWriter(str(run.folder), purge_step=step) as board, closing(batches):
+    with SummaryWriter(str(run.folder), purge_step=step + 1) as board, closing(batches):
         for batch in batches:
             for group in optimiser.param_groups:
                 group["lr"] = recipe.lr_at(step, steps)
@@ -101,23 +102,37 @@ def train(
             losses.total.backward()
             optimiser.step()
             step += 1
-            numbers = losses.numbers()
+            numbers = (
+                losses.numbers()
+            )  # waits for the device: only then may the batch's buffers be used again
             _check_finite(numbers, step, batch, shards, run)
             for name, value in numbers.items():
                 board.add_scalar(f"loss/{name}", value, step)
             on_progress(Progress(step, steps, recipe.epochs, batch.num_samples, numbers))
             if step % per_epoch == 0:
+                _check_weights(model, step, run)
                 save_checkpoint(
                     run,
                     model,
                     optimiser,
                     recipe=recipe,
                     spec=shards.spec,
-                    manifest=manifest,
+                    manifest=run.manifest(),
                     step=step,
                     steps=steps,
                 )
     return model
+
+
+def training_samples(shards: Shards, recipe: Recipe) -> Samples:
+    """The samples that a recipe trains on. Raises ValueError if these shards do not have any, or none that
+    temporal masking could be learnt from."""
+    if shards.manifest.settings["resample"] == "pad":
+        raise ValueError(
+            f"{shards.folder}: padded with zeros, which temporal masking would take for motion; "
+            f"train on shards made with --resample linear or nearest"
+        )
+    return split_samples(shards, recipe.protocol or shards.spec.default_protocol, "train")
 
 
 def batch_losses(model: CPSTN, batch: Batch, recipe: Recipe, device: torch.device) -> Losses:
@@ -157,13 +172,9 @@ def _reconstruction(
     return temporal_reconstruction(rebuilt_PCTV, original_PCTV, visible_P, reduction)
 
 
-def _restore(
-    run: Run, shards: Shards, model: CPSTN, optimiser: torch.optim.Optimizer, manifest: str, steps: int
-) -> int:
+def _restore(run: Run, model: CPSTN, optimiser: torch.optim.Optimizer, steps: int) -> int:
     """Load the run's checkpoint into model and optimiser; returns the steps already done."""
     checkpoint = load_checkpoint(run)
-    if checkpoint.manifest != manifest:
-        raise ValueError(f"{shards.folder}: other shards than those that {run.folder} was trained on")
     if checkpoint.steps != steps:
         raise ValueError(
             f"{run.folder}: was planned for {checkpoint.steps} steps, not {steps}; start a new run"
@@ -173,13 +184,23 @@ def _restore(
     return checkpoint.step
 
 
+def _check_weights(model: CPSTN, step: int, run: Run) -> None:
+    if not all(bool(weights.isfinite().all()) for weights in model.parameters()):
+        raise RuntimeError(f"a weight is no longer a number at step {step}; {_way_out(run)}")
+
+
 def _check_finite(numbers: dict[str, float], step: int, batch: Batch, shards: Shards, run: Run) -> None:
     if all(math.isfinite(value) for value in numbers.values()):
         return
     rows = set(batch.ids_N.tolist())
     keys = shards.table.loc[shards.table["row"].isin(rows), "key"].tolist()
+    shown = ", ".join(keys[:5]) + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
     raise RuntimeError(
-        f"the loss is no longer a number at step {step}: {numbers}; samples of the batch: "
-        f"{', '.join(keys[:5])} and {len(keys) - 5} more; the last good checkpoint is {run.checkpoint}; "
-        f"a lower lr may help"
+        f"the loss is no longer a number at step {step}: {numbers}; samples of the batch: {shown}; "
+        f"{_way_out(run)}"
     )
+
+
+def _way_out(run: Run) -> str:
+    last = f"the last good checkpoint is {run.checkpoint}; " if run.checkpoint.exists() else ""
+    return f"{last}a lower lr may help"

@@ -15,6 +15,7 @@ from pipeline.raw.sequence import Sequence
 
 RESAMPLINGS = ("linear", "nearest", "pad")
 GAPS = ("zero", "interpolate")
+MAX_DISTANCE = 1_000.0  # metres; what is farther was not seen by a depth camera
 SHORTEST_AXIS = 1e-3  # metres; a spine or shoulder line shorter than this has no direction
 
 
@@ -28,9 +29,9 @@ class NormalizeConfig:
     max_bodies: how many bodies are kept, the most active first.
     stitch: join tracks that follow each other in time and place: the sensor gave one person several ids.
     denoise: drop bodies that are no actors: seen in fewer than `min_body_frames` frames, wider than tall in
-        at least `max_spread` of their frames (furniture), or moving less than `min_motion` or more than
-        `max_motion` (mean variance of a joint's position over time, square metres). The longest body that is
-        not furniture always stays.
+        at least `max_spread` of their frames (furniture: its width is above 0.8 of its height), or moving
+        less than `min_motion` or more than `max_motion` (variance of a joint's position over time, mean over
+        joints, square metres). The body that is seen longest always stays, if it is not all furniture.
     gaps: frames in which a body is not seen are kept in time, as zeros ("zero") or, between two frames in
         which it is seen, interpolated ("interpolate").
     centre: the centre joint of the main actor's first seen frame becomes the origin.
@@ -51,8 +52,8 @@ class NormalizeConfig:
     align: bool = True
 
     def __post_init__(self) -> None:
-        if self.frames < 2:
-            raise ValueError(f"frames is {self.frames}; it must be at least 2")
+        if self.frames < 3:
+            raise ValueError(f"frames is {self.frames}; it must be at least 3")
         if self.max_bodies < 1:
             raise ValueError(f"max_bodies is {self.max_bodies}; it must be at least 1")
         if self.resample not in RESAMPLINGS:
@@ -61,8 +62,12 @@ class NormalizeConfig:
             raise ValueError(f"gaps is {self.gaps!r}; expected one of {', '.join(GAPS)}")
 
 
+class UnusableError(ValueError):
+    """A recording in which there is nothing to normalise."""
+
+
 @dataclass(frozen=True)
-class Bodies:
+class Tracks:
     """What `_measure` finds out about each track, after unseen joints were filled in.
 
     first_B, last_B, seen_B: first and last frame, and number of frames, in which the track is present.
@@ -87,18 +92,21 @@ def normalize(
 
     Metres, in the frame that `config` describes; 0 0 0 in frames in which a body is not seen. Joints that the
     sensor lost are interpolated over time, or follow their parent if they were never seen.
-    Raises ValueError if nobody is ever seen.
+    Raises UnusableError if nobody is ever seen, or a joint is a kilometre away.
     """
     xyz_BTVC = sequence.xyz_BTVC.copy()
     present_BT = sequence.present_BT.copy()
     _fill_unseen_joints(xyz_BTVC, present_BT, _outward_parents(skeleton))
     if not present_BT.any():
-        raise ValueError("nobody is seen in any frame")
-    bodies = Bodies(*_measure(xyz_BTVC, present_BT, skeleton.centre))
-    people = _choose_actors(_people(bodies, config, fps), bodies, sequence.num_frames, config)
+        raise UnusableError("nobody is seen in any frame")
+    farthest = float(max(xyz_BTVC.max(), -xyz_BTVC.min()))
+    if farthest > MAX_DISTANCE:
+        raise UnusableError(f"a joint is {farthest:.3g} metres away")
+    tracks = Tracks(*_measure(xyz_BTVC, present_BT, skeleton.centre))
+    people = _choose_actors(_people(tracks, config, fps), tracks, sequence.num_frames, config)
     track_MT = np.full((len(people), sequence.num_frames), -1, np.int64)
-    for m, tracks in enumerate(people):
-        for b in tracks:
+    for m, person in enumerate(people):
+        for b in person:
             track_MT[m, present_BT[b]] = b
     origin_C, rotation_CC = _reference_frame(xyz_BTVC, track_MT[0], skeleton, config)
     position_F = _stored_positions(sequence.num_frames, config)
@@ -108,19 +116,22 @@ def normalize(
     return out_MCFV
 
 
-def _people(bodies: Bodies, config: NormalizeConfig, fps: float) -> list[list[int]]:
+def _people(tracks: Tracks, config: NormalizeConfig, fps: float) -> list[list[int]]:
     """Tracks grouped by person: a track that begins near where an earlier one ended, after it, continues it.
 
-    "Near" is half a metre, and a metre and a half for every second in between.
+    "Near" is half a metre, and a metre and a half for every second in between. Furniture is nobody, unless
+    there is nothing else.
     """
+    seen = [int(b) for b in np.argsort(tracks.first_B, kind="stable") if tracks.seen_B[b] > 0]
+    if config.denoise:
+        seen = [b for b in seen if tracks.spread_B[b] < config.max_spread] or seen
     people: list[list[int]] = []
-    tracks = [int(b) for b in np.argsort(bodies.first_B, kind="stable") if bodies.seen_B[b] > 0]
-    for b in tracks:
+    for b in seen:
         best, best_distance = None, np.inf
         for person in people if config.stitch else []:
             previous = person[-1]
-            wait = (bodies.first_B[b] - bodies.last_B[previous]) / fps
-            distance = float(np.linalg.norm(bodies.start_BC[b] - bodies.end_BC[previous]))
+            wait = (tracks.first_B[b] - tracks.last_B[previous]) / fps
+            distance = float(np.linalg.norm(tracks.start_BC[b] - tracks.end_BC[previous]))
             if wait > 0 and distance < min(0.5 + 1.5 * wait, best_distance):
                 best, best_distance = person, distance
         if best is None:
@@ -131,31 +142,23 @@ def _people(bodies: Bodies, config: NormalizeConfig, fps: float) -> list[list[in
 
 
 def _choose_actors(
-    people: list[list[int]], bodies: Bodies, num_frames: int, config: NormalizeConfig
+    people: list[list[int]], tracks: Tracks, num_frames: int, config: NormalizeConfig
 ) -> list[list[int]]:
     """Up to max_bodies people, the most active first: by motion times the share of frames seen."""
 
     def seen(person: list[int]) -> int:
-        return sum(int(bodies.seen_B[b]) for b in person)
+        return sum(int(tracks.seen_B[b]) for b in person)
 
-    def mean(values_B: NDArray[np.float64], person: list[int]) -> float:
-        return sum(float(values_B[b]) * int(bodies.seen_B[b]) for b in person) / seen(person)
+    def motion(person: list[int]) -> float:
+        return sum(float(tracks.motion_B[b]) * int(tracks.seen_B[b]) for b in person) / seen(person)
 
-    def is_actor(person: list[int]) -> bool:
-        return (
-            seen(person) >= config.min_body_frames
-            and mean(bodies.spread_B, person) < config.max_spread
-            and config.min_motion <= mean(bodies.motion_B, person) <= config.max_motion
-        )
+    def acts(person: list[int]) -> bool:
+        is_plausible = config.min_motion <= motion(person) <= config.max_motion
+        return seen(person) >= config.min_body_frames and is_plausible
 
-    actors = [person for person in people if is_actor(person)] if config.denoise else people
-    if not actors:
-        actors = [
-            max(people, key=lambda person: (mean(bodies.spread_B, person) < config.max_spread, seen(person)))
-        ]
-    by_activity = sorted(
-        actors, key=lambda person: -mean(bodies.motion_B, person) * seen(person) / num_frames
-    )
+    longest = max(people, key=lambda person: (seen(person), motion(person)))
+    actors = [person for person in people if not config.denoise or person is longest or acts(person)]
+    by_activity = sorted(actors, key=lambda person: -motion(person) * seen(person) / num_frames)
     return by_activity[: config.max_bodies]
 
 

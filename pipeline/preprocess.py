@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ from dask.delayed import delayed
 from numpy.typing import NDArray
 
 from data_specs.spec import DatasetSpec
-from pipeline.normalize import NormalizeConfig, normalize
+from pipeline.normalize import NormalizeConfig, UnusableError, normalize
 from pipeline.raw.sequence import RecordingError
-from pipeline.raw.sources import Recording, Scan, read_sequence, scan
+from pipeline.raw.sources import InaccessibleError, Recording, Scan, read_sequence, scan
 from pipeline.store import manifest as store
 from pipeline.store.manifest import Manifest, Plan
 from pipeline.store.publish import file_facts, publish_bytes, published
@@ -66,8 +67,8 @@ class Job:
         return self.recordings[shard * size : (shard + 1) * size]
 
     def shard_inputs(self, shard: int) -> str:
-        """Digest of a shard's keys and input sizes: a file that was downloaded again is read again."""
-        entries = [(recording.key, recording.size) for recording in self.shard_recordings(shard)]
+        """Digest of a shard's keys and their files' stamps: a file downloaded again is read again."""
+        entries = [(recording.key, recording.stamp) for recording in self.shard_recordings(shard)]
         return hashlib.sha256(json.dumps(entries).encode()).hexdigest()
 
 
@@ -79,7 +80,7 @@ def prepare(
     Raises ValueError where the user has to decide: nothing fits the data set, the output cannot be written,
     holds something else, or holds shards of other settings and `overwrite` is not set.
     """
-    found = scan(raw, spec)
+    found = scan(raw, spec, skip=out)
     keys = [key for key in found.recordings if config.keep_missing or key not in spec.missing]
     if not keys:
         raise ValueError(
@@ -87,16 +88,17 @@ def prepare(
             f"--keep-missing writes them all the same"
         )
     order = store.row_order(keys)
-    bodies = min(config.normalize.max_bodies, spec.max_bodies)
+    if config.format != "zarr" and any("." in key or "/" in key for key in order):
+        raise ValueError("webdataset allows no dots in a sample's name; use --format zarr")
     plan = Plan(
         dataset=spec.name,
         spec=spec.text,
         keys=order,
-        shape=(len(order), bodies, 3, config.normalize.frames, spec.skeleton.num_joints),
+        shape=(len(order), config.normalize.max_bodies, 3, config.normalize.frames, spec.skeleton.num_joints),
         shard_samples=config.shard_samples,
         format=config.format,
         settings=asdict(config.normalize)
-        | {"max_bodies": bodies, "min_frames": config.min_frames, "keep_missing": config.keep_missing},
+        | {"min_frames": config.min_frames, "keep_missing": config.keep_missing},
     )
     _claim(out, plan, overwrite)
     recordings = tuple(found.recordings[key] for key in order)
@@ -123,22 +125,27 @@ def run(
             todo.append(shard)
     if todo:
         (job.out / "manifest.json").unlink(missing_ok=True)
-    tasks = [delayed(write_one_shard, pure=False)(job, shard, on_recordings) for shard in todo]
+    # Bound beforehand: dask would search an argument, recording by recording, for tasks of its own.
+    write = partial(write_one_shard, job, on_recordings=on_recordings)
+    tasks = [delayed(write, pure=False, traverse=False)(shard) for shard in todo]
     compute(*tasks, scheduler="threads", num_workers=workers, optimize_graph=False)
     return _finalise(job, strict)
 
 
-def write_one_shard(job: Job, shard: int, on_recordings: Callable[[int], None]) -> None:
+def write_one_shard(job: Job, shard: int, *, on_recordings: Callable[[int], None]) -> None:
     """One task: read, normalise and write a shard's recordings, then record it. Repeating it is harmless."""
     samples: list[dict[str, Any]] = []
     rejects: list[dict[str, Any]] = []
     too_short: list[str] = []
+    try_again = False
 
     def usable() -> Iterator[tuple[dict[str, Any], NDArray[np.float32]]]:
+        nonlocal try_again
         for offset, recording in enumerate(job.shard_recordings(shard)):
             try:
                 loaded = _load(job, recording, shard * job.plan.shard_samples + offset)
             except RecordingError as error:
+                try_again = try_again or isinstance(error, InaccessibleError)
                 rejects.append(
                     {"key": recording.key, "file": error.path, "line": error.line, "reason": error.reason}
                 )
@@ -151,7 +158,8 @@ def write_one_shard(job: Job, shard: int, on_recordings: Callable[[int], None]) 
             on_recordings(1)
 
     _write_files(job, shard, usable())
-    store.write_record(job.out, job.plan, shard, job.shard_inputs(shard), samples, rejects, too_short)
+    inputs = job.shard_inputs(shard)
+    store.write_record(job.out, job.plan, shard, inputs, samples, rejects, too_short, try_again)
 
 
 def _load(job: Job, recording: Recording, row: int) -> tuple[dict[str, Any], NDArray[np.float32]] | None:
@@ -161,11 +169,10 @@ def _load(job: Job, recording: Recording, row: int) -> tuple[dict[str, Any], NDA
         return None
     try:
         bodies = normalize(sequence, job.spec.skeleton, job.config.normalize, job.spec.fps)
-    except ValueError as error:
+    except UnusableError as error:
         raise RecordingError(recording.path, 0, str(error)) from None
     named = job.spec.parse_name(recording.key)
     assert named is not None
-    bodies = bodies[: job.plan.shape[1]]
     facts = {"num_frames": sequence.num_frames, "num_bodies": len(bodies)}
     return {"key": recording.key, "row": row} | named | facts, bodies
 
@@ -231,8 +238,10 @@ def _finalise(job: Job, strict: bool) -> Manifest:
         rejected=len(rejects),
         left_out=job.left_out | {"too_short": sum(len(record["too_short"]) for record in records)},
         files=dict(sorted(files.items())),
-        plan=plan.digest(),
+        plan=plan.digest,
     )
+    for leftover in job.out.rglob(".*.tmp"):  # of a run that was killed
+        leftover.unlink(missing_ok=True)
     manifest.write(job.out)
     return manifest
 

@@ -4,9 +4,9 @@ A file is a frame count; for every frame a body count; for every body a line of 
 for every joint a line of 12 values. Kept are the body's id, and each joint's x, y, z and tracking state.
 
 One kernel goes once over the bytes. It reads the plain lines, which are nearly all. A body or joint line with
-anything out of the ordinary on it (an exponent, NaN, many digits, damage) is odd: the kernel counts its
-values and leaves the line to Python, where `float()` decides. No buffer is sized from what the file claims,
-and no kernel reads past the text: it ends in a newline, where every loop over bytes stops.
+anything out of the ordinary on it (NaN, an exponent or many digits in a coordinate, damage) is odd: the
+kernel counts its values and leaves the line to Python, where `float()` decides. No buffer is sized from what
+the file claims, and no kernel reads past the text: it ends in a newline, where every loop over bytes stops.
 
 Axes: B body track, T frame, V joint, C coordinate, P record (one body in one frame, in file order).
 """
@@ -28,10 +28,10 @@ NEWLINE, HASH, PLUS, MINUS, POINT = (ord(sign) for sign in "\n#+-.")
 # around to a huge digit.
 ONE, TWO, NINE, TEN, ZERO = (np.uint64(number) for number in (1, 2, 9, 10, ord("0")))
 
-# What a byte can be, as bits. The digits, signs and points of a plain number have none of them.
+# What a byte can be, as bits. The bytes of a usual number have none of them.
 BLANK, END_OF_LINE, ODD = (np.uint64(bit) for bit in (1, 2, 4))
 KINDS = np.full(256, ODD, np.uint64)
-KINDS[[ord(sign) for sign in "0123456789+-."]] = 0
+KINDS[[ord(sign) for sign in "0123456789+-.eE"]] = 0
 KINDS[[ord(sign) for sign in " \t\r"]] = BLANK
 KINDS[NEWLINE] = BLANK | END_OF_LINE
 
@@ -321,12 +321,16 @@ def _read_id(data: Any, notes: Any, odd_lines: Any) -> Any:
 def _read_joints(data: Any, notes: Any, xyz_VC: Any, states_V: Any, odd_lines: Any) -> None:
     """Read the joint lines of one body, up to a problem."""
     for joint in range(len(states_V)):
-        if not _go_to_line(data, notes, JOINT):
+        if notes[PROBLEM] != FINE:
             return
-        behind = _plain_joint(data, np.uint64(notes[OFFSET]), xyz_VC[joint], states_V, joint)
+        offset = np.uint64(notes[OFFSET])
+        behind = np.uint64(0)
+        if offset < np.uint64(len(data)):
+            behind = _plain_joint(data, offset, joint, xyz_VC, states_V)
         if behind:
             notes[OFFSET] = behind
-        else:
+            notes[LINE] += 1
+        elif _go_to_line(data, notes, JOINT):
             _leave_odd_line(data, notes, joint, odd_lines)
 
 
@@ -350,7 +354,7 @@ def _leave_odd_line(data: Any, notes: Any, joint: int, odd_lines: Any) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _plain_joint(data: Any, i: Any, xyz_C: Any, states_V: Any, joint: int) -> Any:
+def _plain_joint(data: Any, i: Any, joint: int, xyz_VC: Any, states_V: Any) -> Any:
     """Read the joint line at offset i if it is plain: the offset of the next line, or 0 if it is not."""
     for coordinate in range(3):
         is_negative = data[i] == MINUS
@@ -368,7 +372,7 @@ def _plain_joint(data: Any, i: Any, xyz_C: Any, states_V: Any, joint: int) -> An
         if num_digits == 0 or num_digits > MAX_DIGITS or KINDS[data[i]] != BLANK:
             return np.uint64(0)
         magnitude = np.float64(np.int64(mantissa)) / POWERS_OF_TEN[num_places]
-        xyz_C[coordinate] = -magnitude if is_negative else magnitude
+        xyz_VC[joint, coordinate] = -magnitude if is_negative else magnitude
         i += ONE
     num_found, kinds, newline = _values(data, i)
     last = newline - ONE

@@ -1,8 +1,10 @@
 """Finding recordings: in folders, searched deep, and in zip archives, read without unpacking."""
 
 import functools
+import lzma
 import os
 import re
+import stat
 import threading
 import zipfile
 import zlib
@@ -15,6 +17,17 @@ from pipeline.raw.ntu import parse_ntu
 from pipeline.raw.sequence import RecordingError, Sequence
 from pipeline.raw.ucla import parse_ucla_json, parse_ucla_text
 
+UNREADABLE = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    NotImplementedError,
+    UnicodeDecodeError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+)
+MAX_FRAMES = 100_000  # over an hour of recording
 SUFFIX = {"ntu": ".skeleton", "ucla": ".json"}
 UCLA_FRAME = re.compile(r"frame_(\d+)(?:_tc_\d+)?_skeletons\.txt", re.IGNORECASE)
 UCLA_VIEW = re.compile(r"view_?(\d+)", re.IGNORECASE)
@@ -24,38 +37,33 @@ UCLA_VIEW = re.compile(r"view_?(\d+)", re.IGNORECASE)
 class Recording:
     """Where one recording lies: one file, or one file a frame, on disk or inside a zip archive.
 
-    files: paths, inside `archive` if there is one; in frame order where each holds one frame.
-    size: bytes of all files together, uncompressed.
+    path: what to call it in messages, relative to the folder that was searched.
+    files: paths to open, inside `archive` if there is one; in frame order where each holds one frame.
+    frames: the number of the frame that each file holds; () where one file holds all.
+    stamp: changes when the content may have: sizes, and times of change or zip checksums.
     """
 
     key: str
+    path: str
     files: tuple[str, ...]
-    size: int
+    stamp: tuple[int, ...]
     archive: str | None = None
-
-    @property
-    def path(self) -> str:
-        """What to call it in a message: the file, or the folder that holds its frames."""
-        inner = self.files[0] if len(self.files) == 1 else str(Path(self.files[0]).parent)
-        return f"{self.archive}/{inner}" if self.archive else inner
+    frames: tuple[int, ...] = ()
 
     def read(self) -> list[bytes]:
-        """The bytes of every file. Raises RecordingError if one cannot be read or fails its zip checksum."""
+        """The bytes of every file. Raises InaccessibleError if one cannot be read or fails its checksum."""
         try:
             if self.archive is None:
                 return [Path(file).read_bytes() for file in self.files]
             archive = _open_archive(self.archive)
             return [archive.read(file) for file in self.files]
-        except (
-            OSError,
-            EOFError,
-            zipfile.BadZipFile,
-            zlib.error,
-            RuntimeError,
-            NotImplementedError,
-        ) as error:
+        except UNREADABLE as error:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            raise RecordingError(self.path, 0, f"cannot be read: {reason}") from error
+            raise InaccessibleError(self.path, 0, f"cannot be read: {reason}") from error
+
+
+class InaccessibleError(RecordingError):
+    """The bytes could not be had this time: another try may succeed."""
 
 
 @dataclass
@@ -71,27 +79,45 @@ class Scan:
     duplicates: list[str] = field(default_factory=list)
 
 
-def scan(raw: list[Path], spec: DatasetSpec) -> Scan:
+@dataclass(frozen=True)
+class _File:
+    """A file that a search came past. shown: relative to the searched folder.  stamp: see Recording."""
+
+    path: str
+    shown: str
+    stamp: tuple[int, int]
+    archive: str | None = None
+
+
+def scan(raw: list[Path], spec: DatasetSpec, skip: Path | None = None) -> Scan:
     """Search files, folders and zip archives for the recordings of one data set, in a fixed order.
 
+    skip: a folder that is not searched.
     Raises ValueError if a path does not exist, an archive is damaged, or nothing fits the data set.
     """
     found = Scan()
     files_seen = 0
-    frames: dict[tuple[str | None, str], list[tuple[int, str, int]]] = {}
-    for archive, file, size in _walk(raw):
+    frames: dict[tuple[str | None, str], list[tuple[int, _File]]] = {}
+    for file in _walk(raw, skip):
         files_seen += 1
-        name = os.path.basename(file)  # noqa: PTH119 (a hundred thousand Path objects cost a second)
+        name = os.path.basename(file.path)  # noqa: PTH119 (a hundred thousand Path objects cost a second)
         stem, suffix = os.path.splitext(name)  # noqa: PTH122
-        if suffix == SUFFIX[spec.reader]:
-            _add(found, spec, Recording(stem, (file,), size, archive))
+        if suffix.lower() == SUFFIX[spec.reader]:
+            _add(found, spec, Recording(stem, file.shown, (file.path,), file.stamp, file.archive))
         elif spec.reader == "ucla" and (match := UCLA_FRAME.fullmatch(name)):
-            folder = file[: -len(name)].rstrip("/")
-            frames.setdefault((archive, folder), []).append((int(match[1]), file, size))
+            folder = os.path.dirname(file.path)  # noqa: PTH120
+            frames.setdefault((file.archive, folder), []).append((int(match[1]), file))
     for (archive, folder), entries in frames.items():
-        entries.sort()
-        files = tuple(file for _, file, _ in entries)
-        _add(found, spec, Recording(_ucla_key(folder), files, sum(size for *_, size in entries), archive))
+        entries.sort(key=lambda entry: entry[0])
+        recording = Recording(
+            key=_ucla_key(folder),
+            path=os.path.dirname(entries[0][1].shown),  # noqa: PTH120
+            files=tuple(file.path for _, file in entries),
+            stamp=tuple(number for _, file in entries for number in file.stamp),
+            archive=archive,
+            frames=tuple(number for number, _ in entries),
+        )
+        _add(found, spec, recording)
     if not found.recordings:
         raise ValueError(_nothing_found(raw, spec, found, files_seen))
     return found
@@ -105,8 +131,19 @@ def read_sequence(recording: Recording, spec: DatasetSpec) -> Sequence:
         return parse_ntu(contents[0], recording.path, joints)
     if recording.files[0].endswith(".json"):
         return parse_ucla_json(contents[0], recording.path, joints)
-    names = [Path(file).name for file in recording.files]
-    return parse_ucla_text(list(zip(names, contents, strict=True)), recording.path, joints)
+    return parse_ucla_text(_with_absent_frames(recording, contents), recording.path, joints)
+
+
+def _with_absent_frames(recording: Recording, contents: list[bytes]) -> list[tuple[str, bytes]]:
+    """(file name, bytes) of every frame from the first to the last number; b"" for one without a file."""
+    first, last = recording.frames[0], recording.frames[-1]
+    if last - first >= MAX_FRAMES:
+        reason = f"its {len(contents)} frames are numbered {first} to {last}: not one recording"
+        raise RecordingError(recording.path, 0, reason)
+    frames = {number: (f"frame {number}", b"") for number in range(first, last + 1)}
+    for number, file, content in zip(recording.frames, recording.files, contents, strict=True):
+        frames[number] = (Path(file).name, content)
+    return list(frames.values())
 
 
 def _add(found: Scan, spec: DatasetSpec, recording: Recording) -> None:
@@ -118,43 +155,54 @@ def _add(found: Scan, spec: DatasetSpec, recording: Recording) -> None:
         found.recordings[recording.key] = recording
 
 
-def _walk(raw: list[Path]) -> Iterator[tuple[str | None, str, int]]:
-    """(archive, file, bytes) of every file, sorted within each of `raw`."""
+def _walk(raw: list[Path], skip: Path | None = None) -> Iterator[_File]:
+    """Every file, sorted within each of `raw`, with those inside zip archives."""
     for path in raw:
         if path.is_dir():
-            for file, size in sorted(_walk_folder(path)):
-                if file.endswith(".zip"):
-                    yield from _walk_archive(file)
+            top = str(path)
+            for file in sorted(_walk_folder(top, skip), key=lambda file: file.path):
+                if file.path.lower().endswith(".zip"):
+                    yield from _walk_archive(file.path, file.shown)
                 else:
-                    yield None, file, size
-        elif path.suffix == ".zip" and path.is_file():
-            yield from _walk_archive(str(path))
+                    yield file
+        elif path.is_file() and path.suffix.lower() == ".zip":
+            yield from _walk_archive(str(path), path.name)
         elif path.is_file():
-            yield None, str(path), path.stat().st_size
+            status = path.stat()
+            yield _File(str(path), _printable(path.name), (status.st_size, status.st_mtime_ns))
         else:
             raise ValueError(f"{path}: no such file or folder; expected the folder or zip of the download")
 
 
-def _walk_folder(top: Path) -> Iterator[tuple[str, int]]:
+def _walk_folder(top: str, skip: Path | None) -> Iterator[_File]:
     def give_up(error: OSError) -> None:
         raise ValueError(f"{error.filename}: cannot be searched: {error.strerror}")
 
-    entered: set[str] = set()
-    for folder, subfolders, files in os.walk(top, followlinks=True, onerror=give_up):
+    entered = {os.path.realpath(skip)} if skip else set()
+    for folder, subfolders, names in os.walk(top, followlinks=True, onerror=give_up):
         entered.add(os.path.realpath(folder))
         subfolders[:] = [name for name in subfolders if os.path.realpath(f"{folder}/{name}") not in entered]
-        for name in files:
-            file = f"{folder}/{name}"
+        for name in names:
+            path = f"{folder}/{name}"
             try:
-                yield file, os.stat(file).st_size  # noqa: PTH116
-            except FileNotFoundError:  # a link that leads nowhere is not a recording
+                status = os.stat(path)  # noqa: PTH116
+            except OSError:  # a link that leads nowhere, or in a circle, is not a recording
                 continue
+            if stat.S_ISREG(status.st_mode):
+                shown = _printable(os.path.relpath(path, top))
+                yield _File(path, shown, (status.st_size, status.st_mtime_ns))
 
 
-def _walk_archive(path: str) -> Iterator[tuple[str, str, int]]:
+def _walk_archive(path: str, shown: str) -> Iterator[_File]:
     for info in sorted(_open_archive(path).infolist(), key=lambda info: info.filename):
         if not info.is_dir() and not info.filename.startswith("__MACOSX/"):
-            yield path, info.filename, info.file_size
+            inner = _printable(f"{shown}/{info.filename}")
+            yield _File(info.filename, inner, (info.file_size, info.CRC), archive=path)
+
+
+def _printable(path: str) -> str:
+    """The path as text that can be written as UTF-8, whatever bytes its name has."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 _archive_lock = threading.Lock()
@@ -166,7 +214,7 @@ def _open_archive(path: str) -> zipfile.ZipFile:
         return _open_archive_once(path)
 
 
-@functools.lru_cache(maxsize=8)
+@functools.cache
 def _open_archive_once(path: str) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
@@ -201,7 +249,7 @@ def _nothing_found(raw: list[Path], spec: DatasetSpec, found: Scan, files_seen: 
         return f"{where}: {len(found.foreign)} recordings, none of {spec.name} (first: {names[0]}){hint}"
     other = "ucla" if spec.reader == "ntu" else "ntu60"
     hint = ""
-    if any(_is_recording(file, other) for _, file, _ in _walk(raw)):
+    if any(_is_recording(file.path, other) for file in _walk(raw)):
         hint = (
             f"; the files look like {'NW-UCLA (ucla)' if other == 'ucla' else 'NTU RGB+D (ntu60 or ntu120)'}"
         )

@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,7 @@ class Plan:
         }
         return files["zarr"] + files["webdataset"] if self.format == "both" else files[self.format]
 
+    @cached_property
     def digest(self) -> str:
         """SHA-256 over the whole plan, and the version of this format."""
         return hashlib.sha256(_json([FORMAT_VERSION, dataclasses.asdict(self)])).hexdigest()
@@ -69,6 +71,7 @@ class Plan:
             "dataset": self.dataset,
             "format": self.format,
             "recordings": len(self.keys),
+            "spec": hashlib.sha256(self.spec.encode()).hexdigest(),
             "shard_samples": self.shard_samples,
             **self.settings,
         }
@@ -81,7 +84,7 @@ def row_order(keys: Sequence[str]) -> tuple[str, ...]:
 
 def write_plan(folder: Path, plan: Plan) -> None:
     """Claim the folder for this plan."""
-    publish_bytes(folder / "plan.json", _json({"digest": plan.digest(), **plan.summary()}))
+    publish_bytes(folder / "plan.json", _json({"digest": plan.digest, **plan.summary()}))
 
 
 def differing_settings(folder: Path, plan: Plan) -> list[str]:
@@ -90,22 +93,25 @@ def differing_settings(folder: Path, plan: Plan) -> list[str]:
     Raises FileNotFoundError if there is none.
     """
     found = _load(folder / "plan.json")
-    if found.get("digest") == plan.digest():
+    if found.get("digest") == plan.digest:
         return []
     wanted = json.loads(_json(plan.summary()))
     differences = [
-        f"{name}: {found.get(name)} there, {wanted.get(name)} now"
+        name if name == "spec" else f"{name}: {found.get(name)} there, {wanted.get(name)} now"
         for name in sorted(found.keys() | wanted.keys() - {"digest"})
         if name != "digest" and found.get(name) != wanted.get(name)
     ]
-    return differences or ["other recordings or another version of this program"]
+    return differences or ["other recordings, or another version of this program"]
 
 
 def shard_is_done(folder: Path, plan: Plan, shard: int, inputs: str) -> bool:
-    """Whether a record says so, for this plan and these inputs, and the shard's files still match it."""
+    """Whether a record says so, for this plan and these inputs, and the shard's files still match it.
+
+    A shard of which some input could not be had is done, but not for good.
+    """
     try:
         record = _load(folder / record_name(shard))
-        if record["plan"] != plan.digest() or record["inputs"] != inputs:
+        if record["plan"] != plan.digest or record["inputs"] != inputs or record["try_again"]:
             return False
         return all(file_facts(folder / name) == facts for name, facts in record["files"].items())
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
@@ -120,15 +126,17 @@ def write_record(
     samples: list[dict[str, Any]],
     rejects: list[dict[str, Any]],
     too_short: list[str],
+    try_again: bool,
 ) -> None:
-    """Declare a shard done, after its files were published."""
+    """Declare a shard done, after its files were published. try_again: an input could not be had now."""
     record = {
-        "plan": plan.digest(),
+        "plan": plan.digest,
         "inputs": inputs,
         "files": {name: file_facts(folder / name) for name in plan.shard_files(shard)},
         "samples": samples,
         "rejects": rejects,
         "too_short": too_short,
+        "try_again": try_again,
     }
     publish_bytes(folder / record_name(shard), _json(record))
 
@@ -174,29 +182,36 @@ class Manifest:
         """Size of all files on disk."""
         return sum(facts["bytes"] for facts in self.files.values())
 
+    @cached_property
     def digest(self) -> str:
         """SHA-256 that names this very content: equal inputs and settings give equal digests."""
         return hashlib.sha256(_json(dataclasses.asdict(self))).hexdigest()
 
     def write(self, folder: Path) -> None:
         """Commit: from here on the folder counts as finished."""
-        publish_bytes(folder / "manifest.json", _json(dataclasses.asdict(self)))
+        content = dataclasses.asdict(self) | {"digest": self.digest}
+        publish_bytes(folder / "manifest.json", _json(content))
+
+
+class DamagedError(RuntimeError):
+    """What lies on disk is not what was written."""
 
 
 def load_manifest(folder: Path) -> Manifest:
-    """Raises ValueError if the folder holds no finished shards, or those of another version."""
+    """Raises ValueError if the folder holds no finished shards, or those of another version; DamagedError if
+    the manifest is not as it was written."""
     try:
         raw = _load(folder / "manifest.json")
     except FileNotFoundError:
         raise ValueError(_no_manifest(folder)) from None
     except (OSError, ValueError) as error:
-        raise ValueError(f"{folder}/manifest.json: cannot be read: {error}") from None
+        raise DamagedError(f"{folder}/manifest.json: cannot be read: {error}") from None
+    digest = raw.pop("digest", None)
     if raw.get("version") != FORMAT_VERSION:
         raise ValueError(f"{folder}: shards of version {raw.get('version')}; expected {FORMAT_VERSION}")
-    try:
-        return Manifest(**raw | {"shape": tuple(raw["shape"])})
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{folder}/manifest.json: not a manifest: {error}") from None
+    if hashlib.sha256(_json(raw)).hexdigest() != digest:
+        raise DamagedError(f"{folder}/manifest.json: damaged: it does not match its own digest")
+    return Manifest(**raw | {"shape": tuple(raw["shape"])})
 
 
 def write_tables(

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from data_specs.spec import DatasetSpec, parse_spec
-from pipeline.store.manifest import TAR_FOLDER, ZARR_FOLDER, Manifest, load_manifest
+from pipeline.store.manifest import TAR_FOLDER, ZARR_FOLDER, DamagedError, Manifest, load_manifest
 from pipeline.store.publish import file_facts
 from pipeline.store.tar_shard import read_tar
 from pipeline.store.zarr_shard import ZarrShards, verify_shard
@@ -74,19 +74,20 @@ class Shards:
             "rejects_by_reason": reject_kinds(rejects["reason"].tolist()),
             "left_out": manifest.left_out,
             "settings": manifest.settings,
-            "digest": manifest.digest(),
+            "digest": manifest.digest,
         }
 
 
 def open_shards(folder: Path) -> Shards:
-    """Raises ValueError if the folder holds no finished shards or its table does not fit the manifest."""
+    """Raises ValueError if the folder holds no finished shards; DamagedError if its table or manifest is not
+    as it was written."""
     manifest = load_manifest(folder)
     try:
         table = pd.read_csv(folder / "samples.csv", dtype={"key": str})
     except (OSError, ValueError) as error:
-        raise ValueError(f"{folder}/samples.csv: cannot be read: {error}") from None
+        raise DamagedError(f"{folder}/samples.csv: cannot be read: {error}") from None
     if len(table) != manifest.samples:
-        raise ValueError(
+        raise DamagedError(
             f"{folder}/samples.csv: {len(table)} samples where the manifest says {manifest.samples}; "
             f"verify tells what is damaged"
         )
@@ -101,12 +102,15 @@ def newest_shards(parent: Path) -> Path:
     return manifests[-1].parent
 
 
-def verify_shards(shards: Shards) -> dict[str, list[str]]:
-    """Re-read every byte: {file: problems} of the damaged ones, {} if all is as it was written."""
+def verify_shards(folder: Path) -> dict[str, list[str]]:
+    """Re-read every byte: {file: problems} of the damaged ones, {} if all is as it was written.
+
+    Errors as `load_manifest`: without the manifest there is nothing to compare with.
+    """
     problems: dict[str, list[str]] = {}
-    manifest = shards.manifest
+    manifest = load_manifest(folder)
     for name, expected in manifest.files.items():
-        path = shards.folder / name
+        path = folder / name
         try:
             found = file_facts(path)
         except OSError as error:
@@ -116,17 +120,16 @@ def verify_shards(shards: Shards) -> dict[str, list[str]]:
             problems[name] = [
                 f"{found['bytes']} bytes, crc32c {found['crc32c']}, where "
                 f"{expected['bytes']} bytes, crc32c {expected['crc32c']} were written",
-                *_inside(shards, name),
+                *_inside(manifest, folder / name, name),
             ]
     return problems
 
 
-def _inside(shards: Shards, name: str) -> list[str]:
+def _inside(manifest: Manifest, path: Path, name: str) -> list[str]:
     """Which samples of a damaged shard file are hit."""
-    _, max_bodies, channels, frames, joints = shards.manifest.shape
-    path = shards.folder / name
+    _, max_bodies, channels, frames, joints = manifest.shape
     if name.startswith(f"{ZARR_FOLDER}/c/"):
-        return verify_shard(path, channels * frames * joints * 4, max_bodies, shards.manifest.shard_samples)
+        return verify_shard(path, channels * frames * joints * 4, max_bodies, manifest.shard_samples)
     if name.startswith(f"{TAR_FOLDER}/"):
         try:
             for _ in read_tar(path):

@@ -148,8 +148,9 @@ class ZarrShards:
 
     verify: compare every body that is read with its checksum (needs google_crc32c). The index of a shard is
         always compared with its own.
-    shape (N, M, C, T, V), shape_CTV, num_samples, max_bodies, num_frames, num_joints, num_shards, shard_samples,
-    attributes: as in zarr.json.  chunk_bytes: bytes of one body's values, without the checksum.
+    shape: (N, M, C, T, V).  shape_CTV, num_samples, max_bodies, num_frames, num_joints, num_shards,
+    shard_samples, attributes: as in zarr.json.
+    chunk_bytes: bytes of one body's values, without the checksum.
     Raises ValueError if zarr.json is missing or does not describe an array that `array_metadata` describes.
     """
 

@@ -28,7 +28,7 @@ def test_published_split_sizes(dataset: str, protocol: str, official_files: Path
 @pytest.mark.parametrize(("protocol", "sizes"), [("xview", (1_020, 464)), ("xview3", (1_020, 464))])
 def test_published_ucla_split(protocol: str, sizes: tuple[int, int], real_ucla: Path) -> None:
     spec = load_spec("ucla")
-    parts = Counter()
+    parts: Counter[str | None] = Counter()
     for path in real_ucla.glob("*.json"):
         metadata = spec.parse_name(path.stem)
         assert metadata is not None

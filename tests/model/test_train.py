@@ -36,7 +36,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Shards:
 
 def started(shards: Shards, folder: Path, *changes: str) -> tuple[Recipe, Run]:
     recipe, new = load_recipe("compact", TINY + changes), Run(folder)
-    new.create(recipe, shards.folder, shards.manifest.digest())
+    new.create(recipe, shards.folder, shards.manifest.digest)
     return recipe, new
 
 

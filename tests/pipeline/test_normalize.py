@@ -1,16 +1,18 @@
 """Normalising decides who acts and where: each choice against a plain computation or a small known case."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from data_specs.spec import Skeleton, load_spec
-from pipeline.normalize import NormalizeConfig, normalize
+from pipeline.normalize import NormalizeConfig, UnusableError, normalize
 from pipeline.raw.sequence import Sequence
 
 # B track, T captured frame, F stored frame, V joint, C coordinate
 T, V = 23, 25
-RAW = {"stitch": False, "denoise": False, "centre": False, "align": False}
+RAW = NormalizeConfig(stitch=False, denoise=False, centre=False, align=False)
 
 
 @pytest.fixture
@@ -23,7 +25,7 @@ def person(at: tuple[float, float, float], frames: int = T, seed: int = 0) -> ND
     random = np.random.default_rng(seed)
     rest_VC = random.normal(size=(V, 3)) * (0.15, 0.5, 0.1)
     sway_TVC = np.cumsum(random.normal(size=(frames, V, 3)) * 0.03, axis=0)
-    return (rest_VC + sway_TVC + np.array(at)).astype(np.float32)
+    return np.asarray(rest_VC + sway_TVC + np.array(at), np.float32)
 
 
 def sequence(*tracks: tuple[NDArray[np.float32], slice], frames: int = T) -> Sequence:
@@ -39,7 +41,7 @@ def sequence(*tracks: tuple[NDArray[np.float32], slice], frames: int = T) -> Seq
 
 def test_linear_resampling_equals_numpy_interpolation(skeleton: Skeleton) -> None:
     xyz_TVC = person((0, 0, 3))
-    out_BCFV = normalize(sequence((xyz_TVC, slice(T))), skeleton, NormalizeConfig(frames=50, **RAW))
+    out_BCFV = normalize(sequence((xyz_TVC, slice(T))), skeleton, replace(RAW, frames=50))
     position_F = np.linspace(0, T - 1, 50)
     for v in (0, 7, V - 1):
         for c in range(3):
@@ -49,7 +51,7 @@ def test_linear_resampling_equals_numpy_interpolation(skeleton: Skeleton) -> Non
 
 def test_nearest_resampling_takes_captured_frames(skeleton: Skeleton) -> None:
     xyz_TVC = person((0, 0, 3))
-    config = NormalizeConfig(frames=9, resample="nearest", **RAW)
+    config = replace(RAW, frames=9, resample="nearest")
     out_BCFV = normalize(sequence((xyz_TVC, slice(T))), skeleton, config)
     captured_F = np.rint(np.linspace(0, T - 1, 9)).astype(int)
     np.testing.assert_allclose(out_BCFV[0].transpose(1, 2, 0), xyz_TVC[captured_F], atol=1e-6)
@@ -57,7 +59,7 @@ def test_nearest_resampling_takes_captured_frames(skeleton: Skeleton) -> None:
 
 def test_padding_keeps_captured_frames_and_ends_in_zeros(skeleton: Skeleton) -> None:
     xyz_TVC = person((0, 0, 3))
-    config = NormalizeConfig(frames=40, resample="pad", **RAW)
+    config = replace(RAW, frames=40, resample="pad")
     out_BCFV = normalize(sequence((xyz_TVC, slice(T))), skeleton, config)
     np.testing.assert_allclose(out_BCFV[0, :, :T].transpose(1, 2, 0), xyz_TVC, atol=1e-6)
     assert not out_BCFV[0, :, T:].any()
@@ -102,7 +104,7 @@ def test_time_in_which_nobody_is_seen_is_kept(skeleton: Skeleton) -> None:
 def test_gaps_can_be_interpolated(skeleton: Skeleton) -> None:
     xyz_TVC = person((0, 0, 3))
     tracks = sequence((xyz_TVC, slice(9)), (xyz_TVC, slice(15, T)))
-    config = NormalizeConfig(frames=T, gaps="interpolate", **RAW | {"stitch": True})
+    config = replace(RAW, frames=T, gaps="interpolate", stitch=True)
     out_BCFV = normalize(tracks, skeleton, config)
     middle_VC = xyz_TVC[8] + (xyz_TVC[15] - xyz_TVC[8]) * (4 / 7)
     np.testing.assert_allclose(out_BCFV[0, :, 12].T, middle_VC, atol=1e-5)
@@ -118,7 +120,7 @@ def test_a_new_id_far_away_is_another_person(skeleton: Skeleton) -> None:
 
 def test_furniture_and_ghosts_are_dropped(skeleton: Skeleton) -> None:
     actor = person((0, 0, 3))
-    chair = person((1, 0, 3), seed=2) * np.float32((8, 0.2, 1))  # wider than tall
+    chair = person((1, 0, 3), seed=2) * np.array((8, 0.2, 1), np.float32)  # wider than tall
     ghost = person((-1, 0, 3), seed=3)
     tracks = sequence((chair, slice(T)), (ghost, slice(3)), (actor, slice(T)))
     alone = normalize(sequence((actor, slice(T))), skeleton, NormalizeConfig())
@@ -140,16 +142,16 @@ def test_a_lost_joint_is_interpolated_and_a_never_seen_one_follows_its_parent(sk
     lost, never = 7, 22
     xyz_TVC[5:8, lost] = 0
     xyz_TVC[:, never] = 0
-    out_BCFV = normalize(sequence((xyz_TVC, slice(T))), skeleton, NormalizeConfig(frames=T, **RAW))
+    out_BCFV = normalize(sequence((xyz_TVC, slice(T))), skeleton, replace(RAW, frames=T))
     expected_C = xyz_TVC[4, lost] + (xyz_TVC[8, lost] - xyz_TVC[4, lost]) * 0.5
     np.testing.assert_allclose(out_BCFV[0, :, 6, lost], expected_C, atol=1e-6)
     np.testing.assert_array_equal(out_BCFV[0, :, :, never], out_BCFV[0, :, :, skeleton.parents[never]])
 
 
 def test_nobody_seen_is_an_error(skeleton: Skeleton) -> None:
-    with pytest.raises(ValueError, match="nobody is seen in any frame"):
+    with pytest.raises(UnusableError, match="nobody is seen in any frame"):
         normalize(sequence(), skeleton, NormalizeConfig())
-    with pytest.raises(ValueError, match="nobody is seen in any frame"):
+    with pytest.raises(UnusableError, match="nobody is seen in any frame"):
         normalize(sequence((np.zeros((T, V, 3), np.float32), slice(T))), skeleton, NormalizeConfig())
 
 
@@ -164,7 +166,7 @@ def test_the_recording_itself_is_left_as_it_was(skeleton: Skeleton) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"frames": 1}, "frames is 1; it must be at least 2"),
+        ({"frames": 2}, "frames is 2; it must be at least 3"),
         ({"resample": "cubic"}, "resample is 'cubic'; expected one of linear, nearest, pad"),
         ({"gaps": "close"}, "gaps is 'close'; expected one of zero, interpolate"),
         ({"max_bodies": 0}, "max_bodies is 0"),
@@ -173,3 +175,19 @@ def test_the_recording_itself_is_left_as_it_was(skeleton: Skeleton) -> None:
 def test_settings_are_checked(values: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         NormalizeConfig(**values)  # type: ignore[arg-type]
+
+
+def test_a_still_actor_is_not_outdone_by_a_passer_by(skeleton: Skeleton) -> None:
+    still = np.repeat(person((0, 0, 3))[:1], 60, axis=0)
+    passer_by = person((2, 0, 3), frames=60, seed=1)
+    tracks = sequence((still, slice(60)), (passer_by, slice(15)), frames=60)
+    out_BCFV = normalize(tracks, skeleton, NormalizeConfig(frames=60))
+    assert len(out_BCFV) == 2
+    assert out_BCFV[1].any(axis=(0, 2)).all()  # the one who is there all the time
+
+
+def test_a_joint_beyond_reason_is_an_error(skeleton: Skeleton) -> None:
+    xyz_TVC = person((0, 0, 3))
+    xyz_TVC[3, 4, 1] = 3e38
+    with pytest.raises(UnusableError, match=r"a joint is 3e\+38 metres away"):
+        normalize(sequence((xyz_TVC, slice(T))), skeleton, NormalizeConfig())

@@ -14,7 +14,7 @@ from pipeline.normalize import NormalizeConfig, normalize
 from pipeline.preprocess import PreprocessConfig, UnreadableError, prepare, run
 from pipeline.raw.ntu import parse_ntu
 from pipeline.raw.synthetic import UNREADABLE, plan, synthesize
-from pipeline.store.manifest import Manifest
+from pipeline.store.manifest import DamagedError, Manifest
 from pipeline.store.shards import newest_shards, open_shards, verify_shards
 from pipeline.store.tar_shard import read_tar
 
@@ -57,22 +57,23 @@ def make(
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """Every file but the records, which remember the inputs' times of change."""
+    paths = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+    return {str(path): (folder / path).read_bytes() for path in paths if path.parts[0] != "records"}
 
 
 def test_every_row_holds_its_recording(spec: DatasetSpec, raw: Path, tmp_path: Path) -> None:
     manifest = make(spec, raw, tmp_path)
     shards = open_shards(tmp_path)
     assert manifest.samples == len(shards.table) == 40
-    assert verify_shards(shards) == {}
-    for facts in shards.table.itertuples():
-        path = raw / f"{facts.key}.skeleton"
+    assert verify_shards(tmp_path) == {}
+    for facts in shards.table.to_dict("records"):
+        path = raw / f"{facts['key']}.skeleton"
         expected = normalize(parse_ntu(path.read_bytes(), str(path)), spec.skeleton, SMALL.normalize)
-        np.testing.assert_array_equal(shards.array.read(facts.row)[: facts.num_bodies], expected)
-        assert spec.parse_name(facts.key) == {
-            name: getattr(facts, name) for name in spec.parse_name(facts.key) or ()
-        }
-        assert facts.shard == facts.row // 16
+        np.testing.assert_array_equal(shards.array.read(facts["row"])[: facts["num_bodies"]], expected)
+        named = spec.parse_name(facts["key"])
+        assert named == {name: facts[name] for name in named or ()}
+        assert facts["shard"] == facts["row"] // 16
 
 
 def test_both_formats_hold_equal_arrays_and_other_tools_read_them(
@@ -209,7 +210,6 @@ def test_verify_finds_every_kind_of_damage(spec: DatasetSpec, raw: Path, tmp_pat
     name = {"table": "samples.csv", "cut": "tar/shard-000001.tar"}.get(damage, "skeletons.zarr/c/1/0/0/0/0")
     path = tmp_path / name
     content = bytearray(path.read_bytes())
-    shards = open_shards(tmp_path)
     if damage == "gone":
         path.unlink()
     elif damage == "cut":
@@ -217,7 +217,7 @@ def test_verify_finds_every_kind_of_damage(spec: DatasetSpec, raw: Path, tmp_pat
     else:
         content[len(content) // 3] ^= 4
         path.write_bytes(content)
-    problems = verify_shards(shards)
+    problems = verify_shards(tmp_path)
     assert list(problems) == [name]
     assert problems[name]
 
@@ -232,7 +232,7 @@ def test_what_does_not_fit_the_data_set_is_told(spec: DatasetSpec, raw: Path, tm
         with pytest.raises(ValueError, match=message):
             make(wanted, folder, tmp_path / "out")
     (tmp_path / "S020C001P050R001A070.skeleton").write_text("1\n0\n")
-    with pytest.raises(ValueError, match="none of ntu60.*they look like ntu120"):
+    with pytest.raises(ValueError, match=r"none of ntu60.*they look like ntu120"):
         make(spec, tmp_path, tmp_path / "out")
 
 
@@ -306,7 +306,7 @@ def test_real_recordings_become_shards(real_ntu: Path, tmp_path: Path, spec: Dat
     manifest = make(spec, real_ntu, tmp_path, PreprocessConfig(NormalizeConfig(frames=FRAMES)))
     shards = open_shards(tmp_path)
     assert manifest.samples + manifest.rejected + manifest.left_out["missing"] == 1005
-    assert verify_shards(shards) == {}
+    assert verify_shards(tmp_path) == {}
     values_NMCTV = np.stack([shards.array.read(row) for row in shards.table["row"]])
     assert np.isfinite(values_NMCTV).all()
     assert np.abs(values_NMCTV).max() < 6  # metres from where the main actor first stood
@@ -319,3 +319,58 @@ def test_real_ucla_has_the_published_sizes(real_ucla: Path, tmp_path: Path) -> N
         make(ucla, real_ucla, tmp_path / str(min_frames), config)
         shards = open_shards(tmp_path / str(min_frames))
         assert (len(shards.split("xview", "train")), len(shards.split("xview", "test"))) == sizes
+
+
+def test_a_file_that_could_not_be_had_is_tried_again(
+    spec: DatasetSpec, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    victim = sorted(raw.iterdir())[3].name
+    read_bytes = Path.read_bytes
+
+    def failing(path: Path) -> bytes:
+        if path.name == victim:
+            raise OSError(5, "Input/output error")
+        return read_bytes(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", failing)
+        assert make(spec, raw, tmp_path).rejected == 1
+    assert "cannot be read: Input/output error" in (tmp_path / "rejects.csv").read_text()
+    assert make(spec, raw, tmp_path).rejected == 0
+
+
+def test_a_damaged_manifest_or_table_is_told(spec: DatasetSpec, raw: Path, tmp_path: Path) -> None:
+    make(spec, raw, tmp_path)
+    table = tmp_path / "samples.csv"
+    content = table.read_text()
+    table.write_text(content[: content.rindex("\n", 0, -1) + 1])
+    with pytest.raises(DamagedError, match="39 samples where the manifest says 40"):
+        open_shards(tmp_path)
+    assert list(verify_shards(tmp_path)) == ["samples.csv"]
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"frames": 12', '"frames": 13'))
+    with pytest.raises(DamagedError, match="does not match its own digest"):
+        verify_shards(tmp_path)
+
+
+def test_output_inside_the_raw_folder_is_not_searched(tmp_path: Path) -> None:
+    ucla = load_spec("ucla")
+    synthesize(ucla, tmp_path, 12)
+    config = PreprocessConfig(NormalizeConfig(frames=FRAMES))
+    first = make(ucla, tmp_path, tmp_path / "shards", config)
+    assert make(ucla, tmp_path, tmp_path / "shards", config) == first
+
+
+def test_missing_frames_of_ucla_text_stay_absent(tmp_path: Path) -> None:
+    ucla = load_spec("ucla")
+    synthesize(ucla, tmp_path / "raw", 10, layout="text")
+    folder = sorted((tmp_path / "raw").rglob("a*"))[0]
+    frames = sorted(folder.iterdir(), key=lambda path: int(path.name.split("_")[1]))
+    frames[4].unlink()
+    make(ucla, tmp_path / "raw", tmp_path / "out", PreprocessConfig(NormalizeConfig(frames=len(frames))))
+    shards = open_shards(tmp_path / "out")
+    key = f"{folder.name}_v{int(folder.parent.name[-1]):02d}"
+    [facts] = shards.table[shards.table["key"] == key].to_dict("records")
+    values_CTV = shards.array.read(facts["row"])[0]
+    assert facts["num_frames"] == len(frames)
+    assert np.flatnonzero(~values_CTV.any(axis=(0, 2))).tolist() == [4]

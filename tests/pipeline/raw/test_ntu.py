@@ -134,7 +134,9 @@ def test_two_bodies_in_a_file_of_full_size() -> None:
 
 
 PLAIN_TOKENS = st.from_regex(r"[+-]?[0-9]{1,12}(\.[0-9]{0,12})?", fullmatch=True)
-ANY_TOKENS = st.from_regex(r"[+-]?([0-9]{1,25}(\.[0-9]{0,25})?|\.[0-9]{1,25})([eE][+-]?[0-9])?", fullmatch=True)
+ANY_TOKENS = st.from_regex(
+    r"[+-]?([0-9]{1,25}(\.[0-9]{0,25})?|\.[0-9]{1,25})([eE][+-]?[0-9])?", fullmatch=True
+)
 REAL_TOKENS = st.floats(-100, 100).map(lambda value: f"{value:.7G}") | st.floats(-9, 9).map(repr)
 
 
