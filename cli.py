@@ -38,6 +38,8 @@ class Program(click.Group):
             return super().invoke(ctx)
         try:
             return super().invoke(ctx)
+        except click.exceptions.Exit:  # click's own way to end, and a RuntimeError
+            raise
         except ValueError as error:
             raise Failure(str(error), 2) from None
         except (RuntimeError, OSError, MemoryError) as error:

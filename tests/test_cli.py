@@ -72,14 +72,14 @@ def test_verify_says_that_all_is_sound() -> None:
 @pytest.mark.usefixtures("inside")
 def test_verify_names_the_damaged_file(tmp_path: Path) -> None:
     works("preprocess", "ucla", "raw", "--frames", "8", "--out", str(tmp_path / "out"))
-    shard = tmp_path / "out/skeletons.zarr/c/0/0/0/0"
+    shard = tmp_path / "out/skeletons.zarr/c/0/0/0/0/0"
     content = bytearray(shard.read_bytes())
     content[1000] ^= 1
     shard.write_bytes(content)
     result = call("verify", str(tmp_path / "out"))
     assert result.exit_code == 1
-    assert "skeletons.zarr/c/0/0/0/0" in result.stdout
-    assert "1 of 6 files are damaged" in result.stderr
+    assert "skeletons.zarr/c/0/0/0/0/0" in result.stdout
+    assert "1 of 4 files are damaged" in result.stderr
 
 
 def test_train_leaves_a_plain_run_behind(inside: Path) -> None:

@@ -112,6 +112,13 @@ def test_own_spec_from_a_file(tmp_path: Path) -> None:
         ({"default_protocol": '"whole"'}, "has no protocol 'whole'; it has: half"),
         ({"max_bodies": "0"}, "max_bodies is 0"),
         ({"fps": "[]"}, "wrong type"),
+        ({"fps": "0"}, "fps is 0"),
+        ({"mising": "'list.txt'"}, "unknown key 'mising'; did you mean 'missing'"),
+        ({"missing": "5"}, "not a usable data set spec"),
+        ({"missing": "'list.txt'"}, "No such file"),
+        ({"aliases": "'x'"}, "wrong type"),
+        ({"name": "'../mine'"}, "as it names a folder"),
+        ({"name_pattern": "'A(?P<action>'"}, "not a regular expression"),
     ],
 )
 def test_own_spec_says_what_is_wrong(tmp_path: Path, changes: dict[str, str], message: str) -> None:

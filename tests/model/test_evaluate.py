@@ -8,7 +8,16 @@ import torch
 
 from data_specs.spec import load_spec
 from model.checkpoint import Checkpoint, Run, load_checkpoint
-from model.evaluate import FINETUNED, STATISTICS, TRAINED, UNTRAINED, calibrated, evaluate, finetune
+from model.evaluate import (
+    FINETUNED,
+    FROM_SCRATCH,
+    STATISTICS,
+    TRAINED,
+    UNTRAINED,
+    calibrated,
+    evaluate,
+    finetune,
+)
 from model.recipe import load_recipe
 from model.train import train
 from pipeline.loader import split_samples
@@ -57,6 +66,7 @@ def test_every_row_is_there_and_repeats_exactly(shards: Shards, checkpoint: Chec
         *(("linear", features) for features in three),
         *(("nearest neighbour", features) for features in three),
         ("semi-supervised", FINETUNED),
+        ("semi-supervised", FROM_SCRATCH),
     }
     statistics = next(s for s in results[0]["scores"] if s["features"] == STATISTICS)
     assert statistics["top1"] > 0.5  # ten classes; the motions differ
@@ -102,3 +112,10 @@ def test_a_model_of_another_skeleton_is_refused(checkpoint: Checkpoint, tmp_path
         evaluate(
             open_shards(tmp_path / "shards"), checkpoint, protocol="xsub", label_fraction=None, device=CPU
         )
+
+
+def test_test_samples_that_training_saw_are_counted(shards: Shards, checkpoint: Checkpoint) -> None:
+    own = evaluate(shards, checkpoint, protocol="xview3", label_fraction=None, device=CPU)
+    assert own.seen_in_training == 0  # another name of the protocol that was trained on
+    other = evaluate(shards, checkpoint, protocol="xview1", label_fraction=None, device=CPU)
+    assert other.seen_in_training == other.test_samples

@@ -149,3 +149,26 @@ def test_a_damaged_checkpoint_is_told(shards: Shards, tmp_path: Path, content: b
     new.checkpoint.write_bytes(content)
     with pytest.raises(ValueError, match="not a readable checkpoint"):
         load_checkpoint(new)
+
+
+def test_a_run_stopped_before_its_first_checkpoint_can_be_resumed(shards: Shards, tmp_path: Path) -> None:
+    recipe, new = started(shards, tmp_path / "run", "epochs=1")
+
+    def stop(_: Progress) -> None:
+        raise Stop
+
+    with pytest.raises(Stop):
+        train(shards, recipe, new, device=CPU, on_progress=stop)
+    assert not new.checkpoint.exists()
+    train(shards, new.recipe(), new, device=CPU, resume=True)
+    assert load_checkpoint(new).step == load_checkpoint(new).steps
+
+
+def test_padded_shards_are_not_trained_on(shards: Shards, tmp_path: Path) -> None:
+    config = PreprocessConfig(NormalizeConfig(frames=16, resample="pad"))
+    raw = shards.folder.parent / "raw"
+    run(prepare(shards.spec, [raw], tmp_path / "padded", config, overwrite=False), workers=1)
+    padded = open_shards(tmp_path / "padded")
+    recipe, new = started(padded, tmp_path / "run")
+    with pytest.raises(ValueError, match="padded with zeros"):
+        train(padded, recipe, new, device=CPU)
