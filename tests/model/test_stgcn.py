@@ -199,14 +199,14 @@ def test_every_parameter_of_the_decoder_learns(skeleton: Skeleton) -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"widths": ()}, r"encoder\.widths: found \(\)"),
-        ({"widths": (32, 0), "strides": (1, 1)}, r"encoder\.widths: found \(32, 0\)"),
-        ({"strides": (2, 1)}, r"encoder\.strides: found \(2, 1\), .* 6 widths"),
-        ({"strides": (2, 1, 2, 1, 2, 0)}, r"encoder\.strides"),
-        ({"kernel": 4}, r"encoder\.kernel: found 4, expected an odd"),
-        ({"graph": "line"}, r"encoder\.graph: found 'line', expected one of inward_outward"),
-        ({"adaptive": "B"}, r"encoder\.adaptive: found 'B', expected one of A, A\+B"),
-        ({"dropout": 1.0}, r"encoder\.dropout: found 1\.0"),
+        ({"widths": ()}, r"widths: found \(\)"),
+        ({"widths": (32, 0), "strides": (1, 1)}, r"widths: found \(32, 0\)"),
+        ({"strides": (2, 1)}, r"strides: found \(2, 1\), .* 6 widths"),
+        ({"strides": (2, 1, 2, 1, 2, 0)}, r"strides"),
+        ({"kernel": 4}, r"kernel: found 4, expected an odd"),
+        ({"graph": "line"}, r"graph: found 'line', expected one of inward_outward"),
+        ({"adaptive": "B"}, r"adaptive: found 'B', expected one of A, A\+B"),
+        ({"dropout": 1.0}, r"dropout: found 1\.0"),
     ],
 )
 def test_a_wrong_encoder_recipe_is_named(wrong: dict[str, object], message: str) -> None:
@@ -218,9 +218,9 @@ def test_a_wrong_encoder_recipe_is_named(wrong: dict[str, object], message: str)
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"widths": (8, 8)}, r"decoder\.widths: found \(8, 8\), expected 5"),
-        ({"kernel": 0}, r"decoder\.kernel: found 0"),
-        ({"dropout": -0.1}, r"decoder\.dropout: found -0\.1"),
+        ({"widths": (8, 8)}, r"widths: found \(8, 8\), expected 5"),
+        ({"kernel": 0}, r"kernel: found 0"),
+        ({"dropout": -0.1}, r"dropout: found -0\.1"),
     ],
 )
 def test_a_wrong_decoder_recipe_is_named(wrong: dict[str, object], message: str) -> None:
