@@ -42,6 +42,8 @@ class Program(click.Group):
             raise
         except ValueError as error:
             raise Failure(str(error), 2) from None
+        except KeyboardInterrupt:
+            raise Failure("stopped; preprocess goes on when run again, train with --resume", 130) from None
         except (RuntimeError, OSError, MemoryError) as error:
             raise Failure(_failure_text(error), 1) from None
 
@@ -58,7 +60,7 @@ def main() -> None:
     """From raw 3D skeleton recordings to trained action representations."""
 
 
-@main.command()
+@main.command(short_help="Turn raw recordings into shards.")
 @click.argument("dataset")
 @click.argument("raw", nargs=-1, required=True, type=PATH)
 @click.option("--out", type=PATH, help="Output folder.  [default: shards/DATASET]")
@@ -124,7 +126,7 @@ def preprocess(
     _print_description(shards)
     rate = len(job.recordings) / seconds
     click.echo(f"{len(job.recordings):,} recordings in {seconds:.1f} s, {rate:,.0f} a second")
-    click.echo(f"next: python cli.py train --shards {job.out}")
+    _say_next(f"train --shards {job.out}")
 
 
 @main.command()
@@ -141,7 +143,7 @@ def inspect(shards: Path, as_json: bool) -> None:
         _print_description(opened)
 
 
-@main.command()
+@main.command(short_help="Re-read every byte of SHARDS against its checksums.")
 @click.argument("shards", type=PATH)
 def verify(shards: Path) -> None:
     """Re-read every byte of SHARDS against its checksums and the manifest."""
@@ -158,7 +160,7 @@ def verify(shards: Path) -> None:
     click.echo(f"{shards}: {len(manifest.files)} files, {manifest.bytes:,} bytes, all sound")
 
 
-@main.command()
+@main.command(short_help="Write believable recordings in a data set's raw format.")
 @click.argument("dataset")
 @click.argument("out", type=PATH)
 @click.option("--samples", type=click.IntRange(1), required=True, help="Recordings to write.")
@@ -180,7 +182,7 @@ def synthesize(dataset: str, out: Path, samples: int, seed: int, oddities: float
             spec, out, samples, seed=seed, oddities=oddities, layout=layout, on_file=lambda: advance(1, "")
         )
     click.echo(f"{out}: {written:,} recordings of {spec.title}")
-    click.echo(f"next: python cli.py preprocess {dataset} {out}")
+    _say_next(f"preprocess {dataset} {out}")
 
 
 @main.command()
@@ -233,10 +235,10 @@ def train(
             opened, chosen, run, device=chosen_device, threads=threads, resume=bool(resume), on_progress=show
         )
     click.echo(f"{run.checkpoint}")
-    click.echo(f"next: python cli.py eval --run {run.folder}")
+    _say_next(f"eval --run {run.folder}")
 
 
-@main.command(name="eval")
+@main.command(name="eval", short_help="Evaluate a run: linear, nearest neighbour, semi-supervised.")
 @click.option("--run", "run_name", metavar="DIR", help="Run to evaluate.  [default: newest in runs/]")
 @click.option(
     "--label-fraction", type=float, help="Also the semi-supervised protocol, on this share of the labels."
@@ -281,7 +283,7 @@ def evaluate(
     click.echo(f"{table}\n{picture}")
 
 
-@main.command()
+@main.command(short_help="Draw a sample of SHARDS and its two views.")
 @click.argument("shards", type=PATH)
 @click.argument("picture", type=PATH)
 @click.option("--sample", metavar="KEY", help="Sample to draw.  [default: the first]")
@@ -293,6 +295,12 @@ def draw(shards: Path, picture: Path, sample: str | None, seed: int) -> None:
 
     key = draw_sample(open_shards(shards), picture, sample, seed)
     click.echo(f"{picture}: {key}")
+
+
+def _say_next(command: str) -> None:
+    """What a newcomer would type next, under the name that this program was called by."""
+    name = click.get_current_context().find_root().info_name or "cpstn"
+    click.echo(f"next: {f'python {name}' if name.endswith('.py') else name} {command}")
 
 
 def _print_description(shards: "Shards") -> None:

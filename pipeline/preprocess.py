@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -48,6 +49,10 @@ class PreprocessConfig:
 
 class UnreadableError(RuntimeError):
     """Recordings could not be read, and that was not to be tolerated."""
+
+
+class StoppedError(RuntimeError):
+    """Ends the tasks that are still running when another one has failed."""
 
 
 @dataclass(frozen=True)
@@ -125,10 +130,20 @@ def run(
             todo.append(shard)
     if todo:
         (job.out / "manifest.json").unlink(missing_ok=True)
+    stopped = threading.Event()
+
+    def hear(count: int) -> None:
+        if stopped.is_set():
+            raise StoppedError
+        on_recordings(count)
+
     # Bound beforehand: dask would search an argument, recording by recording, for tasks of its own.
-    write = partial(write_one_shard, job, on_recordings=on_recordings)
+    write = partial(write_one_shard, job, on_recordings=hear)
     tasks = [delayed(write, pure=False, traverse=False)(shard) for shard in todo]
-    compute(*tasks, scheduler="threads", num_workers=workers, optimize_graph=False)
+    try:
+        compute(*tasks, scheduler="threads", num_workers=workers, optimize_graph=False)
+    finally:
+        stopped.set()  # after a failure or Ctrl-C, the other threads end with the recording in hand
     return _finalise(job, strict)
 
 
