@@ -7,13 +7,14 @@ an untrained one and plain statistics of the input: what does not beat them has 
 import copy
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import nn
 
 from model.checkpoint import Checkpoint
@@ -78,11 +79,9 @@ class Parts:
     keys: list[str]
     num_classes: int
 
-    def labelled(self, fraction: float) -> "Parts":
-        """The same with a class-balanced share of the training samples only."""
-        chosen = balanced_subset(self.train.labels_N, self.keys, fraction)
-        keys = [self.keys[index] for index in chosen]
-        return Parts(self.train.take(chosen), self.test, keys, self.num_classes)
+    def with_labels(self, chosen: NDArray[np.int64]) -> "Parts":
+        """The same with these training samples only."""
+        return replace(self, train=self.train.take(chosen), keys=[self.keys[index] for index in chosen])
 
 
 def evaluate(
@@ -106,15 +105,19 @@ def evaluate(
         keys,
         len(shards.spec.classes),
     )
-    few = None if label_fraction is None else parts.labelled(label_fraction)
+    labelled = None
+    if label_fraction is not None:
+        labelled = balanced_subset(parts.train.labels_N, keys, label_fraction)
     models = {
         TRAINED: checkpoint.build_model().to(device),
         UNTRAINED: calibrated(checkpoint.build_model(trained=False).to(device), parts.train, device),
     }
-    scores = []
-    for protocol_parts in [parts] if few is None else [parts, few]:
-        scores += frozen_scores(models, protocol_parts, shards.spec.skeleton.parents, device, on_stage)
-    if few is not None:
+    features = all_features(models, parts, shards.spec.skeleton.parents, device, on_stage)
+    scores = frozen_scores(features, parts, on_stage)
+    if labelled is not None:
+        few = parts.with_labels(labelled)
+        few_features = {name: (train.take(labelled), test) for name, (train, test) in features.items()}
+        scores += frozen_scores(few_features, few, on_stage)
         scores += semi_supervised_scores(models, few, checkpoint.recipe(), device, on_stage)
     return Evaluation(
         shards.manifest.dataset,
@@ -134,15 +137,15 @@ def evaluate(
     )
 
 
-def frozen_scores(
+def all_features(
     models: dict[str, CPSTN],
     parts: Parts,
     parents: tuple[int, ...],
     device: torch.device,
     on_stage: Callable[[str], None],
-) -> list[Score]:
-    """Linear evaluation and nearest neighbour of every model's features and of the input's statistics."""
-    features: dict[str, tuple[Features, Features]] = {}
+) -> dict[str, tuple[Features, Features]]:
+    """(training, test) features of every model, and the input's statistics, by name."""
+    features = {}
     for name, model in models.items():
         on_stage(f"features of the {name}")
         features[name] = (
@@ -154,6 +157,13 @@ def frozen_scores(
         statistics_features(parts.train, parents, device),
         statistics_features(parts.test, parents, device),
     )
+    return features
+
+
+def frozen_scores(
+    features: dict[str, tuple[Features, Features]], parts: Parts, on_stage: Callable[[str], None]
+) -> list[Score]:
+    """Linear evaluation and nearest neighbour of all features."""
     scores = []
     for name, (train, test) in features.items():
         on_stage(f"linear classifier on {len(parts.train):,} labels, {name}")

@@ -53,8 +53,9 @@ def test_confusion_counts_true_classes_down() -> None:
     assert score.top1 == 0
 
 
-def test_the_fit_minimises_its_objective() -> None:
-    train = blobs(60, 2.0, 1)
+@pytest.mark.parametrize("samples", [60, 5])  # more and fewer than the features
+def test_the_fit_minimises_its_objective(samples: int) -> None:
+    train = blobs(samples, 2.0, 1)
     classifier = fit_linear(train, K, penalty=0.1)
     x_ND = (train.x_ND - train.x_ND.mean(0)) / train.x_ND.std(0, correction=0)
     weight, bias = classifier.linear.weight, classifier.linear.bias
