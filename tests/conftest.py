@@ -1,10 +1,16 @@
-"""Where the tests find real recordings, which lie beside the project and are never part of it."""
+"""What many tests need: small shards, and real recordings, which lie beside the project, never in it."""
 
 import tarfile
 from pathlib import Path
 
 import pytest
 import torch
+
+from data_specs.spec import load_spec
+from pipeline.normalize import NormalizeConfig
+from pipeline.preprocess import PreprocessConfig, prepare, run
+from pipeline.raw.synthetic import synthesize
+from pipeline.store.shards import Shards, open_shards
 
 # The tests' networks are tiny: more threads only make them wait for each other.
 torch.set_num_threads(1)
@@ -40,3 +46,14 @@ def _unpacked(name: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with tarfile.open(archive) as tar:
         tar.extractall(folder, filter="data")
     return next(folder.iterdir())
+
+
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Shards:
+    """Twelve synthesized recordings of each NW-UCLA class, in 16 frames; the raw files lie beside, in raw/."""
+    folder = tmp_path_factory.mktemp("synthesized-ucla")
+    spec = load_spec("ucla")
+    synthesize(spec, folder / "raw", 120)
+    config = PreprocessConfig(NormalizeConfig(frames=16))
+    run(prepare(spec, [folder / "raw"], folder / "shards", config, overwrite=False), workers=2)
+    return open_shards(folder / "shards")

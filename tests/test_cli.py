@@ -126,7 +126,7 @@ def key_in(folder: Path) -> str:
         (["preprocess", "ntu60", "raw"], "the files look like NW-UCLA (ucla)"),
         (["preprocess", "ucla", "nowhere"], "nowhere: no such file or folder"),
         (["preprocess", "ucla", "raw", "--frames", "20"], "frames: 16 there, 20 now"),
-        (["preprocess", "ucla", "raw", "--frames", "2", "--out", "x"], "frames is 2"),
+        (["preprocess", "ucla", "raw", "--frames", "2", "--out", "x"], "2 is not in the range"),
         (["preprocess", "ucla", "raw", "--resample", "cubic", "--out", "x"], "expected one of linear"),
         (["preprocess", "ucla", "raw", "--format", "hdf5", "--out", "x"], "expected one of zarr"),
         (["preprocess", "ucla", "raw", "--out", "/dev/null/x"], "cannot be written"),

@@ -37,16 +37,6 @@ TINY = (
 
 
 @pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Shards:
-    folder = tmp_path_factory.mktemp("ucla")
-    spec = load_spec("ucla")
-    synthesize(spec, folder / "raw", 120)
-    config = PreprocessConfig(NormalizeConfig(frames=16))
-    run(prepare(spec, [folder / "raw"], folder / "shards", config, overwrite=False), workers=2)
-    return open_shards(folder / "shards")
-
-
-@pytest.fixture(scope="module")
 def checkpoint(shards: Shards, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     recipe, new = load_recipe("compact", TINY), Run(tmp_path_factory.mktemp("runs") / "run")
     new.create(recipe, shards.folder, shards.manifest.digest)

@@ -5,33 +5,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from data_specs.spec import load_spec
 from model.checkpoint import Run, find_run, load_checkpoint, newest_run, next_run
 from model.recipe import Recipe, load_recipe
 from model.train import Progress, train
 from pipeline.normalize import NormalizeConfig
 from pipeline.preprocess import PreprocessConfig, prepare, run
-from pipeline.raw.synthetic import synthesize
 from pipeline.store.shards import Shards, open_shards
 
 CPU = torch.device("cpu")
 TINY = (
     "epochs=2",
-    "batch_size=8",
+    "batch_size=16",
     "model.encoder.widths=[4, 4, 4, 4, 8, 8]",
     "model.decoder.widths=[4, 4, 4, 4, 4]",
     "model.projection=[8, 6]",
 )
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Shards:
-    folder = tmp_path_factory.mktemp("ucla")
-    spec = load_spec("ucla")
-    synthesize(spec, folder / "raw", 40)
-    config = PreprocessConfig(NormalizeConfig(frames=16))
-    run(prepare(spec, [folder / "raw"], folder / "shards", config, overwrite=False), workers=2)
-    return open_shards(folder / "shards")
 
 
 def started(shards: Shards, folder: Path, *changes: str) -> tuple[Recipe, Run]:
