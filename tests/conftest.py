@@ -50,7 +50,7 @@ def _unpacked(name: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Shards:
-    """Twelve synthesized recordings of each NW-UCLA class, in 16 frames; the raw files lie beside, in raw/."""
+    """Twelve synthesized recordings of each NW-UCLA class, in 16 frames; their raw files beside, in raw/."""
     folder = tmp_path_factory.mktemp("synthesized-ucla")
     spec = load_spec("ucla")
     synthesize(spec, folder / "raw", 120)
