@@ -234,7 +234,10 @@ def finetune(
 
 
 def save_evaluation(evaluation: Evaluation, folder: Path, classes: tuple[str, ...]) -> tuple[Path, Path]:
-    """Write eval-*.json and the confusion picture beside the run; returns both paths."""
+    """Write eval-*.json and the confusion picture beside the run; returns both paths.
+
+    The picture leaves out classes that are neither tested nor predicted.
+    """
     fraction = "" if evaluation.label_fraction is None else f"-{evaluation.label_fraction:g}"
     stem = f"eval-{evaluation.protocol}{fraction}"
     table, picture = folder / f"{stem}.json", folder / f"{stem}-confusion.png"
@@ -242,7 +245,9 @@ def save_evaluation(evaluation: Evaluation, folder: Path, classes: tuple[str, ..
     shown = evaluation.headline
     what = f"{evaluation.dataset} {evaluation.protocol}: {shown.protocol}, {shown.features}"
     title = f"{what}, top-1 {shown.top1:.1%}"
-    draw_confusion(picture, shown.confusion_KK, classes, title=title)
+    occurring = np.flatnonzero(shown.confusion_KK.sum(0) + shown.confusion_KK.sum(1))
+    counts_KK = shown.confusion_KK[np.ix_(occurring, occurring)]
+    draw_confusion(picture, counts_KK, [classes[label] for label in occurring], title=title)
     return table, picture
 
 
