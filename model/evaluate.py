@@ -182,9 +182,15 @@ def semi_supervised_scores(
 ) -> list[Score]:
     """The paper's protocol (4.2.2): fine-tune, freeze, fit a linear classifier on the same labels."""
     scores = []
+    epochs = recipe.finetune.epochs
     for name, model in zip((FINETUNED, FROM_SCRATCH), models.values(), strict=True):
-        on_stage(f"fine-tuning on {len(few.train):,} labels: {name}")
-        tuned = finetune(model, few.train, few.num_classes, recipe.finetune, device, recipe.seed)
+
+        def say(epoch: int, name: str = name) -> None:
+            on_stage(f"fine-tuning on {len(few.train):,} labels, {name}, epoch {epoch + 1} of {epochs}")
+
+        tuned = finetune(
+            model, few.train, few.num_classes, recipe.finetune, device, recipe.seed, on_epoch=say
+        )
         train, test = encoder_features(tuned, few.train, device), encoder_features(tuned, few.test, device)
         scores.append(linear_evaluation(train, test, few.num_classes, few.keys, name, "semi-supervised"))
     return scores
@@ -213,7 +219,7 @@ def finetune(
     config: FinetuneConfig,
     device: torch.device,
     seed: int,
-    on_epoch: Callable[[], None] = lambda: None,
+    on_epoch: Callable[[int], None] = lambda _: None,
 ) -> CPSTN:
     """A copy of the model whose encoder was trained jointly with a linear layer on labelled samples."""
     torch.manual_seed(seed)
@@ -221,7 +227,8 @@ def finetune(
     head = nn.Linear(model.representation_size, num_classes).to(device)
     optimiser = torch.optim.Adam([*model.encoder.parameters(), *head.parameters()], lr=config.lr)
     shuffle = np.random.default_rng(seed)
-    for _ in range(config.epochs):
+    for epoch in range(config.epochs):
+        on_epoch(epoch)
         for batch in sequential_batches(samples.take(shuffle.permutation(len(samples))), config.batch_size):
             q_PCTV = model.encode(batch.original_PCTV.to(device))
             h_ND = model.represent(q_PCTV, batch.sample_P.to(device), batch.num_samples)
@@ -229,7 +236,6 @@ def finetune(
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
-        on_epoch()
     return model
 
 
