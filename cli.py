@@ -126,7 +126,8 @@ def preprocess(
     _print_description(shards)
     rate = len(job.recordings) / seconds
     click.echo(f"{len(job.recordings):,} recordings in {seconds:.1f} s, {rate:,.0f} a second")
-    _say_next(f"train --shards {job.out}")
+    if config.format != "webdataset":
+        _say_next(f"train --shards {job.out}")
 
 
 @main.command()
