@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -41,7 +42,9 @@ class Program(click.Group):
         except click.exceptions.Exit:  # click's own way to end, and a RuntimeError
             raise
         except ValueError as error:
-            raise Failure(str(error), 2) from None
+            from pipeline.store.damage import DamagedError
+
+            raise Failure(str(error), 1 if isinstance(error, DamagedError) else 2) from None
         except KeyboardInterrupt:
             raise Failure("stopped; preprocess goes on when run again, train with --resume", 130) from None
         except (RuntimeError, OSError, MemoryError) as error:
@@ -75,7 +78,9 @@ def main() -> None:
 @click.option("--denoise/--no-denoise", default=True, help="Drop spurious bodies.  [default: denoise]")
 @click.option("--centre/--no-centre", default=True, help="Centre on the first seen frame.  [default: centre]")
 @click.option("--align/--no-align", default=True, help="Turn upright and face on.  [default: align]")
-@click.option("--min-frames", default=1, show_default=True, help="Leave out shorter recordings.")
+@click.option(
+    "--min-frames", type=click.IntRange(1), default=1, show_default=True, help="Leave out shorter recordings."
+)
 @click.option("--keep-missing", is_flag=True, help="Keep samples on the official missing list.")
 @click.option("--strict", is_flag=True, help="Fail if any recording cannot be read.")
 @click.option(
@@ -228,6 +233,10 @@ def train(
         opened = open_shards(Path(shards) if shards else newest_shards(SHARDS))
         chosen = load_recipe(recipe or "compact", changes)
         training_samples(opened, chosen)  # a mistake shows before there is a run
+        if name and not re.fullmatch(r"[\w.-]*\w", name):
+            raise ValueError(
+                f"--name {name!r}: expected letters, digits, dots, - and _, as it names a folder"
+            )
         run = Run(RUNS / name) if name else next_run(RUNS, opened.manifest.dataset)
         run.create(chosen, opened.folder, opened.manifest.digest)
     click.echo(f"training on {opened.folder} into {run.folder}, on {chosen_device}")
@@ -312,9 +321,11 @@ def _print_description(shards: "Shards") -> None:
 
     facts = shards.describe()
     frames, bodies = facts["captured_frames"], facts["bodies"]
+    word = "shard" if facts["shards"] == 1 else "shards"
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_row(
-        "samples", f"{facts['samples']:,} in {facts['shards']} shards, {facts['bytes'] / 1e6:,.1f} MB"
+        "samples",
+        f"{facts['samples']:,} in {facts['shards']} {word}, {facts['bytes'] / 1e6:,.1f} MB",
     )
     table.add_row(
         "array", f"{' x '.join(f'{n:,}' for n in facts['shape'])} (sample, body, channel, frame, joint)"
@@ -382,9 +393,9 @@ def _training_bar() -> "Iterator[Callable[[Progress], None]]":
 
         def show(progress: "Progress") -> None:
             losses = " ".join(
-                f"{name} {value:.4f}" for name, value in progress.losses.items() if name != "total"
+                f"{name} {value:.3f}" for name, value in progress.losses.items() if name != "total"
             )
-            note = f"epoch {progress.epoch + 1} of {progress.epochs}: {losses}"
+            note = f"epoch {progress.epoch + 1}/{progress.epochs}: {losses}"
             left = (progress.steps - progress.step) * progress.samples
             bar.update(task, advance=progress.samples, note=note)
             bar.update(task, total=bar.tasks[task].completed + left)
@@ -404,6 +415,7 @@ def _progress_columns(unit: str) -> "Bar":
         TextColumn,
         TimeRemainingColumn,
     )
+    from rich.table import Column
     from rich.text import Text
 
     class Rate(ProgressColumn):
@@ -412,11 +424,12 @@ def _progress_columns(unit: str) -> "Bar":
             return Text(f"{speed:,.0f} {unit}/s" if speed else f"- {unit}/s")
 
     return Progress(
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        Rate(),
-        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
-        TextColumn("{task.fields[note]}"),
+        BarColumn(bar_width=12),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        Rate(table_column=Column(no_wrap=True)),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True, table_column=Column(no_wrap=True)),
+        TextColumn("{task.fields[note]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
+        expand=True,
         console=Console(stderr=True, width=None if sys.stderr.isatty() else 120),
     )
 

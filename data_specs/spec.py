@@ -145,11 +145,21 @@ def load_spec(name_or_path: str) -> DatasetSpec:
             raise ValueError(f"no data set {name_or_path!r}: expected {known}, or the path of a spec file")
     try:
         text = path.read_text(encoding="utf-8")
-        missing_file = tomllib.loads(text).get("missing")
-        missing = frozenset((path.parent / missing_file).read_text().split()) if missing_file else frozenset()
-        return parse_spec(text, missing)
+        return parse_spec(text, _missing_list(path.parent, tomllib.loads(text).get("missing")))
     except (OSError, ValueError, TypeError) as error:
         raise ValueError(f"{path}: not a usable data set spec: {error}") from None
+
+
+def _missing_list(folder: Path, name: str | None) -> frozenset[str]:
+    if name is None:
+        return frozenset()
+    try:
+        return frozenset((folder / name).read_text().split())
+    except OSError as error:
+        raise ValueError(
+            f"missing = {name!r}: {error.strerror}; expected a list of names, "
+            f"by its path from the folder of the spec"
+        ) from None
 
 
 def parse_spec(text: str, missing: frozenset[str] = frozenset()) -> DatasetSpec:

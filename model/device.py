@@ -12,7 +12,6 @@ def choose_device(name: str | None) -> torch.device:
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"device {name!r} cannot be used here: {reason}") from None
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise ValueError(f"device {name!r} cannot be used here; expected cpu, cuda, cuda:1 or mps") from None
     return device

@@ -227,7 +227,11 @@ def _finalise(job: Job, strict: bool) -> Manifest:
     samples, rejects = store.write_tables(job.out, plan, records)
     if len(samples) == 0:
         first = f"; the first: {rejects['file'][0]}: {rejects['reason'][0]}" if len(rejects) else ""
-        raise UnreadableError(f"none of {len(plan.keys)} recordings could be used{first}")
+        too_short = len(plan.keys) - len(rejects)
+        raise UnreadableError(
+            f"none of {len(plan.keys)} recordings could be used: {too_short} have fewer than "
+            f"{job.config.min_frames} frames (--min-frames), {len(rejects)} cannot be read{first}"
+        )
     if strict and len(rejects):
         raise UnreadableError(
             f"{len(rejects)} recordings could not be read, listed in {job.out / 'rejects.csv'}; "

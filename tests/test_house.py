@@ -71,6 +71,7 @@ def test_the_command_line_starts_without_heavy_packages() -> None:
         "json",
         "os",
         "pathlib",
+        "re",
         "sys",
         "time",
         "typing",

@@ -18,6 +18,7 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.store.damage import DamagedError
 from pipeline.store.publish import file_facts, publish_bytes
 from pipeline.store.tar_shard import tar_name
 from pipeline.store.zarr_shard import shard_path
@@ -191,10 +192,6 @@ class Manifest:
         """Commit: from here on the folder counts as finished."""
         content = dataclasses.asdict(self) | {"digest": self.digest}
         publish_bytes(folder / "manifest.json", _json(content))
-
-
-class DamagedError(RuntimeError):
-    """What lies on disk is not what was written."""
 
 
 def load_manifest(folder: Path) -> Manifest:

@@ -8,7 +8,8 @@ from typing import Any
 import pandas as pd
 
 from data_specs.spec import DatasetSpec, parse_spec
-from pipeline.store.manifest import TAR_FOLDER, ZARR_FOLDER, DamagedError, Manifest, load_manifest
+from pipeline.store.damage import DamagedError
+from pipeline.store.manifest import TAR_FOLDER, ZARR_FOLDER, Manifest, load_manifest
 from pipeline.store.publish import file_facts
 from pipeline.store.tar_shard import read_tar
 from pipeline.store.zarr_shard import ZarrShards, verify_shard
@@ -25,12 +26,15 @@ class Shards:
 
     @cached_property
     def array(self) -> ZarrShards:
-        """The zarr array of all rows. Raises ValueError if only webdataset shards were written."""
+        """The zarr array of all rows; what is read is compared with its checksum.
+
+        Raises ValueError if only webdataset shards were written.
+        """
         if self.manifest.format == "webdataset":
             raise ValueError(
                 f"{self.folder}: holds webdataset shards only; run preprocess with --format zarr or both"
             )
-        return ZarrShards(self.folder / ZARR_FOLDER)
+        return ZarrShards(self.folder / ZARR_FOLDER, verify=True)
 
     def split(self, protocol: str, part: str) -> pd.DataFrame:
         """The table's rows that a protocol trains on ("train") or tests on ("test"), in row order.

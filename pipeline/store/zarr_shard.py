@@ -26,6 +26,8 @@ import numpy as np
 from numba import njit, types
 from numpy.typing import NDArray
 
+from pipeline.store.damage import DamagedError
+
 METADATA_FILE = "zarr.json"
 DIMENSIONS = ("sample", "body", "channel", "frame", "joint")
 EMPTY = 2**64 - 1
@@ -151,7 +153,7 @@ class ZarrShards:
     shape: (N, M, C, T, V).  shape_CTV, num_samples, max_bodies, num_frames, num_joints, num_shards,
     shard_samples, attributes: as in zarr.json.
     chunk_bytes: bytes of one body's values, without the checksum.
-    Raises ValueError if zarr.json is missing or does not describe an array that `array_metadata` describes.
+    Raises DamagedError if zarr.json is missing or does not describe an array that `array_metadata` describes.
     """
 
     def __init__(self, folder: Path, verify: bool = False) -> None:
@@ -183,7 +185,7 @@ class ZarrShards:
         """Copy the first `num_bodies_N` bodies of the samples `rows_N`, packed in that order, to `out_PCTV`.
 
         out_PCTV: C-contiguous float32 with P = sum of num_bodies_N. The copy runs without the GIL.
-        Raises ValueError that names the shard file if it is missing or its index is damaged, if a body that
+        Raises DamagedError that names the shard file if it is missing or its index is damaged, if a body that
         is asked for is absent, or (with `verify`) if a body does not match its checksum; then the content of
         out_PCTV is undefined.
         """
@@ -227,14 +229,14 @@ class ZarrShards:
         for packed, stored in enumerate(checksums_P.tolist()):
             if google_crc32c.value(values_PCTV[packed]) != stored:
                 row, shard = rows_P[packed] % self.shard_samples, rows_P[packed] // self.shard_samples
-                raise ValueError(
+                raise DamagedError(
                     f"{self._file(shard)}: row {row} body {bodies_P[packed]}: the values do not match their "
                     "checksum; run verify"
                 )
 
-    def _body_error(self, row: int, body: int, holder: str) -> ValueError:
+    def _body_error(self, row: int, body: int, holder: str) -> DamagedError:
         path = self._file(row // self.shard_samples)
-        return ValueError(
+        return DamagedError(
             f"{path}: the table says that row {row % self.shard_samples} has a body {body}, {holder} none; "
             "do the table and the shards belong together? run verify"
         )
@@ -245,7 +247,7 @@ class ZarrShards:
     def _open_shards(self, rows_N: NDArray[np.int64]) -> None:
         """Map the shards of these rows, as far as they are not."""
         if rows_N.size and not 0 <= rows_N.min() <= rows_N.max() < self.num_samples:
-            raise ValueError(
+            raise DamagedError(
                 f"{self.folder}: asked for rows {rows_N.min()} to {rows_N.max()}, the array has rows 0 to "
                 f"{self.num_samples - 1}; do the table and the shards belong together? run verify"
             )
@@ -261,14 +263,14 @@ class ZarrShards:
         try:
             with path.open("rb") as file:
                 if os.fstat(file.fileno()).st_size == 0:
-                    raise ValueError(f"{path}: the file is empty; is the copy complete? run verify")
+                    raise DamagedError(f"{path}: the file is empty; is the copy complete? run verify")
                 content = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), dtype=np.uint8)
         except FileNotFoundError:
-            raise ValueError(f"{path}: this shard is missing; is the copy complete? run verify") from None
+            raise DamagedError(f"{path}: this shard is missing; is the copy complete? run verify") from None
         try:
             offsets_RM = _parse_index(content, self.chunk_bytes, self.max_bodies, self.shard_samples)
         except ValueError as error:
-            raise ValueError(f"{path}: {error}; is the copy complete? run verify") from None
+            raise DamagedError(f"{path}: {error}; is the copy complete? run verify") from None
         first = shard * self.shard_samples
         rows = min(self.shard_samples, self.num_samples - first)
         self._offsets_NM[first : first + rows] = offsets_RM[:rows]
@@ -282,22 +284,22 @@ def _read_metadata(path: Path) -> tuple[tuple[int, ...], int, dict[str, Any]]:
     try:
         found = json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise ValueError(f"{path}: there is no such file; is this a folder of shards?") from None
+        raise DamagedError(f"{path}: there is no such file; is this a folder of shards?") from None
     except ValueError as error:
-        raise ValueError(f"{path}: not JSON: {error}") from None
+        raise DamagedError(f"{path}: not JSON: {error}") from None
     try:
         shape = found["shape"]
         shard_samples = found["chunk_grid"]["configuration"]["chunk_shape"][0]
         attributes = found["attributes"]
         sizes = [*shape, shard_samples]
         if len(shape) != len(DIMENSIONS) or not all(type(size) is int and size >= 1 for size in sizes):
-            raise ValueError(f"shape {shape} in shards of {shard_samples!r} samples")
+            raise DamagedError(f"shape {shape} in shards of {shard_samples!r} samples")
         expected = json.loads(array_metadata(tuple(shape), shard_samples, dict(attributes)))
     except (KeyError, TypeError, IndexError, ValueError) as error:
-        raise ValueError(f"{path}: not the description of our sharded zarr array ({error!r})") from None
+        raise DamagedError(f"{path}: not the description of our sharded zarr array ({error!r})") from None
     for key in sorted(expected.keys() | found.keys()):
         if found.get(key) != expected.get(key):
-            raise ValueError(f"{path}: {key} is {found.get(key)}, expected {expected.get(key)}")
+            raise DamagedError(f"{path}: {key} is {found.get(key)}, expected {expected.get(key)}")
     return tuple(shape), shard_samples, attributes
 
 
@@ -310,15 +312,15 @@ def _parse_index(
 ) -> NDArray[np.int64]:
     """Where each body's record starts in the shard file, int64 (R, M), -1 where the body is absent.
 
-    Raises ValueError if the index does not match its checksum, or if a record lies outside the file or has
+    Raises DamagedError if the index does not match its checksum, or if a record lies outside the file or has
     another size than a body.
     """
     body_bytes = len(content) - _index_bytes(max_bodies, shard_samples)
     if body_bytes < 0:
-        raise ValueError(f"index: the file ends after {len(content)} bytes, before the index is complete")
+        raise DamagedError(f"index: the file ends after {len(content)} bytes, before the index is complete")
     index, stored = np.split(content[body_bytes:], [-CRC_BYTES])
     if _crc32c(index) != int(stored.view("<u4")[0]):
-        raise ValueError("index: it does not match its checksum, no row of this file can be trusted")
+        raise DamagedError("index: it does not match its checksum, no row of this file can be trusted")
     entries_RM2 = index.view("<u8").reshape(shard_samples, max_bodies, 2)
     offsets_RM, sizes_RM = entries_RM2[..., 0], entries_RM2[..., 1]
     absent_RM = (offsets_RM == EMPTY) & (sizes_RM == EMPTY)
@@ -329,7 +331,7 @@ def _parse_index(
     if wrong.size:
         row, body = wrong[0].tolist()
         offset, size = entries_RM2[row, body].tolist()
-        raise ValueError(
+        raise DamagedError(
             f"row {row} body {body}: the index places {size} bytes at {offset}, expected {record_bytes} "
             f"inside the first {body_bytes}"
         )

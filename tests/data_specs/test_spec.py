@@ -115,7 +115,7 @@ def test_own_spec_from_a_file(tmp_path: Path) -> None:
         ({"fps": "0"}, "fps is 0"),
         ({"mising": "'list.txt'"}, "unknown key 'mising'; did you mean 'missing'"),
         ({"missing": "5"}, "not a usable data set spec"),
-        ({"missing": "'list.txt'"}, "No such file"),
+        ({"missing": "'list.txt'"}, "No such file or directory; expected a list of names"),
         ({"aliases": "'x'"}, "wrong type"),
         ({"name": "'../mine'"}, "as it names a folder"),
         ({"name_pattern": "'A(?P<action>'"}, "not a regular expression"),

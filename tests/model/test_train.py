@@ -1,5 +1,6 @@
 """Training goes on to the very same result after a stop, and says what it needs when it cannot."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from model.recipe import Recipe, load_recipe
 from model.train import Progress, train
 from pipeline.normalize import NormalizeConfig
 from pipeline.preprocess import PreprocessConfig, prepare, run
+from pipeline.store.damage import DamagedError
 from pipeline.store.shards import Shards, open_shards
 
 CPU = torch.device("cpu")
@@ -160,3 +162,16 @@ def test_padded_shards_are_not_trained_on(shards: Shards, tmp_path: Path) -> Non
     recipe, new = started(padded, tmp_path / "run")
     with pytest.raises(ValueError, match="padded with zeros"):
         train(padded, recipe, new, device=CPU)
+
+
+def test_damaged_shards_are_not_trained_on(shards: Shards, tmp_path: Path) -> None:
+    shutil.copytree(shards.folder, tmp_path / "shards")
+    damaged = open_shards(tmp_path / "shards")
+    file = next(path for path in (damaged.folder / "skeletons.zarr" / "c").rglob("*") if path.is_file())
+    content = bytearray(file.read_bytes())
+    for place in range(100, len(content) // 2, 1000):
+        content[place] ^= 1
+    file.write_bytes(content)
+    recipe, new = started(damaged, tmp_path / "run")
+    with pytest.raises(DamagedError, match=str(file)):
+        train(damaged, recipe, new, device=CPU)

@@ -14,7 +14,8 @@ from pipeline.normalize import NormalizeConfig, normalize
 from pipeline.preprocess import PreprocessConfig, UnreadableError, prepare, run
 from pipeline.raw.ntu import parse_ntu
 from pipeline.raw.synthetic import UNREADABLE, plan, synthesize
-from pipeline.store.manifest import DamagedError, Manifest
+from pipeline.store.damage import DamagedError
+from pipeline.store.manifest import Manifest
 from pipeline.store.shards import newest_shards, open_shards, verify_shards
 from pipeline.store.tar_shard import read_tar
 
@@ -265,7 +266,7 @@ def test_nothing_usable_at_all_is_a_failure(spec: DatasetSpec, tmp_path: Path) -
     raw.mkdir()
     (raw / "S001C001P001R001A001.skeleton").write_bytes(b"12\n")
     with pytest.raises(
-        UnreadableError, match=r"none of 1 recordings could be used; the first: .*A001\.skeleton"
+        UnreadableError, match=r"none of 1 recordings could be used: .*; the first: .*A001\.skeleton"
     ):
         make(spec, raw, tmp_path / "out")
 
