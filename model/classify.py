@@ -50,14 +50,18 @@ class LinearClassifier(nn.Module):
 
     def forward(self, x_ND: Tensor) -> Tensor:
         """Scores (N, K)."""
-        scores_NK: Tensor = self.linear((x_ND - self.mean_D) / self.deviation_D)
+        scores_NK: Tensor = self.linear(self.standardise(x_ND))
         return scores_NK
+
+    def standardise(self, x_ND: Tensor) -> Tensor:
+        """Zero mean and unit deviation over the training samples, feature by feature."""
+        return (x_ND - self.mean_D) / self.deviation_D
 
 
 def fit_linear(train: Features, num_classes: int, penalty: float, iterations: int = 200) -> LinearClassifier:
     """Full-batch L-BFGS on cross-entropy plus penalty/2 times the squared weights; no randomness in it."""
     classifier = LinearClassifier(train, num_classes)
-    x_ND = (train.x_ND - classifier.mean_D) / classifier.deviation_D
+    x_ND = classifier.standardise(train.x_ND)
     optimiser = torch.optim.LBFGS(
         classifier.linear.parameters(), max_iter=iterations, history_size=10, line_search_fn="strong_wolfe"
     )

@@ -102,9 +102,8 @@ def train(
             losses.total.backward()
             optimiser.step()
             step += 1
-            numbers = (
-                losses.numbers()
-            )  # waits for the device: only then may the batch's buffers be used again
+            # Waits for the device: only then may the batch's buffers be filled again.
+            numbers = losses.numbers()
             _check_finite(numbers, step, batch, shards, run)
             for name, value in numbers.items():
                 board.add_scalar(f"loss/{name}", value, step)

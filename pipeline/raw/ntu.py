@@ -20,8 +20,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 from pipeline.raw.sequence import RecordingError, Sequence
+from pipeline.raw.tokens import BYTE_ORDER_MARK, INFINITE_FROM, NUMBER, quoted
 
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 NEWLINE, HASH, PLUS, MINUS, POINT = (ord(sign) for sign in "\n#+-.")
 
 # Offsets and digits are unsigned: signed offsets cost a check for every byte, and what is below "0" wraps
@@ -52,11 +52,9 @@ FINE, TRUNCATED, WRONG_VALUES, NOT_WHOLE, TOO_MANY, WRONG_JOINTS, GOES_ON = rang
 
 NO_JOINT = -1  # an odd line that is a body line
 
-# For odd lines. `float()` may only be asked about a NUMBER: it would also take 1_000.
+# For odd lines.
 TOKEN = re.compile(rb"[^ \t\r]+")
-NUMBER = re.compile(rb"[+-]?((\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?|nan|inf|infinity)", re.IGNORECASE)
 WHOLE = re.compile(rb"\+?\d{1,40}")
-INFINITE_FROM = 2.0**128 - 2.0**103  # rounds to infinity in float32
 
 # A Sequence is dense, 326 bytes for a track and frame of 25 joints: what needs more of them is no recording.
 MAX_BODY_FRAMES = 1_000_000
@@ -128,7 +126,7 @@ def _odd_tokens(text: bytes, path: str, line: int) -> list[bytes]:
     tokens = TOKEN.findall(text)
     for token in tokens:
         if not NUMBER.fullmatch(token):
-            reason = "NUL byte" if b"\0" in text else f"{_quoted(token)} is not a number"
+            reason = "NUL byte" if b"\0" in text else f"{quoted(token)} is not a number"
             raise RecordingError(path, line, reason)
     return tokens
 
@@ -137,14 +135,14 @@ def _odd_id(tokens: list[bytes], path: str, line: int) -> int:
     """The id on an odd body line. Raises RecordingError unless it is a whole number that an int64 holds."""
     if WHOLE.fullmatch(tokens[0]) and int(tokens[0]) < 2**63:
         return int(tokens[0])
-    raise RecordingError(path, line, f"{_quoted(tokens[0])} where a body id belongs")
+    raise RecordingError(path, line, f"{quoted(tokens[0])} where a body id belongs")
 
 
 def _odd_joint(tokens: list[bytes], path: str, line: int) -> tuple[tuple[float, float, float], int]:
     """x, y, z and tracking state of an odd joint line. Raises RecordingError if they cannot be that."""
     x, y, z, state = (float(token) for token in (*tokens[:3], tokens[-1]))
     if state not in (0, 1, 2) and not math.isnan(state):
-        raise RecordingError(path, line, f"{_quoted(tokens[-1])} where a tracking state belongs (0, 1 or 2)")
+        raise RecordingError(path, line, f"{quoted(tokens[-1])} where a tracking state belongs (0, 1 or 2)")
     if any(abs(value) >= INFINITE_FROM for value in (x, y, z)):
         raise RecordingError(path, line, "an infinite coordinate")
     if math.isnan(x + y + z):
@@ -165,7 +163,7 @@ def _reason(end: _Notes, text: bytes, num_bytes: int, num_joints: int) -> str:
         values = "value" if end.num_found == 1 else "values"
         return f"{end.num_found} {values} where a {LINE_NAMES[end.due]} has {NUM_VALUES[end.due]}"
     if end.problem == NOT_WHOLE:
-        return f"{_quoted(line.strip())} where a {LINE_NAMES[end.due].removesuffix(' line')} belongs"
+        return f"{quoted(line.strip())} where a {LINE_NAMES[end.due].removesuffix(' line')} belongs"
     if end.problem == TOO_MANY and end.num_found == 0:
         return "claims 0 frames"
     if end.problem == TOO_MANY:
@@ -183,12 +181,6 @@ def _truncation(end: _Notes) -> str:
     if end.due == BODY_COUNT:
         return f"the file ends after frame {end.frame} of {end.num_frames}: a truncated download?"
     return f"the file ends in frame {end.frame + 1} of {end.num_frames}: a truncated download?"
-
-
-def _quoted(token: bytes) -> str:
-    """A token as people can read it, whatever its bytes and its length."""
-    shown = ascii(token[:40].decode("latin-1"))
-    return shown if len(token) <= 40 else f"{shown}..."
 
 
 def _sequence(

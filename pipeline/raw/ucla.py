@@ -5,7 +5,6 @@ Both hold one body. Axes: B body track, T frame, V joint, C coordinate; F fields
 
 import json
 import math
-import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.raw.sequence import RecordingError, Sequence
+from pipeline.raw.tokens import BYTE_ORDER_MARK, INFINITE_FROM, NUMBER, quoted
 
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-NUMBER = re.compile(rb"[+-]?((\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?|nan|inf|infinity)", re.IGNORECASE)
 JSON_NAMES = {
     dict: "an object",
     list: "a list",
@@ -26,7 +24,6 @@ JSON_NAMES = {
 }
 TRACKED = 2
 NUM_FIELDS = 4
-INFINITE_FROM = 2.0**128 - 2.0**103  # rounds to infinity in float32
 
 
 def parse_ucla_json(data: bytes, path: str, num_joints: int = 20) -> Sequence:
@@ -120,7 +117,7 @@ def _frame_fields(data: bytes, path: str, num_joints: int) -> list[list[float]]:
         raise RecordingError(path, text[: text.index(b"\0")].count(b"\n") + 1, "NUL byte")
     lines = text.split(b"\n")
     if text and not NUMBER.fullmatch(lines[0].strip()):
-        raise RecordingError(path, 1, f"{_quoted(lines[0])} where the frame's number belongs")
+        raise RecordingError(path, 1, f"{quoted(lines[0].strip())} where the frame's number belongs")
     if len(lines) == 1:
         return [[0.0] * NUM_FIELDS] * num_joints
     joints = [_joint_fields(line, path, number) for number, line in enumerate(lines[1:], start=2)]
@@ -137,18 +134,10 @@ def _joint_fields(line: bytes, path: str, number: int) -> list[float]:
         raise RecordingError(path, number, f"{len(tokens)} {values} where a joint line has {NUM_FIELDS}")
     for token in tokens:
         if not NUMBER.fullmatch(token):
-            raise RecordingError(path, number, f"{_quoted(token)} is not a number")
+            raise RecordingError(path, number, f"{quoted(token)} is not a number")
     *xyz, state = (float(token) for token in tokens)
     if any(abs(value) >= INFINITE_FROM for value in xyz):
         raise RecordingError(path, number, "an infinite coordinate")
     if state not in (0, 1, 2) and not math.isnan(state):
-        raise RecordingError(
-            path, number, f"{_quoted(tokens[-1])} where a tracking state belongs (0, 1 or 2)"
-        )
+        raise RecordingError(path, number, f"{quoted(tokens[-1])} where a tracking state belongs (0, 1 or 2)")
     return [*xyz, 0.0 if math.isnan(state) else state]
-
-
-def _quoted(token: bytes) -> str:
-    """A token as people can read it, whatever its bytes and its length."""
-    shown = ascii(token.strip()[:40].decode("latin-1"))
-    return shown if len(token) <= 40 else f"{shown}..."
