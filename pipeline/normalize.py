@@ -16,6 +16,7 @@ from pipeline.raw.sequence import Sequence
 RESAMPLINGS = ("linear", "nearest", "pad")
 GAPS = ("zero", "interpolate")
 MAX_DISTANCE = 1_000.0  # metres; what is farther was not seen by a depth camera
+NO_JOINTS = np.empty(0, np.int64)
 SHORTEST_AXIS = 1e-3  # metres; a spine or shoulder line shorter than this has no direction
 
 
@@ -68,7 +69,7 @@ class UnusableError(ValueError):
 
 @dataclass(frozen=True)
 class Tracks:
-    """What `_measure` finds out about each track, after unseen joints were filled in.
+    """What `_fill_and_measure` finds out about each track, after unseen joints were filled in.
 
     first_B, last_B, seen_B: first and last frame, and number of frames, in which the track is present.
     motion_B: variance over time of a joint's position, mean over joints, square metres.
@@ -96,24 +97,37 @@ def normalize(
     """
     xyz_BTVC = sequence.xyz_BTVC.copy()
     present_BT = sequence.present_BT.copy()
-    _fill_unseen_joints(xyz_BTVC, present_BT, _outward_parents(skeleton))
-    if not present_BT.any():
+    outward_V2 = _outward_parents(skeleton)
+    farthest, *measures = _fill_and_measure(xyz_BTVC, present_BT, outward_V2, skeleton.centre)
+    tracks = Tracks(*measures)
+    actors = _actors(tracks, sequence.num_frames, config, fps)
+    if not actors:
         raise UnusableError("nobody is seen in any frame")
-    farthest = float(max(xyz_BTVC.max(), -xyz_BTVC.min()))
     if farthest > MAX_DISTANCE:
         raise UnusableError(f"a joint is {farthest:.3g} metres away")
-    tracks = Tracks(*_measure(xyz_BTVC, present_BT, skeleton.centre))
-    people = _choose_actors(_people(tracks, config, fps), tracks, sequence.num_frames, config)
-    track_MT = np.full((len(people), sequence.num_frames), -1, np.int64)
-    for m, person in enumerate(people):
-        for b in person:
-            track_MT[m, present_BT[b]] = b
-    origin_C, rotation_CC = _reference_frame(xyz_BTVC, track_MT[0], skeleton, config)
-    position_F = _stored_positions(sequence.num_frames, config)
-    out_MCFV = np.zeros((len(people), 3, config.frames, skeleton.num_joints), np.float32)
-    fill_gaps = config.gaps == "interpolate"
-    _write_bodies(xyz_BTVC, track_MT, position_F, fill_gaps, origin_C, rotation_CC, out_MCFV)
+    actor_B = np.full(len(tracks.seen_B), -1, np.int64)
+    for m, person in enumerate(actors):
+        actor_B[person] = m
+    out_MCFV = np.zeros((len(actors), 3, config.frames, skeleton.num_joints), np.float32)
+    _lay_out(
+        xyz_BTVC,
+        present_BT,
+        actor_B,
+        _stored_positions(sequence.num_frames, config.frames, config.resample),
+        config.gaps == "interpolate",
+        skeleton.centre if config.centre else -1,
+        _axis_joints(skeleton) if config.align else NO_JOINTS,
+        out_MCFV,
+    )
     return out_MCFV
+
+
+def _actors(tracks: Tracks, num_frames: int, config: NormalizeConfig, fps: float) -> list[list[int]]:
+    """The tracks of every body to keep, the main actor's first; [] if nobody is seen."""
+    seen = np.flatnonzero(tracks.seen_B).tolist()
+    if len(seen) < 2:  # nearly always, and whoever is seen longest stays anyway
+        return [seen] if seen else []
+    return _choose_actors(_people(tracks, config, fps), tracks, num_frames, config)
 
 
 def _people(tracks: Tracks, config: NormalizeConfig, fps: float) -> list[list[int]]:
@@ -162,30 +176,24 @@ def _choose_actors(
     return by_activity[: config.max_bodies]
 
 
-def _stored_positions(num_frames: int, config: NormalizeConfig) -> NDArray[np.float64]:
-    """Where in the recording (in frames, fractional) each stored frame lies; -1 for padding."""
-    if config.resample == "pad" and num_frames <= config.frames:
-        position_F = np.arange(config.frames, dtype=np.float64)
+@functools.lru_cache(maxsize=1024)
+def _stored_positions(num_frames: int, stored_frames: int, resample: str) -> NDArray[np.float64]:
+    """Where in the recording (in frames, fractional) each stored frame lies; -1 for padding. Read only."""
+    if resample == "pad" and num_frames <= stored_frames:
+        position_F = np.arange(stored_frames, dtype=np.float64)
         position_F[num_frames:] = -1
-        return position_F
-    position_F = np.linspace(0, num_frames - 1, config.frames, dtype=np.float64)
-    return np.rint(position_F) if config.resample == "nearest" else position_F
+    else:
+        position_F = np.linspace(0, num_frames - 1, stored_frames, dtype=np.float64)
+        if resample == "nearest":
+            position_F = np.rint(position_F)
+    position_F.flags.writeable = False
+    return position_F
 
 
-def _reference_frame(
-    xyz_BTVC: NDArray[np.float32], track_T: NDArray[np.int64], skeleton: Skeleton, config: NormalizeConfig
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(origin_C, rotation_CC) such that rotation @ (x - origin) is in the main actor's own frame.
-
-    From the first seen frame; if the body is degenerate there, the rotation from the next one that is not.
-    """
-    origin_C, rotation_CC = np.zeros(3), np.eye(3)
-    if config.centre:
-        first = int(np.argmax(track_T >= 0))
-        origin_C = xyz_BTVC[track_T[first], first, skeleton.centre].astype(np.float64)
-    if config.align:
-        _body_axes(xyz_BTVC, track_T, np.array((*skeleton.spine, *skeleton.shoulders)), rotation_CC)
-    return origin_C, rotation_CC
+@functools.cache
+def _axis_joints(skeleton: Skeleton) -> NDArray[np.int64]:
+    """The joints that show which way a body faces: lower and upper spine, right and left shoulder."""
+    return np.array((*skeleton.spine, *skeleton.shoulders), np.int64)
 
 
 @functools.cache
@@ -195,6 +203,16 @@ def _outward_parents(skeleton: Skeleton) -> NDArray[np.int64]:
     for joint in order:
         order += [child for child, parent in skeleton.bones if parent == joint]
     return np.array([(joint, skeleton.parents[joint]) for joint in order], np.int64)
+
+
+@njit(cache=True, nogil=True)
+def _fill_and_measure(xyz_BTVC, present_BT, outward_V2, centre):  # type: ignore[no-untyped-def]
+    """`_fill_unseen_joints`, in place; then the largest coordinate's magnitude, and the fields of Tracks."""
+    _fill_unseen_joints(xyz_BTVC, present_BT, outward_V2)
+    farthest = np.float32(0)
+    for coordinate in xyz_BTVC.flat:
+        farthest = max(farthest, abs(coordinate))
+    return farthest, *_measure(xyz_BTVC, present_BT, centre)
 
 
 @njit(cache=True, nogil=True)
@@ -253,7 +271,7 @@ def _fill_over_time(xyz_TC, present_T):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _measure(xyz_BTVC, present_BT, centre):  # type: ignore[no-untyped-def]
-    """The fields of Bodies, in order."""
+    """The fields of Tracks, in order."""
     B, T, V, _ = xyz_BTVC.shape
     first_B, last_B, seen_B = np.full(B, -1, np.int64), np.full(B, -1, np.int64), np.zeros(B, np.int64)
     motion_B, spread_B = np.zeros(B), np.zeros(B)
@@ -291,7 +309,10 @@ def _measure(xyz_BTVC, present_BT, centre):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _body_axes(xyz_BTVC, track_T, joints_4, rotation_CC):  # type: ignore[no-untyped-def]
-    """Rows: across the shoulders made square to the spine, their cross product, along the spine."""
+    """Rows: across the shoulders made square to the spine, their cross product, along the spine.
+
+    From the first seen frame or, if the body is degenerate there, from the next one that is not.
+    """
     lower, upper, right, left = joints_4
     for t in range(len(track_T)):
         b = track_T[t]
@@ -314,6 +335,31 @@ def _body_axes(xyz_BTVC, track_T, joints_4, rotation_CC):  # type: ignore[no-unt
         rotation_CC[1, 2] = up[0] * across[1] - up[1] * across[0]
         rotation_CC[2] = up
         return
+
+
+@njit(cache=True, nogil=True)
+def _lay_out(  # type: ignore[no-untyped-def]
+    xyz_BTVC, present_BT, actor_B, position_F, fill_gaps, centre, axis_joints, out_MCFV
+):
+    """Write the actors, in the main actor's own frame. actor_B: the body that a track belongs to, or -1.
+
+    centre, axis_joints: -1 and none leave position and direction as they are.
+    """
+    B, T = present_BT.shape
+    track_MT = np.full((len(out_MCFV), T), -1, np.int64)
+    for b in range(B):
+        for t in range(T):
+            if present_BT[b, t] and actor_B[b] >= 0:
+                track_MT[actor_B[b], t] = b
+    origin_C, rotation_CC = np.zeros(3), np.eye(3)
+    if centre >= 0:
+        first = 0
+        while track_MT[0, first] < 0:
+            first += 1
+        origin_C[:] = xyz_BTVC[track_MT[0, first], first, centre]
+    if len(axis_joints):
+        _body_axes(xyz_BTVC, track_MT[0], axis_joints, rotation_CC)
+    _write_bodies(xyz_BTVC, track_MT, position_F, fill_gaps, origin_C, rotation_CC, out_MCFV)
 
 
 @njit(cache=True, nogil=True)
