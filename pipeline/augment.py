@@ -18,6 +18,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from pipeline.memory import copy_bytes, fill_bytes
+
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MULTIPLY_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MULTIPLY_2 = np.uint64(0x94D049BB133111EB)
@@ -203,23 +205,28 @@ def _shear_rotation(key, rotation, shear):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _frame_is_empty(x_CF, start, joints):  # type: ignore[no-untyped-def]
-    for flat in range(start, start + joints):
-        if x_CF[0, flat] != 0 or x_CF[1, flat] != 0 or x_CF[2, flat] != 0:
-            return False
-    return True
+def _clear_empty_frames(x_CF, joints, out_CF):  # type: ignore[no-untyped-def]
+    """Take the noise out of the frames in which the body is absent."""
+    for start in range(0, x_CF.shape[1], joints):
+        flat = start
+        while flat < start + joints and x_CF[0, flat] == 0 and x_CF[1, flat] == 0 and x_CF[2, flat] == 0:
+            flat += 1
+        if flat == start + joints:
+            out_CF[:, start:flat] = 0
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
-def _transform(x_CF, matrix, start, end, out_CF):  # type: ignore[no-untyped-def]
-    # One output row at a time, and slices that are counted from 0: otherwise the compiler gives up on proving
-    # that the arrays are distinct and the indices not negative, and does not vectorise.
-    x, y, z = x_CF[0, start:end], x_CF[1, start:end], x_CF[2, start:end]
-    for row in range(3):
-        a, b, c = matrix[row, 0], matrix[row, 1], matrix[row, 2]
-        out = out_CF[row, start:end]
-        for flat in range(len(out)):
-            out[flat] = a * x[flat] + b * y[flat] + c * z[flat]
+def _transform(x, y, z, matrix, out_x, out_y, out_z):  # type: ignore[no-untyped-def]
+    # Arguments and locals of their own for all rows: otherwise the compiler gives up on proving that they are
+    # distinct, and does not vectorise.
+    a, b, c = matrix[0, 0], matrix[0, 1], matrix[0, 2]
+    d, e, f = matrix[1, 0], matrix[1, 1], matrix[1, 2]
+    g, h, i = matrix[2, 0], matrix[2, 1], matrix[2, 2]
+    for flat in range(len(out_x)):
+        x_, y_, z_ = x[flat], y[flat], z[flat]
+        out_x[flat] = a * x_ + b * y_ + c * z_
+        out_y[flat] = d * x_ + e * y_ + f * z_
+        out_z[flat] = g * x_ + h * y_ + i * z_
 
 
 @njit(cache=True, nogil=True)
@@ -229,22 +236,21 @@ def _spatial_body(x_CF, joints, matrix, key, distances, noise, out_CF):  # type:
     The distances between the successes of a coin are geometric: to draw them, and not a coin for every joint,
     needs a fifth of the hashes at probability 0.2, and leaves no branch to mispredict.
     """
-    num_flat = x_CF.shape[1]
-    element = 0
-    bits = _draw(key, element)
-    flat = np.int64(distances[bits >> np.uint64(52)])
-    for start in range(0, num_flat, _TILE):
-        end = min(start + _TILE, num_flat)
-        _transform(x_CF, matrix, start, end, out_CF)
-        while flat < end:
-            at_origin = x_CF[0, flat] == 0 and x_CF[1, flat] == 0 and x_CF[2, flat] == 0
-            if not (at_origin and _frame_is_empty(x_CF, flat - flat % joints, joints)):
-                out_CF[0, flat] += noise[bits & _TABLE_MASK]
-                out_CF[1, flat] += noise[(bits >> np.uint64(12)) & _TABLE_MASK]
-                out_CF[2, flat] += noise[(bits >> np.uint64(24)) & _TABLE_MASK]
-            element += 1
-            bits = _draw(key, element)
-            flat += 1 + np.int64(distances[bits >> np.uint64(52)])
+    counter = key + _GOLDEN
+    bits = _mix64(counter)
+    flat = np.uint64(distances[bits >> np.uint64(52)])
+    for start in range(0, x_CF.shape[1], _TILE):
+        end = min(start + _TILE, x_CF.shape[1])
+        x, y, z = x_CF[0, start:end], x_CF[1, start:end], x_CF[2, start:end]
+        _transform(x, y, z, matrix, out_CF[0, start:end], out_CF[1, start:end], out_CF[2, start:end])
+        while flat < np.uint64(end):
+            out_CF[0, flat] += noise[bits & _TABLE_MASK]
+            out_CF[1, flat] += noise[(bits >> np.uint64(12)) & _TABLE_MASK]
+            out_CF[2, flat] += noise[(bits >> np.uint64(24)) & _TABLE_MASK]
+            counter += _GOLDEN  # as _draw(key, element), with the elements one after the other
+            bits = _mix64(counter)
+            flat += np.uint64(1) + np.uint64(distances[bits >> np.uint64(52)])
+    _clear_empty_frames(x_CF, joints, out_CF)
 
 
 @njit(cache=True, nogil=True)
@@ -272,16 +278,16 @@ def _temporal_kernel(  # type: ignore[no-untyped-def]
         share = _uniform(_part_key(seed, epoch, ids_N[n], view, 0), 0, mask_min, mask_max)
         hidden = np.int64(math.floor(share * frames + 0.5))
         visible_N[n] = frames - min(max(hidden, 1), frames - 1)
-    x_PCF = x_PCTV.reshape(bodies, coordinates, frames * joints)
-    out_PCF = out_PCTV.reshape(bodies, coordinates, frames * joints)
+    frame_bytes = np.uint64(4 * joints)
+    x, out = np.uint64(x_PCTV.ctypes.data), np.uint64(out_PCTV.ctypes.data)
     for p in range(bodies):
-        end = visible_N[sample_P[p]] * joints
-        for c in range(coordinates):
-            x, out = x_PCF[p, c], out_PCF[p, c]
-            for flat in range(end):
-                out[flat] = x[flat]
-            for flat in range(end, frames * joints):
-                out[flat] = np.float32(0)
+        seen = np.uint64(visible_N[sample_P[p]]) * frame_bytes
+        masked = np.uint64(frames) * frame_bytes - seen
+        for _ in range(coordinates):
+            copy_bytes(out, x, seen)
+            fill_bytes(out + seen, 0, masked)
+            x += seen + masked
+            out += seen + masked
 
 
 @lru_cache(maxsize=8)

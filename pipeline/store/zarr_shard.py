@@ -23,9 +23,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numba import njit, types
+from numba import njit
 from numpy.typing import NDArray
 
+from pipeline.memory import copy_bytes
+from pipeline.store.checksum import crc32c_of_bytes, know_crc32c
 from pipeline.store.damage import DamagedError
 
 METADATA_FILE = "zarr.json"
@@ -159,6 +161,8 @@ class ZarrShards:
     def __init__(self, folder: Path, verify: bool = False) -> None:
         self.folder = folder
         self.verify = verify
+        if verify:
+            know_crc32c()
         shape, self.shard_samples, self.attributes = _read_metadata(folder / METADATA_FILE)
         samples, bodies, channels, frames, joints = shape
         self.shape = (samples, bodies, channels, frames, joints)
@@ -212,27 +216,16 @@ class ZarrShards:
             first = int((offsets_P < 0).argmax())
             raise self._body_error(rows_P[first], bodies_P[first], "the index has")
         addresses_P = self._bases_K[rows_P // self.shard_samples] + offsets_P.astype(np.uint64)
-        checksums_P = np.empty(len(rows_P), dtype=np.uint32)
-        _gather(addresses_P, self.chunk_bytes, out_PCTV, checksums_P)
-        if self.verify:
-            self._compare(rows_P, bodies_P, out_PCTV, checksums_P)
-
-    def _compare(
-        self,
-        rows_P: NDArray[np.int64],
-        bodies_P: NDArray[np.int64],
-        values_PCTV: NDArray[np.float32],
-        checksums_P: NDArray[np.uint32],
-    ) -> None:
-        import google_crc32c
-
-        for packed, stored in enumerate(checksums_P.tolist()):
-            if google_crc32c.value(values_PCTV[packed]) != stored:
-                row, shard = rows_P[packed] % self.shard_samples, rows_P[packed] // self.shard_samples
-                raise DamagedError(
-                    f"{self._file(shard)}: row {row} body {bodies_P[packed]}: the values do not match their "
-                    "checksum; run verify"
-                )
+        if not self.verify:
+            _gather(addresses_P, self.chunk_bytes, out_PCTV)
+            return
+        damaged = _gather_checked(addresses_P, self.chunk_bytes, out_PCTV)
+        if damaged >= 0:
+            row, shard = rows_P[damaged] % self.shard_samples, rows_P[damaged] // self.shard_samples
+            raise DamagedError(
+                f"{self._file(shard)}: row {row} body {bodies_P[damaged]}: the values do not match their "
+                "checksum; run verify"
+            )
 
     def _body_error(self, row: int, body: int, holder: str) -> DamagedError:
         path = self._file(row // self.shard_samples)
@@ -357,21 +350,26 @@ def _crc32c(content: NDArray[np.uint8]) -> int:
     return int(np.uint32(~crc))
 
 
-# Addresses as integers are passed like pointers on every platform that numba supports.
-_memcpy: Any = types.ExternalFunction("memcpy", types.uintp(types.uintp, types.uintp, types.uintp))
+@njit(cache=True, nogil=True)
+def _gather(addresses_P: NDArray[np.uint64], chunk_bytes: int, out_PCTV: NDArray[np.float32]) -> None:
+    """Copy the values at each address to `out_PCTV`."""
+    size, out = np.uint64(chunk_bytes), np.uint64(out_PCTV.ctypes.data)
+    for packed in range(len(addresses_P)):
+        copy_bytes(out + np.uint64(packed) * size, addresses_P[packed], size)
 
 
 @njit(cache=True, nogil=True)
-def _gather(
-    addresses_P: NDArray[np.uint64],
-    chunk_bytes: int,
-    out_PCTV: NDArray[np.float32],
-    checksums_P: NDArray[np.uint32],
-) -> None:
-    """Copy the record at each address: its values to `out_PCTV`, its checksum to `checksums_P`."""
-    size = np.uint64(chunk_bytes)
-    out, checksums = np.uint64(out_PCTV.ctypes.data), np.uint64(checksums_P.ctypes.data)
+def _gather_checked(addresses_P: NDArray[np.uint64], chunk_bytes: int, out_PCTV: NDArray[np.float32]) -> int:
+    """As `_gather`, comparing each body, once copied, with its checksum: the first that differs, or -1.
+
+    The copy is compared, and not the file: it is what counts, and it is still in the cache.
+    """
+    size, out = np.uint64(chunk_bytes), np.uint64(out_PCTV.ctypes.data)
+    stored = np.empty(1, np.uint32)
     for packed in range(len(addresses_P)):
-        place = np.uint64(packed)
-        _memcpy(out + place * size, addresses_P[packed], size)
-        _memcpy(checksums + place * np.uint64(4), addresses_P[packed] + size, np.uint64(4))
+        place = out + np.uint64(packed) * size
+        copy_bytes(place, addresses_P[packed], size)
+        copy_bytes(np.uint64(stored.ctypes.data), addresses_P[packed] + size, np.uint64(CRC_BYTES))
+        if crc32c_of_bytes(place, size) != stored[0]:
+            return packed
+    return -1
