@@ -15,16 +15,12 @@ import math
 import re
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.raw.ntu_kernel import (
-    BODY,
     BODY_COUNT,
     FINE,
     FRAME_COUNT,
     GOES_ON,
-    JOINT,
-    JOINT_COUNT,
     LINE_NAMES,
     NO_JOINT,
     NOT_WHOLE,
@@ -34,9 +30,8 @@ from pipeline.raw.ntu_kernel import (
     WRONG_JOINTS,
     WRONG_VALUES,
     Notes,
-    assign_tracks,
+    make_tracks,
     read_records,
-    scatter,
 )
 from pipeline.raw.sequence import RecordingError, Sequence
 from pipeline.raw.tokens import BYTE_ORDER_MARK, INFINITE_FROM, NUMBER, quoted
@@ -62,16 +57,10 @@ def parse_ntu(data: bytes, path: str, num_joints: int = 25) -> Sequence:
     assert num_joints > 0
     content = data.removeprefix(BYTE_ORDER_MARK)
     text = content if content.endswith(b"\n") else content + b"\n"
-    room = len(text) // _least_bytes_of_a_body(num_joints) + 1
-    ids_P = np.empty(room, np.int64)
-    frames_P = np.empty(room, np.int64)
-    xyz_PVC = np.empty((room, num_joints, 3), np.float32)
-    states_PV = np.empty((room, num_joints), np.uint8)
-    odd_lines = np.empty((room * (1 + num_joints), 5), np.int64)
-    notes = np.zeros(len(Notes._fields), np.int64)
-    read_records(np.frombuffer(text, np.uint8), notes, ids_P, frames_P, xyz_PVC, states_PV, odd_lines)
+    text_bytes = np.frombuffer(text, np.uint8)
+    notes, odd_lines, ids_P, frames_P, xyz_PVC, states_PV = read_records(text_bytes, num_joints)
     end = Notes(*notes.tolist())
-    for record, joint, line, begin, behind in odd_lines[: end.num_odd].tolist():
+    for record, joint, line, begin, behind in odd_lines.tolist():
         tokens = _odd_tokens(text[begin:behind], path, line)
         if joint == NO_JOINT:
             ids_P[record] = _odd_id(tokens, path, line)
@@ -79,13 +68,11 @@ def parse_ntu(data: bytes, path: str, num_joints: int = 25) -> Sequence:
             xyz_PVC[record, joint], states_PV[record, joint] = _odd_joint(tokens, path, line)
     if end.problem != FINE:
         raise RecordingError(path, end.line, _reason(end, text, len(content), num_joints))
-    known = slice(end.num_records)
-    return _sequence(end.num_frames, ids_P[known], frames_P[known], xyz_PVC[known], states_PV[known], path)
-
-
-def _least_bytes_of_a_body(num_joints: int) -> int:
-    """The fewest bytes that a body can take: every value has one, and something behind it."""
-    return 2 * (NUM_VALUES[BODY] + NUM_VALUES[JOINT_COUNT] + num_joints * NUM_VALUES[JOINT])
+    found = Sequence(*make_tracks(notes, ids_P, frames_P, xyz_PVC, states_PV, MAX_BODY_FRAMES))
+    if found.num_frames < end.num_frames:
+        reason = f"{len(found.ids_B)} bodies in {end.num_frames} frames: not one recording"
+        raise RecordingError(path, 0, reason)
+    return found
 
 
 def _odd_tokens(text: bytes, path: str, line: int) -> list[bytes]:
@@ -148,25 +135,3 @@ def _truncation(end: Notes) -> str:
     if end.due == BODY_COUNT:
         return f"the file ends after frame {end.frame} of {end.num_frames}: a truncated download?"
     return f"the file ends in frame {end.frame + 1} of {end.num_frames}: a truncated download?"
-
-
-def _sequence(
-    num_frames: int,
-    ids_P: NDArray[np.int64],
-    frames_P: NDArray[np.int64],
-    xyz_PVC: NDArray[np.float32],
-    states_PV: NDArray[np.uint8],
-    path: str,
-) -> Sequence:
-    """The records as tracks. Raises RecordingError if they are too scattered to be one recording."""
-    num_joints = states_PV.shape[1]
-    tracks_P = np.empty(len(ids_P), np.int64)
-    ids_B = np.empty(len(ids_P), np.int64)
-    num_tracks = assign_tracks(ids_P, frames_P, tracks_P, ids_B)
-    if num_tracks * num_frames > MAX_BODY_FRAMES:
-        raise RecordingError(path, 0, f"{num_tracks} bodies in {num_frames} frames: not one recording")
-    xyz_BTVC = np.zeros((num_tracks, num_frames, num_joints, 3), np.float32)
-    states_BTV = np.zeros((num_tracks, num_frames, num_joints), np.uint8)
-    present_BT = np.zeros((num_tracks, num_frames), np.bool_)
-    scatter(tracks_P, frames_P, xyz_PVC, states_PV, xyz_BTVC, states_BTV, present_BT)
-    return Sequence(ids_B[:num_tracks].copy(), xyz_BTVC, states_BTV, present_BT)

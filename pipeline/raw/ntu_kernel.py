@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
-NEWLINE, HASH, PLUS, MINUS, POINT = (ord(sign) for sign in "\n#+-.")
+NEWLINE, HASH, PLUS, MINUS, POINT, SMALL_E = (ord(sign) for sign in "\n#+-.e")
+LOWER_CASE = 0x20  # the bit that makes a capital letter small
 
 # Offsets and digits are unsigned: signed offsets cost a check for every byte, and what is below "0" wraps
 # around to a huge digit.
@@ -25,8 +26,8 @@ KINDS[[ord(sign) for sign in " \t\r"]] = BLANK
 KINDS[NEWLINE] = BLANK | END_OF_LINE
 
 # Doubles hold these powers of ten, and whole numbers of so many digits, exactly: a division rounds only once.
-MAX_DIGITS = np.uint64(15)
-POWERS_OF_TEN = np.array([float(f"1e{power}") for power in range(int(MAX_DIGITS) + 1)])
+MAX_DIGITS, MAX_PLACES = np.uint64(15), np.uint64(22)
+POWERS_OF_TEN = np.array([float(f"1e{power}") for power in range(int(MAX_PLACES) + 1)])
 MAX_WHOLE_DIGITS = np.uint64(18)  # an int64 holds them, whatever they are
 
 SIGNS = np.array([1.0, -1.0])
@@ -79,14 +80,52 @@ class Notes(NamedTuple):
     num_odd: int
 
 
-OFFSET, LINE, BEGIN, DUE, PROBLEM, NUM_FOUND, FRAME, NUM_FRAMES, NUM_RECORDS, NUM_ODD = range(10)
+NUM_NOTES = len(Notes._fields)
+OFFSET, LINE, BEGIN, DUE, PROBLEM, NUM_FOUND, FRAME, NUM_FRAMES, NUM_RECORDS, NUM_ODD = range(NUM_NOTES)
 
 
 @njit(cache=True, nogil=True)
-def read_records(
+def read_records(text: Any, num_joints: int) -> tuple[Any, Any, Any, Any, Any, Any]:
+    """Read text (uint8, ends in a newline) up to its end or to a problem.
+
+    Returns the fields of Notes (int64); the odd lines, int64 (_, 5): record, joint or NO_JOINT, line, offsets
+    of its first byte and behind its last; ids_P, frames_P (int64), xyz_PVC (float32) and states_PV (uint8),
+    with room behind the records that the notes count. What stands on odd lines is left to be filled in.
+    """
+    values_of_a_body = NUM_VALUES[BODY] + NUM_VALUES[JOINT_COUNT] + num_joints * NUM_VALUES[JOINT]
+    room = len(text) // (2 * values_of_a_body) + 1  # every value has a byte, and something behind it
+    notes = np.zeros(NUM_NOTES, np.int64)
+    odd_lines = np.empty((room * (1 + num_joints), 5), np.int64)
+    ids_P, frames_P = np.empty(room, np.int64), np.empty(room, np.int64)
+    xyz_PVC = np.empty((room, num_joints, 3), np.float32)
+    states_PV = np.empty((room, num_joints), np.uint8)
+    _read(text, notes, ids_P, frames_P, xyz_PVC, states_PV, odd_lines)
+    return notes, odd_lines[: notes[NUM_ODD]], ids_P, frames_P, xyz_PVC, states_PV
+
+
+@njit(cache=True, nogil=True)
+def make_tracks(
+    notes: Any, ids_P: Any, frames_P: Any, xyz_PVC: Any, states_PV: Any, max_body_frames: int
+) -> tuple[Any, Any, Any, Any]:
+    """The fields of a Sequence; its arrays have no frames if it needed more than max_body_frames."""
+    num_records, num_frames = notes[NUM_RECORDS], notes[NUM_FRAMES]
+    tracks_P, ids_B = np.empty(num_records, np.int64), np.empty(num_records, np.int64)
+    num_tracks = _assign_tracks(ids_P[:num_records], frames_P, tracks_P, ids_B)
+    fits = num_tracks * num_frames <= max_body_frames
+    shape_BTV = num_tracks, num_frames if fits else 0, states_PV.shape[1]
+    xyz_BTVC = np.zeros((*shape_BTV, 3), np.float32)
+    states_BTV = np.zeros(shape_BTV, np.uint8)
+    present_BT = np.zeros(shape_BTV[:2], np.bool_)
+    if fits:
+        _scatter(tracks_P, frames_P, xyz_PVC, states_PV, xyz_BTVC, states_BTV, present_BT)
+    return ids_B[:num_tracks].copy(), xyz_BTVC, states_BTV, present_BT
+
+
+@njit(cache=True, nogil=True)
+def _read(
     text: Any, notes: Any, ids_P: Any, frames_P: Any, xyz_PVC: Any, states_PV: Any, odd_lines: Any
 ) -> None:
-    """Read text (uint8, ends in a newline) into records and odd lines, up to its end or to a problem."""
+    """As `read_records`, into arrays that have room."""
     data = _without_blank_end(text)
     num_joints = states_PV.shape[1]
     notes[NUM_FRAMES] = _read_count(data, notes, FRAME_COUNT)
@@ -237,7 +276,11 @@ def _plain_joint(data: Any, i: Any, joint: int, xyz_VC: Any, states_V: Any) -> A
             mantissa, i = _many_digits(data, i + ONE, mantissa)
             num_places = i - point - ONE
             num_digits += num_places
-        if num_digits == 0 or num_digits > MAX_DIGITS or KINDS[data[i]] != BLANK:
+        if data[i] | LOWER_CASE == SMALL_E and data[i + ONE] == MINUS:
+            exponent, behind = _digits(data, i + TWO, np.uint64(0))
+            num_places += exponent
+            i = behind if i + TWO < behind < i + TEN else i
+        if num_digits == 0 or num_digits > MAX_DIGITS or num_places > MAX_PLACES or KINDS[data[i]] != BLANK:
             return np.uint64(0)
         magnitude = np.float64(np.int64(mantissa)) / POWERS_OF_TEN[num_places]
         xyz_VC[joint, coordinate] = SIGNS[is_negative] * magnitude
@@ -357,7 +400,7 @@ def _whole(data: Any, i: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def assign_tracks(ids_P: Any, frames_P: Any, tracks_P: Any, ids_B: Any) -> int:
+def _assign_tracks(ids_P: Any, frames_P: Any, tracks_P: Any, ids_B: Any) -> int:
     """Write the track of every record, by id and occurrence in its frame, and the tracks' ids: how many."""
     last_frames_B = np.empty(len(ids_B), np.int64)
     num_tracks = 0
@@ -376,7 +419,7 @@ def assign_tracks(ids_P: Any, frames_P: Any, tracks_P: Any, ids_B: Any) -> int:
 
 
 @njit(cache=True, nogil=True)
-def scatter(
+def _scatter(
     tracks_P: Any,
     frames_P: Any,
     xyz_PVC: Any,
