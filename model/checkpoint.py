@@ -17,6 +17,7 @@ from torch import nn
 from data_specs.spec import DatasetSpec, parse_spec
 from model.cpstn import CPSTN
 from model.recipe import Recipe, load_recipe, recipe_from
+from pipeline.store.location import Folder, Location, locate
 from pipeline.store.publish import publish_bytes, published
 
 FORMAT_VERSION = 1
@@ -32,12 +33,17 @@ class Run:
     def checkpoint(self) -> Path:
         return self.folder / "checkpoints" / "last.pt"
 
-    def create(self, recipe: Recipe, shards: Path, manifest: str) -> None:
-        """Make the folder and write down what will be trained. Raises ValueError if it cannot be made."""
+    def create(self, recipe: Recipe, shards: Path | str | Location, manifest: str) -> None:
+        """Make the folder and write down what will be trained, and on the shards of which folder or address.
+
+        Raises ValueError if it cannot be made.
+        """
+        location = locate(shards)
+        place = location.path.resolve() if isinstance(location, Folder) else location
         try:
             self.folder.mkdir(parents=True)
             recipe.save(self.folder / "recipe.toml")
-            facts = {"shards": str(shards.resolve()), "manifest": manifest}
+            facts = {"shards": str(place), "manifest": manifest}
             publish_bytes(self.folder / "run.json", json.dumps(facts, indent=1).encode() + b"\n")
         except FileExistsError:
             raise ValueError(
@@ -50,9 +56,9 @@ class Run:
         """What it was started with. Raises ValueError if the run does not say."""
         return load_recipe(str(self.folder / "recipe.toml"))
 
-    def shards(self) -> Path:
-        """The shards that it was started on. Raises ValueError if the run does not say."""
-        return Path(self._fact("shards"))
+    def shards(self) -> str:
+        """Folder or address of the shards it was started on. Raises ValueError if the run does not say."""
+        return self._fact("shards")
 
     def manifest(self) -> str:
         """The digest of those shards' manifest."""

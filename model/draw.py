@@ -14,10 +14,10 @@ def draw_sample(shards: Shards, picture: Path, key: str | None, seed: int) -> st
     rows = shards.table if key is None else shards.table[shards.table["key"] == key]
     if len(rows) == 0:
         raise ValueError(
-            f"{shards.folder}: no sample {key!r}; samples.csv lists them, such as {shards.table['key'][0]}"
+            f"{shards.location}: no sample {key!r}; samples.csv lists them, such as {shards.table['key'][0]}"
         )
     facts = rows.iloc[0]
-    x_MCTV = shards.array.read(int(facts["row"]))
+    x_MCTV = shards.source.read(int(facts["row"]))
     ids_N = np.array([facts["row"]], np.int64)
     sample_P = np.zeros(int(facts["num_bodies"]), np.int64)
     x_PCTV = np.ascontiguousarray(x_MCTV[: len(sample_P)])

@@ -23,7 +23,7 @@ from model.cpstn import CPSTN
 from model.features import Features, encoder_features, statistics_features
 from model.pictures import draw_confusion
 from model.recipe import FinetuneConfig, Recipe
-from pipeline.loader import Samples, sequential_batches, split_samples
+from pipeline.loader import Samples, in_any_order, sequential_batches, split_samples
 from pipeline.store.publish import publish_bytes
 from pipeline.store.shards import Shards
 
@@ -99,12 +99,9 @@ def evaluate(
     """
     _check_fit(shards, checkpoint)
     keys = shards.split(protocol, "train")["key"].tolist()
-    parts = Parts(
-        split_samples(shards, protocol, "train"),
-        split_samples(shards, protocol, "test"),
-        keys,
-        len(shards.spec.classes),
-    )
+    on_stage("reading the samples")
+    train, test = in_any_order(*(split_samples(shards, protocol, part) for part in ("train", "test")))
+    parts = Parts(train, test, keys, len(shards.spec.classes))
     labelled = None
     if label_fraction is not None:
         labelled = balanced_subset(parts.train.labels_N, keys, label_fraction)
@@ -261,8 +258,8 @@ def _check_fit(shards: Shards, checkpoint: Checkpoint) -> None:
     joints, expected = shards.spec.skeleton.num_joints, checkpoint.spec().skeleton.num_joints
     if joints != expected:
         raise ValueError(
-            f"{shards.folder}: skeletons of {joints} joints; the run was trained on {checkpoint.spec().name} "
-            f"with {expected}"
+            f"{shards.location}: skeletons of {joints} joints; the run was trained on "
+            f"{checkpoint.spec().name} with {expected}"
         )
 
 

@@ -4,6 +4,7 @@ Axes: N sample, P packed present body, C channel, T frame, V joint.
 """
 
 import math
+import os
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -73,8 +74,9 @@ def train(
     very same weights. Raises ValueError if the shards are not those of the run or cannot be trained on;
     RuntimeError if a loss or a weight stops being a number.
     """
+    check_single_process()
     if run.manifest() != shards.manifest.digest:
-        raise ValueError(f"{shards.folder}: other shards than those that {run.folder} was started on")
+        raise ValueError(f"{shards.location}: other shards than those that {run.folder} was started on")
     samples = training_samples(shards, recipe)
     per_epoch = steps_per_epoch(len(samples), recipe.batch_size)
     steps = recipe.epochs * per_epoch
@@ -123,12 +125,22 @@ def train(
     return model
 
 
+def check_single_process() -> None:
+    """Raises ValueError under torchrun: its processes would all train the same, into one run."""
+    world = os.environ.get("WORLD_SIZE", "1")
+    if world != "1":
+        raise ValueError(
+            f"started as one of {world} processes (WORLD_SIZE), each of which would train the same: training "
+            f"uses one process; start it without torchrun"
+        )
+
+
 def training_samples(shards: Shards, recipe: Recipe) -> Samples:
     """The samples that a recipe trains on. Raises ValueError if these shards do not have any, or none that
     temporal masking could be learnt from."""
     if shards.manifest.settings["resample"] == "pad":
         raise ValueError(
-            f"{shards.folder}: padded with zeros, which temporal masking would take for motion; "
+            f"{shards.location}: padded with zeros, which temporal masking would take for motion; "
             f"train on shards made with --resample linear or nearest"
         )
     return split_samples(shards, recipe.protocol or shards.spec.default_protocol, "train")

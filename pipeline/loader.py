@@ -2,7 +2,7 @@
 
 Threads read and augment ahead into a ring of buffers: the kernels hold no GIL, so threads share the cores
 without the copies and start-up of worker processes. What a batch holds depends on the seed and the step
-alone.
+alone. Samples come by a `Feed`: from where they lie, in any order, or from a stream of tars.
 
 Axes: N sample, P packed present body, C coordinate, T frame, V joint. "Packed" means that only the bodies
 that are present are there, those of one sample beside each other.
@@ -13,7 +13,8 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import cycle
-from typing import Literal, Protocol, TypedDict
+from types import TracebackType
+from typing import Literal, Protocol, Self, TypedDict
 
 import numpy as np
 import torch
@@ -22,12 +23,17 @@ from numpy.typing import NDArray
 from pipeline.augment import ViewConfig, spatial_view, temporal_view
 from pipeline.order import batch_indices, steps_per_epoch
 from pipeline.store.shards import Shards
+from pipeline.store.tar_shard import TarShards
+from pipeline.stream import StreamFeed, load_bodies
 
 VIEW_KINDS = ("spatial", "temporal")
+# Twice the thousand that streaming loaders take by custom: 150 MB of NTU's samples, half a shard in each of
+# 8 lanes.
+SHUFFLE_BUFFER = 2048
 
 
 class BodySource(Protocol):
-    """Where the samples lie. `read_bodies` is called from several threads at once."""
+    """Where samples lie that can be read in any order. `read_bodies` is called from several threads."""
 
     @property
     def shape(self) -> tuple[int, int, int, int, int]:
@@ -49,7 +55,7 @@ class Samples:
     num_frames_N: captured frames.  labels_N: class index.
     """
 
-    source: BodySource
+    source: BodySource | TarShards
     rows_N: NDArray[np.int64]
     num_bodies_N: NDArray[np.int64]
     num_frames_N: NDArray[np.int64]
@@ -111,14 +117,77 @@ def split_samples(shards: Shards, protocol: str, part: str) -> Samples:
     """
     table = shards.split(protocol, part)
     if len(table) == 0:
-        raise ValueError(f"{shards.folder}: protocol {protocol} finds no {part} samples in these shards")
+        raise ValueError(f"{shards.location}: protocol {protocol} finds no {part} samples in these shards")
     return Samples(
-        source=shards.array,
+        source=shards.source,
         rows_N=table["row"].to_numpy(np.int64),
         num_bodies_N=table["num_bodies"].to_numpy(np.int64),
         num_frames_N=table["num_frames"].to_numpy(np.int64),
         labels_N=table["label"].to_numpy(np.int64),
     )
+
+
+def in_any_order(*parts: Samples) -> tuple[Samples, ...]:
+    """The same samples from a source that can be read in any order: those in tars are loaded into memory.
+
+    The parts have one source and no row in common. Errors as `stream.load_bodies`.
+    """
+    source = parts[0].source
+    if not isinstance(source, TarShards):
+        return parts
+    assert all(part.source is source for part in parts)
+    rows_N = np.concatenate([part.rows_N for part in parts])
+    loaded = load_bodies(source, rows_N, np.concatenate([part.num_bodies_N for part in parts]))
+    return tuple(replace(part, source=loaded) for part in parts)
+
+
+class Feed(Protocol):
+    """The bodies of one run's batches, step by step. `read` is called from several threads at once."""
+
+    def positions(self, step: int) -> NDArray[np.int64]:
+        """Which of the samples this rank's batch of a global step is made of."""
+        ...
+
+    def read(self, step: int, out_PCTV: NDArray[np.float32]) -> None:
+        """Copy the bodies of these samples, packed. Called once for every step."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop reading ahead; whoever waits in `read` gets an exception."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class RandomFeed:
+    """Reads every batch from where its samples lie."""
+
+    samples: Samples
+    source: BodySource
+    batch_size: int
+    seed: int
+    rank: int
+    world: int
+
+    def positions(self, step: int) -> NDArray[np.int64]:
+        return batch_indices(
+            step, len(self.samples), self.batch_size, self.seed, rank=self.rank, world=self.world
+        )
+
+    def read(self, step: int, out_PCTV: NDArray[np.float32]) -> None:
+        chosen = self.samples.take(self.positions(step))
+        self.source.read_bodies(chosen.rows_N, chosen.num_bodies_N, out_PCTV)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing is read ahead here."""
 
 
 class _Identity(TypedDict):
@@ -152,12 +221,14 @@ def train_batches(
     rank: int = 0,
     world: int = 1,
     pin_memory: bool = False,
+    buffer: int = SHUFFLE_BUFFER,
 ) -> Generator[Batch, None, None]:
     """The batches of the global steps start_step..end_step-1, shuffled anew in every epoch, with their views.
 
     views: "spatial" or "temporal" each; a view's position is part of its random numbers' identity. Steps,
     rank, world and sets smaller than batch_size: as in `order.batch_indices`. The number of threads and of
-    prefetched batches changes no bit.
+    prefetched batches changes no bit. Samples in tars are shuffled as `order.stream_order` says, by a buffer
+    of `buffer` samples; the others as a whole.
 
     A batch's float32 tensors and visible_N lie in buffers that are used again: they are valid until the next
     batch is asked for. Who copies them to a device without blocking has to wait for the copy before that.
@@ -170,33 +241,58 @@ def train_batches(
             raise ValueError(f"unknown view {kind!r}; expected one of {', '.join(VIEW_KINDS)}")
     if threads < 1 or prefetch < 1:
         raise ValueError(f"threads is {threads} and prefetch {prefetch}; expected at least 1 of each")
+    if buffer < 1:
+        raise ValueError(f"buffer is {buffer}; expected at least 1 sample")
     num_samples = len(samples)
     steps_in_epoch = steps_per_epoch(num_samples, batch_size)
     share = len(batch_indices(start_step, num_samples, batch_size, seed, rank=rank, world=world))
 
+    feed: Feed
+    if isinstance(samples.source, TarShards):
+        feed = StreamFeed(
+            samples.source,
+            samples.rows_N,
+            samples.num_bodies_N,
+            batch_size=batch_size,
+            seed=seed,
+            start_step=start_step,
+            end_step=end_step,
+            rank=rank,
+            world=world,
+            buffer=buffer,
+            read_ahead=prefetch + 1,
+        )
+    else:
+        feed = RandomFeed(samples, samples.source, batch_size, seed, rank, world)
+
     def fill(step: int, slot: _Slot) -> Batch:
-        positions = batch_indices(step, num_samples, batch_size, seed, rank=rank, world=world)
-        batch = _read(samples.take(positions), slot.original_PCTV)
+        batch = _batch(samples.take(feed.positions(step)), slot.original_PCTV)
+        feed.read(step, batch.original_PCTV.numpy())
         epoch = step // steps_in_epoch
         return replace(batch, views=_make_views(batch, slot, views, seed=seed, epoch=epoch, config=config))
 
     ring = [_slot(samples, share, len(views), pin_memory) for _ in range(prefetch + 1)]
-    return _in_order(fill, range(start_step, end_step), ring, threads)
+    return _in_order(feed, fill, range(start_step, end_step), ring, threads)
 
 
 def sequential_batches(samples: Samples, batch_size: int) -> Iterator[Batch]:
     """All samples once, in their order and without views, for evaluation; the last batch may be short.
 
-    Every batch has memory of its own. Raises ValueError if there is no sample or batch_size is below 1.
+    Every batch has memory of its own. The samples come from a source that can be read in any order. Raises
+    ValueError if there is no sample or batch_size is below 1.
     """
+    source = samples.source
+    assert not isinstance(source, TarShards), "samples in tars are loaded by in_any_order first"
     steps = steps_per_epoch(len(samples), batch_size, drop_last=False)
     for step in range(steps):
         part = samples.take(np.arange(step * batch_size, min((step + 1) * batch_size, len(samples))))
-        yield _read(part, _bodies_buffer(samples, int(part.num_bodies_N.sum()), pin_memory=False))
+        batch = _batch(part, _bodies_buffer(samples, int(part.num_bodies_N.sum()), pin_memory=False))
+        source.read_bodies(part.rows_N, part.num_bodies_N, batch.original_PCTV.numpy())
+        yield batch
 
 
 def _in_order(
-    fill: Callable[[int, _Slot], Batch], steps: range, ring: list[_Slot], threads: int
+    feed: Feed, fill: Callable[[int, _Slot], Batch], steps: range, ring: list[_Slot], threads: int
 ) -> Generator[Batch, None, None]:
     """Fill one slot for every step, in threads, and yield the batches in the order of the steps.
 
@@ -205,23 +301,23 @@ def _in_order(
     """
     pool = ThreadPoolExecutor(threads, thread_name_prefix="cpstn-loader")
     try:
-        underway: deque[Future[Batch]] = deque()
-        for step, slot in zip(steps, cycle(ring), strict=False):
-            underway.append(pool.submit(fill, step, slot))
-            if len(underway) == len(ring):
+        with feed:
+            underway: deque[Future[Batch]] = deque()
+            for step, slot in zip(steps, cycle(ring), strict=False):
+                underway.append(pool.submit(fill, step, slot))
+                if len(underway) == len(ring):
+                    yield underway.popleft().result()
+            while underway:
                 yield underway.popleft().result()
-        while underway:
-            yield underway.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _read(samples: Samples, buffer_PCTV: torch.Tensor) -> Batch:
-    """All the samples as one batch without views, in the first bodies of a buffer."""
+def _batch(samples: Samples, buffer_PCTV: torch.Tensor) -> Batch:
+    """All the samples as one batch without views; its bodies, the first of a buffer, are still to be read."""
     num_samples = len(samples)
     sample_P = np.repeat(np.arange(num_samples, dtype=np.int64), samples.num_bodies_N)
     original_PCTV = buffer_PCTV[: len(sample_P)]
-    samples.source.read_bodies(samples.rows_N, samples.num_bodies_N, original_PCTV.numpy())
     return Batch(
         original_PCTV=original_PCTV,
         views=(),

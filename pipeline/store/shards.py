@@ -1,5 +1,7 @@
 """Finished shards, opened: what is in them, which samples a protocol uses, whether every byte is sound."""
 
+import io
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,32 +11,74 @@ import pandas as pd
 
 from data_specs.spec import DatasetSpec, parse_spec
 from pipeline.store.damage import DamagedError
+from pipeline.store.location import Folder, Location, locate
 from pipeline.store.manifest import TAR_FOLDER, ZARR_FOLDER, Manifest, load_manifest
-from pipeline.store.publish import file_facts
-from pipeline.store.tar_shard import read_tar
+from pipeline.store.tar_shard import CheckedStream, TarShards, read_samples, tar_name
 from pipeline.store.zarr_shard import ZarrShards, verify_shard
 
 
 @dataclass(frozen=True)
 class Shards:
-    """One finished output folder of preprocess. `open_shards` makes it."""
+    """One finished output of preprocess, in a folder or behind a web server. `open_shards` makes it."""
 
-    folder: Path
+    location: Location
     manifest: Manifest
     spec: DatasetSpec
     table: pd.DataFrame
+
+    @property
+    def folder(self) -> Path:
+        """Where on disk. Raises ValueError if they are behind a web server."""
+        if not isinstance(self.location, Folder):
+            raise ValueError(f"{self.location}: not on this machine's disk; download the shards first")
+        return self.location.path
+
+    @cached_property
+    def source(self) -> ZarrShards | TarShards:
+        """What samples are read from: the zarr array where it lies on disk, else the tars."""
+        if self.manifest.format == "webdataset":
+            return self.tars
+        return (
+            self.array if isinstance(self.location, Folder) or self.manifest.format == "zarr" else self.tars
+        )
 
     @cached_property
     def array(self) -> ZarrShards:
         """The zarr array of all rows; what is read is compared with its checksum.
 
-        Raises ValueError if only webdataset shards were written.
+        Raises ValueError if only webdataset shards were written, or they are behind a web server.
         """
         if self.manifest.format == "webdataset":
             raise ValueError(
-                f"{self.folder}: holds webdataset shards only; run preprocess with --format zarr or both"
+                f"{self.location}: holds webdataset shards only; run preprocess with --format zarr or both"
+            )
+        if not isinstance(self.location, Folder):
+            raise ValueError(
+                f"{self.location}: zarr shards are read from disk; serve ones made with --format webdataset"
             )
         return ZarrShards(self.folder / ZARR_FOLDER, verify=True)
+
+    @cached_property
+    def tars(self) -> TarShards:
+        """The webdataset shards; what is read is compared with the manifest.
+
+        Raises ValueError if only zarr shards were written.
+        """
+        if self.manifest.format == "zarr":
+            raise ValueError(
+                f"{self.location}: holds no webdataset shards; run preprocess with --format both"
+            )
+        keys: dict[int, dict[int, str]] = {}
+        for row, key in sorted(zip(self.table["row"].tolist(), self.table["key"].tolist(), strict=True)):
+            keys.setdefault(row // self.manifest.shard_samples, {})[row] = key
+        names = {shard: f"{TAR_FOLDER}/{tar_name(shard)}" for shard in keys}
+        try:
+            files = {shard: (name, self.manifest.files[name]) for shard, name in names.items()}
+        except KeyError as error:
+            raise DamagedError(f"{self.location}/samples.csv: {error} is not in the manifest") from None
+        samples, bodies, channels, frames, joints = self.manifest.shape
+        shape = (samples, bodies, channels, frames, joints)
+        return TarShards(self.location, files, shape, self.manifest.shard_samples, keys)
 
     def split(self, protocol: str, part: str) -> pd.DataFrame:
         """The table's rows that a protocol trains on ("train") or tests on ("test"), in row order.
@@ -52,7 +96,7 @@ class Shards:
     def describe(self) -> dict[str, Any]:
         """What `inspect` says, as plain data for JSON."""
         manifest, table = self.manifest, self.table
-        rejects = pd.read_csv(self.folder / "rejects.csv", keep_default_na=False)
+        rejects = _read_table(self.location, "rejects.csv", keep_default_na=False)
         protocols = {}
         for name in self.spec.protocols:
             parts = self._parts(name)
@@ -82,20 +126,31 @@ class Shards:
         }
 
 
-def open_shards(folder: Path) -> Shards:
-    """Raises ValueError if the folder holds no finished shards; DamagedError if its table or manifest is not
-    as it was written."""
-    manifest = load_manifest(folder)
-    try:
-        table = pd.read_csv(folder / "samples.csv", dtype={"key": str})
-    except (OSError, ValueError) as error:
-        raise DamagedError(f"{folder}/samples.csv: cannot be read: {error}") from None
+def open_shards(place: Path | str) -> Shards:
+    """The finished shards in a folder or below an http(s) address.
+
+    Raises ValueError if there are none; DamagedError if their table or manifest is not as it was written;
+    OSError if the server does not answer.
+    """
+    location = locate(place)
+    manifest = load_manifest(location)
+    table = _read_table(location, "samples.csv", dtype={"key": str})
     if len(table) != manifest.samples:
         raise DamagedError(
-            f"{folder}/samples.csv: {len(table)} samples where the manifest says {manifest.samples}; "
+            f"{location}/samples.csv: {len(table)} samples where the manifest says {manifest.samples}; "
             f"verify tells what is damaged"
         )
-    return Shards(folder, manifest, parse_spec(manifest.spec), table)
+    return Shards(location, manifest, parse_spec(manifest.spec), table)
+
+
+def _read_table(location: Location, name: str, **options: Any) -> pd.DataFrame:
+    try:
+        table: pd.DataFrame = pd.read_csv(io.BytesIO(location.read(name)), **options)
+    except ConnectionError:
+        raise
+    except (OSError, ValueError) as error:
+        raise DamagedError(f"{location}/{name}: cannot be read: {error}") from None
+    return table
 
 
 def newest_shards(parent: Path) -> Path:
@@ -106,17 +161,21 @@ def newest_shards(parent: Path) -> Path:
     return manifests[-1].parent
 
 
-def verify_shards(folder: Path) -> dict[str, list[str]]:
+def verify_shards(place: Path | str) -> dict[str, list[str]]:
     """Re-read every byte: {file: problems} of the damaged ones, {} if all is as it was written.
 
-    Errors as `load_manifest`: without the manifest there is nothing to compare with.
+    Errors as `load_manifest`: without the manifest there is nothing to compare with. ConnectionError if the
+    server is lost underway.
     """
     problems: dict[str, list[str]] = {}
-    manifest = load_manifest(folder)
+    location = locate(place)
+    manifest = load_manifest(location)
     for name, expected in manifest.files.items():
-        path = folder / name
         try:
-            found = file_facts(path)
+            with closing(location.open(name)) as stream:
+                found = CheckedStream(stream).facts()
+        except ConnectionError:
+            raise
         except OSError as error:
             problems[name] = [error.strerror or str(error)]
             continue
@@ -124,20 +183,22 @@ def verify_shards(folder: Path) -> dict[str, list[str]]:
             problems[name] = [
                 f"{found['bytes']} bytes, crc32c {found['crc32c']}, where "
                 f"{expected['bytes']} bytes, crc32c {expected['crc32c']} were written",
-                *_inside(manifest, folder / name, name),
+                *_inside(manifest, location, name),
             ]
     return problems
 
 
-def _inside(manifest: Manifest, path: Path, name: str) -> list[str]:
+def _inside(manifest: Manifest, location: Location, name: str) -> list[str]:
     """Which samples of a damaged shard file are hit."""
     _, max_bodies, channels, frames, joints = manifest.shape
-    if name.startswith(f"{ZARR_FOLDER}/c/"):
+    if name.startswith(f"{ZARR_FOLDER}/c/") and isinstance(location, Folder):
+        path = location.path / name
         return verify_shard(path, channels * frames * joints * 4, max_bodies, manifest.shard_samples)
     if name.startswith(f"{TAR_FOLDER}/"):
         try:
-            for _ in read_tar(path):
-                pass
+            with closing(location.open(name)) as stream:
+                for _ in read_samples(f"{location}/{name}", stream):
+                    pass
         except ValueError as error:
             return [str(error)]
     return []

@@ -1,6 +1,7 @@
 """Training goes on to the very same result after a stop, and says what it needs when it cannot."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ TINY = (
 
 def started(shards: Shards, folder: Path, *changes: str) -> tuple[Recipe, Run]:
     recipe, new = load_recipe("compact", TINY + changes), Run(folder)
-    new.create(recipe, shards.folder, shards.manifest.digest)
+    new.create(recipe, shards.location, shards.manifest.digest)
     return recipe, new
 
 
@@ -35,6 +36,16 @@ class Stop(Exception):  # noqa: N818
 
 
 def test_a_run_that_was_stopped_ends_at_the_same_weights(shards: Shards, tmp_path: Path) -> None:
+    check_stop_and_resume(shards, tmp_path)
+
+
+def test_a_run_on_a_server_ends_at_the_same_weights(
+    both_shards: Shards, serve: Callable[..., str], tmp_path: Path
+) -> None:
+    check_stop_and_resume(open_shards(serve(both_shards.folder)), tmp_path)
+
+
+def check_stop_and_resume(shards: Shards, tmp_path: Path) -> None:
     recipe, whole = started(shards, tmp_path / "whole")
     train(shards, recipe, whole, device=CPU)
     _, stopped = started(shards, tmp_path / "stopped")

@@ -80,12 +80,13 @@ def loader_threads() -> list[threading.Thread]:
 
 def test_a_batch_is_what_order_and_views_say() -> None:
     """Labels or views of the wrong sample would train on noise without any error."""
-    samples, step = all_samples(), STEPS + 2
+    source, step = FakeSource(), STEPS + 2
+    samples = all_samples(source)
     (batch,) = batches(samples, start_step=step, end_step=step + 1)
     chosen = samples.take(batch_indices(step, N, BATCH, 5))
     sample_P = np.repeat(np.arange(BATCH), chosen.num_bodies_N)
     x_PCTV = np.empty((len(sample_P), C, T, V), np.float32)
-    samples.source.read_bodies(chosen.rows_N, chosen.num_bodies_N, x_PCTV)
+    source.read_bodies(chosen.rows_N, chosen.num_bodies_N, x_PCTV)
     spatial_PCTV, temporal_PCTV = np.empty_like(x_PCTV), np.empty_like(x_PCTV)
     visible_N = np.empty(BATCH, np.int64)
     who: dict[str, Any] = {"seed": 5, "epoch": 1, "config": ViewConfig()}

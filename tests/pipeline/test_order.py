@@ -5,7 +5,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.order import batch_indices, epoch_permutation, steps_per_epoch
+from pipeline.order import (
+    MAX_LANES,
+    TARS_PER_LANE,
+    StreamOrder,
+    batch_indices,
+    epoch_permutation,
+    num_lanes,
+    steps_per_epoch,
+    stream_order,
+)
 
 WORD = 2**64
 GOLDEN = 0x9E3779B97F4A7C15
@@ -126,3 +135,113 @@ def test_impossible_settings_are_named(
     """A user must read what is wrong, not meet an empty batch an hour later."""
     with pytest.raises(ValueError, match=message):
         batch_indices(*arguments, **options)
+
+
+# Sizes of up to 60 tars, batch size, seed, epoch, buffer.
+streams = st.tuples(
+    st.lists(st.integers(1, 9), min_size=1, max_size=60),
+    st.sampled_from([1, 2, 3, 4, 6, 8, 12, 16, 24]),
+    st.integers(0, 99),
+    st.integers(0, 5),
+    st.integers(1, 200),
+)
+Stream = tuple[list[int], int, int, int, int]
+
+
+def ordered(stream: Stream) -> StreamOrder:
+    sizes, batch_size, seed, epoch, buffer = stream
+    return stream_order(np.repeat(np.arange(len(sizes)), sizes), batch_size, seed, epoch, buffer)
+
+
+@given(streams)
+def test_a_stream_gives_every_sample_once_up_to_its_tail(stream: Stream) -> None:
+    """A lost or doubled sample would bias training silently; zarr shards leave out as many."""
+    order, num_samples, batch_size = ordered(stream), sum(stream[0]), stream[1]
+    assert sorted(order.read_N.tolist()) == list(range(num_samples))
+    steps, size = steps_per_epoch(num_samples, batch_size), min(batch_size, num_samples)
+    assert order.given_SN.shape == (steps, size)
+    assert len(set(order.given_SN.ravel().tolist())) == steps * size
+
+
+@given(streams)
+def test_a_stream_reads_every_tar_from_its_beginning(stream: Stream) -> None:
+    """A tar that had to be read twice, or backwards, would cost a download each."""
+    order, sizes = ordered(stream), stream[0]
+    starts = np.cumsum([0, *sizes])
+    read = order.read_N.tolist()
+    for first, last in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):
+        at = read.index(first)
+        assert read[at : at + last - first] == list(range(first, last))
+
+
+@given(streams)
+def test_lanes_and_buffers_keep_to_their_sizes(stream: Stream) -> None:
+    """A sample that is asked for before the buffer can hold it would make the loader wait for ever."""
+    order, buffer = ordered(stream), stream[-1]
+    lanes, (steps, size) = len(order.bounds_L) - 1, order.given_SN.shape
+    lengths = np.diff(order.bounds_L)
+    assert lengths.max() - lengths.min() <= 1
+    for lane, first in enumerate(order.bounds_L[:-1]):
+        given_SN = order.given_SN[:, lane * size // lanes : (lane + 1) * size // lanes] - first
+        assert 0 <= given_SN.min() <= given_SN.max() < lengths[lane]
+        assert np.all(given_SN.ravel() < np.arange(steps * size // lanes) + max(1, buffer // lanes))
+
+
+@given(st.integers(1, 64), st.sampled_from([1, 4, 6, 8, 64]), st.integers(1, 500))
+def test_lanes_are_long_and_share_the_batch(tars: int, batch_size: int, num_samples: int) -> None:
+    """Short lanes read most tars twice; lanes that do not divide the batch make batches differ in size."""
+    lanes = num_lanes(tars, num_samples, batch_size)
+    assert lanes == 1 or (lanes <= MAX_LANES and tars >= lanes * TARS_PER_LANE)
+    assert batch_size % lanes == 0
+    assert num_lanes(1000, 10_000, 64) == MAX_LANES
+
+
+def test_a_buffer_that_holds_all_shuffles_all() -> None:
+    """As good as its buffer: with room for everything, every sample can come first, equally often."""
+    tars_N = np.repeat(np.arange(2), 4)
+    firsts = [stream_order(tars_N, 1, 5, epoch, 8) for epoch in range(2000)]
+    counts = np.bincount([order.read_N[order.given_SN[0, 0]] for order in firsts], minlength=8)
+    assert np.all(np.abs(counts - 250) < 5 * np.sqrt(250 * 7 / 8))
+
+
+def test_a_buffer_of_one_keeps_the_order_of_the_tars() -> None:
+    """The other end: what is read first comes first, so nothing but the buffer shuffles within a tar."""
+    order = stream_order(np.repeat(np.arange(3), 5), 1, 0, 0, 1)
+    assert order.given_SN.ravel().tolist() == list(range(15))
+    assert order.read_N.tolist() != list(range(15))
+
+
+def test_streams_of_other_epochs_and_seeds_differ() -> None:
+    """An epoch that repeats the last one's batches is worthless, also where there is but one tar."""
+    for tars in (1, 40):
+        tars_N = np.repeat(np.arange(tars), 80 // tars)
+        orders = {
+            tuple(order.read_N[order.given_SN].ravel().tolist())
+            for order in (stream_order(tars_N, 8, seed, epoch, 16) for seed in range(4) for epoch in range(4))
+        }
+        assert len(orders) == 16
+
+
+def test_a_stream_leaves_out_others_in_every_epoch() -> None:
+    """Samples that never come are lost to training, even where one tar is all there is."""
+    for tars in (1, 5):
+        tars_N = np.repeat(np.arange(tars), 100 // tars)[:99]
+        seen: set[int] = set()
+        for epoch in range(6):
+            order = stream_order(tars_N, 20, 1, epoch, 50)
+            seen |= set(order.read_N[order.given_SN].ravel().tolist())
+        assert len(seen) == 99
+
+
+def test_a_stream_never_changes_between_versions() -> None:
+    """A checkpoint that is resumed with a later version would see other batches."""
+    order = stream_order(np.repeat(np.arange(8), 3), 4, seed=1, epoch=2, buffer=6)
+    assert order.bounds_L.tolist() == [0, 12, 24]
+    assert order.read_N[order.given_SN].tolist() == [
+        [7, 8, 16, 17],
+        [21, 6, 18, 15],
+        [22, 23, 0, 1],
+        [11, 3, 2, 12],
+        [9, 5, 20, 13],
+        [10, 4, 14, 19],
+    ]

@@ -1,0 +1,139 @@
+"""Reading over a network: a hiccup is survived, anything worse is told, and nobody waits after a stop."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.store import web
+from pipeline.store.location import Folder, Location, locate
+from pipeline.store.web import WebFolder
+
+NAME = "tar/shard-000000.tar"
+CONTENT = np.random.default_rng(0).integers(0, 256, 100_003, dtype=np.uint8).tobytes()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "tar").mkdir()
+    (tmp_path / NAME).write_bytes(CONTENT)
+    (tmp_path / "empty").write_bytes(b"")
+    return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def _small_and_impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "RANGE_BYTES", 30_000)
+    monkeypatch.setattr(web, "BACKOFF_SECONDS", 0.001)
+
+
+def read_all(place: Location, name: str) -> bytes:
+    with closing(place.open(name)) as stream:
+        return b"".join(stream)
+
+
+def test_a_stream_is_the_file(folder: Path, serve: Callable[..., str]) -> None:
+    """A byte lost between two ranges would shift all that follow."""
+    log: list[str] = []
+    server = locate(serve(folder, log=log))
+    assert read_all(server, NAME) == read_all(locate(folder), NAME) == CONTENT
+    assert log[:2] == [f"{NAME} bytes=0-29999", f"{NAME} bytes=30000-59999"]
+    assert len(log) == 4
+    assert read_all(server, "empty") == b""
+    assert server.read(NAME) == CONTENT
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        ["503", "503"],
+        ["", "503", "500", "", "502", "504"],
+        ["drop"],
+        ["", "", "drop", "drop", "drop"],
+        ["whole"],
+        ["", "whole"],
+        ["drop", "503", "whole"],
+    ],
+    ids=" ".join,
+)
+def test_a_hiccup_is_survived(folder: Path, serve: Callable[..., str], faults: list[str]) -> None:
+    """A night's training would end at the first proxy that restarts."""
+    assert read_all(locate(serve(folder, {NAME: faults})), NAME) == CONTENT
+    assert faults in ([], [""])
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "message"),
+    [
+        ("503", OSError, r"answers 503 .*9 times in a row; .*when the server is well"),
+        ("drop", ConnectionError, r"cannot be read, 9 times in a row: .*is the server up\?"),
+        ("404", FileNotFoundError, r"answers 404 .*is the address right"),
+        ("403", PermissionError, r"answers 403 .*readable without a password"),
+        ("418", OSError, r"answers 418 "),
+        ("shift", OSError, r"sends 29999 bytes as range 'bytes 1-.* where 'bytes 0-' was asked for"),
+    ],
+)
+def test_what_does_not_pass_is_told(
+    folder: Path, serve: Callable[..., str], fault: str, kind: type[OSError], message: str
+) -> None:
+    """The address, what was found, what to do: not forty lines of a library's innards."""
+    address = serve(folder, {NAME: [fault, "always"]})
+    with pytest.raises(kind, match=message) as caught:
+        read_all(locate(address), NAME)
+    assert f"{address}/{NAME}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_server_is_told_soon(folder: Path, serve: Callable[..., str]) -> None:
+    """A mistyped port is not worth a minute of patience."""
+    with pytest.raises(ConnectionError, match=r"4 times in a row: .*refused"):
+        locate("http://127.0.0.1:1/shards").read("manifest.json")
+    assert locate(serve(folder)).read(NAME) == CONTENT
+
+
+@pytest.mark.parametrize("fault", ["stall", "429"])
+def test_closing_ends_a_request_at_once(
+    folder: Path, serve: Callable[..., str], fault: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ctrl-C while a server is silent, or has asked for an hour's patience, must not take that hour."""
+    server = locate(serve(folder, {NAME: [fault]}))
+    errors: list[BaseException] = []
+
+    def read() -> None:
+        try:
+            read_all(server, NAME)
+        except OSError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=read)
+    with caplog.at_level(logging.WARNING):
+        thread.start()
+        time.sleep(0.2)
+        assert thread.is_alive()
+        started = time.perf_counter()
+        server.close()
+        thread.join(10)
+    assert time.perf_counter() - started < 1
+    assert "closed while it was read" in str(errors[0])
+    if fault == "429":
+        assert f"{NAME}: status 429; trying again in 60 s" in caplog.text
+    with pytest.raises(OSError, match="closed while it was read"):
+        server.read(NAME)
+    assert server.reopened().read(NAME) == CONTENT
+
+
+def test_addresses_and_folders_are_told_apart() -> None:
+    """A typo in an address must not become a folder's name."""
+    assert isinstance(locate("shards/ntu60"), Folder)
+    assert isinstance(locate("HTTP://host/ntu60/"), WebFolder)
+    assert str(locate("https://host/a b/ntu60/")) == "https://host/a b/ntu60"
+    for address in ("s3://bucket/ntu60", "ftp://host/x", "http://", "file:///shards"):
+        with pytest.raises(ValueError, match=r"expected a folder, or an address such as http://"):
+            locate(address)
+    with pytest.raises(ValueError, match=r"without . and #"):
+        locate("http://host/ntu60?token=1")
