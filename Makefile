@@ -1,9 +1,10 @@
 # make test: set up and run every check.   make demo: set up and go from raw files to a report.
+# make bench: set up and measure; about ten minutes.
 PYTHON ?= python3
 BIN := .venv/bin
 SETUP := .venv/.ready
 
-.PHONY: setup test lint demo clean
+.PHONY: setup test lint demo bench clean
 
 setup: $(SETUP)
 
@@ -21,6 +22,15 @@ lint: $(SETUP)
 
 test: lint
 	$(BIN)/pytest
+
+# Every benchmark, one after another: no other work should run on the machine.
+bench: $(SETUP)
+	$(BIN)/python -m benchmarks.parse
+	$(BIN)/python -m benchmarks.write
+	$(BIN)/python -m benchmarks.read
+	$(BIN)/python -m benchmarks.views
+	$(BIN)/python -m benchmarks.feed
+	$(BIN)/python -m benchmarks.preprocess
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,1 @@
+"""How fast, beside what people use today: one runnable module per question, `python -m benchmarks.parse`."""

@@ -1,0 +1,141 @@
+"""What the benchmarks work on: real recordings where they are at hand, synthesized ones otherwise.
+
+Axes: N sample, B present body, M body slot, C coordinate, T frame, V joint.
+"""
+
+import tarfile
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from data_specs.spec import DatasetSpec, load_spec
+from pipeline.normalize import NormalizeConfig, UnusableError, normalize
+from pipeline.preprocess import PreprocessConfig, prepare, run
+from pipeline.raw.sources import read_sequence, scan
+from pipeline.raw.synthetic import synthesize
+from pipeline.store.shards import Shards, open_shards
+
+# Its names include those of NTU RGB+D 60.
+SPEC: DatasetSpec = load_spec("ntu120")
+REAL_ARCHIVE = Path(__file__).parents[2] / "shared" / "data" / "ntu60-subset.tar.xz"
+SYNTHESIZED, SYNTHESIZED_QUICK = 400, 12
+TWO_BODIES = 0.18
+
+
+@dataclass(frozen=True)
+class Recordings:
+    """.skeleton files.  origin: how a report calls them.  are_real: the bars on sizes are for real ones."""
+
+    folder: Path
+    files: tuple[Path, ...]
+    origin: str
+    are_real: bool
+
+    def spread(self, count: int) -> tuple[Path, ...]:
+        """At most so many of the files, evenly spread over all of them."""
+        chosen = np.linspace(0, len(self.files) - 1, min(count, len(self.files)), dtype=np.int64)
+        return tuple(self.files[index] for index in np.unique(chosen))
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A temporary folder that is gone afterwards; TMPDIR says where."""
+    with tempfile.TemporaryDirectory(prefix="cpstn-benchmark-") as folder:
+        yield Path(folder)
+
+
+def find_recordings(raw: Path | None, scratch: Path, *, quick: bool) -> Recordings:
+    """The files in `raw`; without it the real ones beside the project or, also if `quick`, synthesized ones.
+
+    Raises click.BadParameter if there is no .skeleton file in `raw`.
+    """
+    if raw is not None:
+        return _recordings(raw, f"recordings in {raw.name}", are_real=True)
+    folder = scratch / "raw"
+    if REAL_ARCHIVE.is_file() and not quick:
+        with tarfile.open(REAL_ARCHIVE) as archive:
+            archive.extractall(folder, filter="data")
+        return _recordings(folder, "real NTU RGB+D 60 recordings", are_real=True)
+    synthesize(SPEC, folder, SYNTHESIZED_QUICK if quick else SYNTHESIZED)
+    return _recordings(folder, "synthesized NTU recordings", are_real=False)
+
+
+def _recordings(folder: Path, what: str, *, are_real: bool) -> Recordings:
+    files = tuple(sorted(folder.rglob("*.skeleton")))
+    if not files:
+        raise click.BadParameter(f"{folder}: no .skeleton file; expected NTU RGB+D recordings, unpacked")
+    return Recordings(folder, files, f"{len(files):,} {what}", are_real)
+
+
+def normalized_samples(recordings: Recordings) -> dict[Path, NDArray[np.float32]]:
+    """Every usable recording's sample, float32 (B, C, T, V) metres, 1 <= B <= 2, as `preprocess` makes them.
+
+    Those on the list of missing skeletons are left out.
+    """
+    samples = {}
+    for key, recording in scan([recordings.folder], SPEC).recordings.items():
+        if key not in SPEC.missing:
+            try:
+                sequence = read_sequence(recording, SPEC)
+                bodies_BCTV = normalize(sequence, SPEC.skeleton, NormalizeConfig(), SPEC.fps)
+            except UnusableError:
+                continue
+            samples[Path(recording.files[0])] = bodies_BCTV
+    return samples
+
+
+def mixture(samples: Mapping[Path, NDArray[np.float32]], count: int) -> list[Path]:
+    """`count` of these files in a shuffled order, 18% with two bodies as in the whole of NTU RGB+D 60.
+
+    Few files come again and again; where all have as many bodies, so has the mixture. Always the same.
+    """
+    random = np.random.default_rng(0)
+    kinds = [[file for file in samples if len(samples[file]) == bodies] for bodies in (1, 2)]
+    shares = [round(count * (1 - TWO_BODIES)), round(count * TWO_BODIES)]
+    if not all(kinds):
+        kinds, shares = [list(samples)], [count]
+    chosen = []
+    for files, share in zip(kinds, shares, strict=True):
+        turns = [random.permutation(len(files)) for _ in range(-(-share // len(files)))]
+        chosen += [files[index] for index in np.concatenate(turns)[:share]]
+    return [chosen[index] for index in random.permutation(count)]
+
+
+def mixed_samples(recordings: Recordings, count: int) -> list[NDArray[np.float32]]:
+    """The samples of such a mixture."""
+    samples = normalized_samples(recordings)
+    return [samples[file] for file in mixture(samples, count)]
+
+
+def mixed_shards(recordings: Recordings, scratch: Path, count: int, shard_samples: int) -> Shards:
+    """Such a mixture under names of its own, preprocessed to zarr and webdataset shards.
+
+    All of them are training samples of protocol "xsub".
+    """
+    links = scratch / "mixture"
+    links.mkdir()
+    names = (
+        f"S{setup:03d}C{camera:03d}P001R001A{action:03d}"
+        for setup, camera, action in product(range(1, 33), range(1, 4), range(1, 121))
+    )
+    free = (name for name in names if name not in SPEC.missing)
+    for file, name in zip(mixture(normalized_samples(recordings), count), free, strict=False):
+        (links / f"{name}.skeleton").symlink_to(file.resolve())
+    config = PreprocessConfig(format="both", shard_samples=shard_samples)
+    run(prepare(SPEC, [links], scratch / "shards", config, overwrite=False), workers=1)
+    return open_shards(scratch / "shards")
+
+
+def dense(samples: Sequence[NDArray[np.float32]], max_bodies: int = 2) -> NDArray[np.float32]:
+    """(N, M, C, T, V), zeros where a body is absent: what a plain array of the samples is."""
+    out_NMCTV = np.zeros((len(samples), max_bodies, *samples[0].shape[1:]), np.float32)
+    for row, bodies_BCTV in enumerate(samples):
+        out_NMCTV[row, : len(bodies_BCTV)] = bodies_BCTV
+    return out_NMCTV

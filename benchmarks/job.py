@@ -1,0 +1,132 @@
+"""One run of `preprocess` in a process of its own: what it takes, and how much memory at most.
+
+Prints one JSON object; `benchmarks.preprocess` starts it, since a process's peak never goes down again.
+"""
+
+import json
+import resource
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import click
+
+from benchmarks.data import SPEC
+from benchmarks.pairs import CPU, WALL
+from benchmarks.parts import seconds_of_parts
+from pipeline.preprocess import PreprocessConfig, prepare, run
+
+STATUS = Path("/proc/self/status")
+
+# Calls a function in all processes that take part, and returns what it returned.
+Everywhere = Callable[[Callable[[], float]], list[float]]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run. Seconds by the wall clock, but for cpu and parts, which are seconds of CPU.
+
+    search: for the recordings, before the work.  tail: after the last recording: sync, records, tables.
+    cpu, peak_mb: of all processes, the peaks added up.
+    parts: of the work's parts done one after another, {} if they were not asked for.
+    """
+
+    files: int
+    workers: int
+    processes: int
+    seconds: float
+    search: float
+    tail: float
+    cpu: float
+    peak_mb: float
+    parts: dict[str, float]
+
+
+def measure(raw: Path, out: Path, *, workers: int, processes: int, shard_samples: int, parts: bool) -> Run:
+    """Preprocess the folder `raw` to the new folder `out`, with kernels loaded and processes running."""
+    config = PreprocessConfig(shard_samples=shard_samples)
+    with _processes(workers, processes) as (cluster, everywhere):
+        run_job = partial(run, workers=workers, cluster=cluster)
+        _warm_up(run_job, raw, out.with_name(f"{out.name}-warm-up"), workers)
+        cpu_before, start = sum(everywhere(CPU.now)), WALL.now()
+        job = prepare(SPEC, [raw], out, config, overwrite=False)
+        searched = last = WALL.now()
+
+        def hear(_: int) -> None:
+            nonlocal last
+            last = WALL.now()
+
+        run_job(job, on_recordings=hear)
+        end, cpu, peak_mb = WALL.now(), sum(everywhere(CPU.now)) - cpu_before, sum(everywhere(_peak_mb))
+    return Run(
+        files=len(job.recordings),
+        workers=workers,
+        processes=processes,
+        seconds=end - start,
+        search=searched - start,
+        tail=end - last,
+        cpu=cpu,
+        peak_mb=peak_mb,
+        parts=seconds_of_parts(job, out, CPU) if parts else {},
+    )
+
+
+@contextmanager
+def _processes(workers: int, processes: int) -> Iterator[tuple[str | None, Everywhere]]:
+    """The address of a dask cluster of so many processes on this machine; None for 1, which is this one."""
+    if processes == 1:
+        yield None, lambda function: [function()]
+        return
+    from distributed import Client, LocalCluster
+
+    with (
+        tempfile.TemporaryDirectory(prefix="cpstn-benchmark-") as folder,
+        LocalCluster(
+            n_workers=processes,
+            threads_per_worker=workers // processes,
+            dashboard_address="127.0.0.1:0",
+            local_directory=folder,
+            memory_limit=None,
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield cluster.scheduler_address, lambda function: [function(), *client.run(function).values()]
+
+
+def _warm_up(run_job: Callable[..., object], raw: Path, out: Path, workers: int) -> None:
+    """A few recordings for every worker, which loads the kernels."""
+    files = list(islice(raw.rglob("*.skeleton"), 4 * workers))
+    run_job(prepare(SPEC, files, out, PreprocessConfig(shard_samples=1), overwrite=True))
+    shutil.rmtree(out)
+
+
+def _peak_mb() -> float:
+    """Of this program. Linux's ru_maxrss would start from the process that started it."""
+    if STATUS.is_file():
+        lines = STATUS.read_text().splitlines()
+        return next(int(line.split()[1]) / 1e3 for line in lines if line.startswith("VmHWM"))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1e6 if sys.platform == "darwin" else 1e3)
+
+
+@click.command()
+@click.argument("raw", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--workers", type=int, required=True)
+@click.option("--processes", type=int, default=1)
+@click.option("--shard-samples", type=int, default=512)
+@click.option("--parts", is_flag=True)
+def main(raw: Path, out: Path, workers: int, processes: int, shard_samples: int, parts: bool) -> None:
+    """Preprocess the NTU recordings in RAW to the new folder OUT and say what it took."""
+    found = measure(raw, out, workers=workers, processes=processes, shard_samples=shard_samples, parts=parts)
+    click.echo(json.dumps(asdict(found)))
+
+
+if __name__ == "__main__":
+    main()

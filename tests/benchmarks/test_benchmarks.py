@@ -1,0 +1,133 @@
+"""Every benchmark runs on tiny data, checks before it measures, and says what it promises."""
+
+import json
+import tarfile
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from benchmarks import data
+from benchmarks.data import SPEC, dense, find_recordings, mixed_shards, mixture
+from benchmarks.references.feeder import Feeder, loader
+from pipeline.store.zarr_shard import ZarrShards
+
+RATIOS: dict[str, dict[str, float]] = {
+    "parse": {"line-by-line reader": 20, "two threads, parse": 1.6},
+    "write": {"zarr-python": 5},
+    "read": {"zarr-python oindex": 100, "webdataset": 10, "np.memmap": 1, "verified: np.memmap": 0.7},
+    "views": {
+        "per-sample float64 numpy": 100,
+        "tuned float32 numpy": 5,
+        "memcpy": 0.7,
+        "two threads, views": 1.6,
+    },
+    "feed": {"per-sample feeder": 60, "two loader threads": 1.6},
+    "preprocess": {"CTR-GCN-style chain": 20, "zip, beside folder + inflating": 1},
+}
+OPTIONS = {"preprocess": ["--scale", "12"]}
+FIGURES = {
+    "parse": {"text parsed"},
+    "write": {"size of the shard"},
+    "read": {"moved by read_bodies", "moved by read_bodies, verified"},
+    "preprocess": {
+        "overhead of the job over its parts",
+        "12 files, a file",
+        "12 files, peak memory",
+        "113,945 files on 2 cores, extrapolated",
+        "113,945 files on 32 cores, extrapolated",
+    },
+}
+
+
+# webdataset leaves its files to the garbage collector.
+@pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("module", RATIOS)
+def test_benchmark(module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A benchmark that broke, lost a bar, or left its files, is found out when someone wants the figures."""
+    monkeypatch.setattr("benchmarks.threads._STEPS", 1000)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    options = ["--quick", *OPTIONS.get(module, [])]
+    done = CliRunner().invoke(import_module(f"benchmarks.{module}").main, options, catch_exceptions=False)
+    found = json.loads(done.output.splitlines()[-1])
+    assert found["benchmark"] == module
+    assert "synthesized" in found["on"]["data"]
+    for name, bar in RATIOS[module].items():
+        entry = found["ratios"][name]
+        assert entry["hold_to"] == bar
+        assert entry["holds"] == (entry["ratio"] >= bar)
+        assert 0 < entry["low"] <= entry["ratio"] <= entry["high"]
+        assert entry["ours"] > 0
+        assert entry["reference"] > 0
+    assert FIGURES.get(module, set()) <= found["figures"].keys()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_size_that_is_none_is_an_error_before_anything_is_measured() -> None:
+    """Someone would wait for minutes to be told."""
+    for text in ("1000;5000", "0"):
+        done = CliRunner().invoke(import_module("benchmarks.preprocess").main, ["--quick", "--scale", text])
+        assert done.exit_code == 2
+        assert "expected numbers of recordings" in done.output
+
+
+def test_real_recordings_beside_the_project_are_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Figures would be of synthesized files without anybody noticing, or the other way round."""
+    quick = find_recordings(None, tmp_path / "made", quick=True)
+    assert not quick.are_real
+    with tarfile.open(tmp_path / "real.tar.xz", "w:xz") as archive:
+        for file in quick.files[:3]:
+            archive.add(file, f"subset/{file.name}")
+    monkeypatch.setattr(data, "REAL_ARCHIVE", tmp_path / "real.tar.xz")
+    found = find_recordings(None, tmp_path / "unpacked", quick=False)
+    assert found.origin == "3 real NTU RGB+D 60 recordings"
+    assert found.are_real
+    assert [file.name for file in found.files] == [file.name for file in quick.files[:3]]
+
+
+def test_a_mixture_has_as_many_pairs_as_the_data_set() -> None:
+    """The sizes and ratios of a thousand recordings of single people would be better than anybody's."""
+    one, two = (np.zeros((bodies, 3, 4, 25), np.float32) for bodies in (1, 2))
+    samples = {Path(f"one-{index}"): one for index in range(30)} | {
+        Path(f"two-{index}"): two for index in range(3)
+    }
+    chosen = mixture(samples, 100)
+    assert sum(len(samples[file]) == 2 for file in chosen) == 18
+    assert len(chosen) == 100
+    assert {file.name for file in chosen} == {file.name for file in samples}
+    assert chosen == mixture(samples, 100)
+    assert mixture({Path("only"): one}, 4) == [Path("only")] * 4
+
+
+def test_the_feeder_serves_what_the_shards_hold(tmp_path: Path) -> None:
+    """Ours would be compared with a feeder of other data."""
+    recordings = find_recordings(None, tmp_path, quick=True)
+    shards = mixed_shards(recordings, tmp_path, 30, 16)
+    assert set(shards.split("xsub", "train")["row"]) == set(range(30))
+    array = ZarrShards(shards.folder / "skeletons.zarr")
+    whole_NMCTV = np.stack([array.read(row) for row in range(30)])
+    np.save(tmp_path / "dense.npy", whole_NMCTV.transpose(0, 2, 3, 4, 1))
+    feeder = Feeder(tmp_path / "dense.npy", list(range(30)))
+    batches = list(loader(feeder, 8))
+    assert [len(labels) for *_, labels in batches] == [8, 8, 8]
+    original_NCTVM, spatial_NCTVM, temporal_NCTVM, labels_N = batches[0]
+    expected = whole_NMCTV[labels_N.numpy()].transpose(0, 2, 3, 4, 1)
+    assert np.array_equal(original_NCTVM.numpy(), expected)
+    assert spatial_NCTVM.shape == temporal_NCTVM.shape == (8, 3, 200, 25, 2)
+    assert not np.array_equal(spatial_NCTVM.numpy(), expected)
+    assert str(original_NCTVM.dtype) == "torch.float32"
+
+
+def test_dense_fills_absent_bodies_with_zeros() -> None:
+    """The dense readers must move what peers store."""
+    one, two = (np.ones((bodies, 3, 4, 25), np.float32) for bodies in (1, 2))
+    whole_NMCTV = dense([two, one])
+    assert whole_NMCTV.shape == (2, 2, 3, 4, 25)
+    assert whole_NMCTV[0].all()
+    assert whole_NMCTV[1, 0].all()
+    assert not whole_NMCTV[1, 1].any()
+    assert SPEC.max_bodies == 2
