@@ -16,7 +16,7 @@ from pipeline.raw.sequence import Sequence
 RESAMPLINGS = ("linear", "nearest", "pad")
 GAPS = ("zero", "interpolate")
 MAX_DISTANCE = 1_000.0  # metres; what is farther was not seen by a depth camera
-NO_JOINTS = np.empty(0, np.int64)
+NO_JOINT, NO_JOINTS = -1, np.empty(0, np.int64)
 SHORTEST_AXIS = 1e-3  # metres; a spine or shoulder line shorter than this has no direction
 
 
@@ -95,39 +95,31 @@ def normalize(
     sensor lost are interpolated over time, or follow their parent if they were never seen.
     Raises UnusableError if nobody is ever seen, or a joint is a kilometre away.
     """
-    xyz_BTVC = sequence.xyz_BTVC.copy()
-    present_BT = sequence.present_BT.copy()
-    outward_V2 = _outward_parents(skeleton)
-    farthest, *measures = _fill_and_measure(xyz_BTVC, present_BT, outward_V2, skeleton.centre)
+    layout = (
+        _stored_positions(sequence.num_frames, config.frames, config.resample),
+        config.gaps == "interpolate",
+        skeleton.centre if config.centre else NO_JOINT,
+        _axis_joints(skeleton) if config.align else NO_JOINTS,
+    )
+    out_MCFV: NDArray[np.float32]
+    found = _fill_and_measure(
+        sequence.xyz_BTVC, sequence.present_BT, _outward_parents(skeleton), skeleton.centre, *layout
+    )
+    xyz_BTVC, present_BT, out_MCFV, farthest, *measures = found
+    if len(out_MCFV):
+        return out_MCFV
     tracks = Tracks(*measures)
-    actors = _actors(tracks, sequence.num_frames, config, fps)
-    if not actors:
+    if not tracks.seen_B.any():
         raise UnusableError("nobody is seen in any frame")
     if farthest > MAX_DISTANCE:
         raise UnusableError(f"a joint is {farthest:.3g} metres away")
+    actors = _choose_actors(_people(tracks, config, fps), tracks, sequence.num_frames, config)
     actor_B = np.full(len(tracks.seen_B), -1, np.int64)
     for m, person in enumerate(actors):
         actor_B[person] = m
     out_MCFV = np.zeros((len(actors), 3, config.frames, skeleton.num_joints), np.float32)
-    _lay_out(
-        xyz_BTVC,
-        present_BT,
-        actor_B,
-        _stored_positions(sequence.num_frames, config.frames, config.resample),
-        config.gaps == "interpolate",
-        skeleton.centre if config.centre else -1,
-        _axis_joints(skeleton) if config.align else NO_JOINTS,
-        out_MCFV,
-    )
+    _lay_out(xyz_BTVC, present_BT, actor_B, *layout, out_MCFV)
     return out_MCFV
-
-
-def _actors(tracks: Tracks, num_frames: int, config: NormalizeConfig, fps: float) -> list[list[int]]:
-    """The tracks of every body to keep, the main actor's first; [] if nobody is seen."""
-    seen = np.flatnonzero(tracks.seen_B).tolist()
-    if len(seen) < 2:  # nearly always, and whoever is seen longest stays anyway
-        return [seen] if seen else []
-    return _choose_actors(_people(tracks, config, fps), tracks, num_frames, config)
 
 
 def _people(tracks: Tracks, config: NormalizeConfig, fps: float) -> list[list[int]]:
@@ -206,13 +198,29 @@ def _outward_parents(skeleton: Skeleton) -> NDArray[np.int64]:
 
 
 @njit(cache=True, nogil=True)
-def _fill_and_measure(xyz_BTVC, present_BT, outward_V2, centre):  # type: ignore[no-untyped-def]
-    """`_fill_unseen_joints`, in place; then the largest coordinate's magnitude, and the fields of Tracks."""
+def _fill_and_measure(  # type: ignore[no-untyped-def]
+    xyz_BTVC, present_BT, outward_V2, centre, position_F, fill_gaps, origin_joint, axis_joints
+):
+    """Copies of the first two, with unseen joints filled; the lone actor; the largest coordinate's magnitude;
+    then the fields of Tracks.
+
+    In nearly all recordings one track is seen, and nothing is to be chosen: then this one call, which needs
+    no interpreter, does everything, and the lone actor is (1, C, F, V) as `_lay_out` writes it; else
+    (0, C, F, V).
+    """
+    xyz_BTVC, present_BT = xyz_BTVC.copy(), present_BT.copy()
     _fill_unseen_joints(xyz_BTVC, present_BT, outward_V2)
     farthest = np.float32(0)
     for coordinate in xyz_BTVC.flat:
         farthest = max(farthest, abs(coordinate))
-    return farthest, *_measure(xyz_BTVC, present_BT, centre)
+    first_B, last_B, seen_B, motion_B, spread_B, start_BC, end_BC = _measure(xyz_BTVC, present_BT, centre)
+    is_lone = (seen_B > 0).sum() == 1 and farthest <= MAX_DISTANCE
+    lone_MCFV = np.zeros((1 if is_lone else 0, 3, len(position_F), xyz_BTVC.shape[2]), np.float32)
+    if is_lone:
+        actor_B = np.where(seen_B > 0, 0, -1)
+        _lay_out(xyz_BTVC, present_BT, actor_B, position_F, fill_gaps, origin_joint, axis_joints, lone_MCFV)
+    measures = first_B, last_B, seen_B, motion_B, spread_B, start_BC, end_BC
+    return xyz_BTVC, present_BT, lone_MCFV, farthest, *measures
 
 
 @njit(cache=True, nogil=True)
@@ -339,11 +347,11 @@ def _body_axes(xyz_BTVC, track_T, joints_4, rotation_CC):  # type: ignore[no-unt
 
 @njit(cache=True, nogil=True)
 def _lay_out(  # type: ignore[no-untyped-def]
-    xyz_BTVC, present_BT, actor_B, position_F, fill_gaps, centre, axis_joints, out_MCFV
+    xyz_BTVC, present_BT, actor_B, position_F, fill_gaps, origin_joint, axis_joints, out_MCFV
 ):
     """Write the actors, in the main actor's own frame. actor_B: the body that a track belongs to, or -1.
 
-    centre, axis_joints: -1 and none leave position and direction as they are.
+    origin_joint, axis_joints: NO_JOINT and NO_JOINTS leave position and direction as they are.
     """
     B, T = present_BT.shape
     track_MT = np.full((len(out_MCFV), T), -1, np.int64)
@@ -352,11 +360,11 @@ def _lay_out(  # type: ignore[no-untyped-def]
             if present_BT[b, t] and actor_B[b] >= 0:
                 track_MT[actor_B[b], t] = b
     origin_C, rotation_CC = np.zeros(3), np.eye(3)
-    if centre >= 0:
+    if origin_joint != NO_JOINT:
         first = 0
         while track_MT[0, first] < 0:
             first += 1
-        origin_C[:] = xyz_BTVC[track_MT[0, first], first, centre]
+        origin_C[:] = xyz_BTVC[track_MT[0, first], first, origin_joint]
     if len(axis_joints):
         _body_axes(xyz_BTVC, track_MT[0], axis_joints, rotation_CC)
     _write_bodies(xyz_BTVC, track_MT, position_F, fill_gaps, origin_C, rotation_CC, out_MCFV)
