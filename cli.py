@@ -61,6 +61,10 @@ def _failure_text(error: BaseException) -> str:
 @click.version_option(package_name="cpstn")
 def main() -> None:
     """From raw 3D skeleton recordings to trained action representations."""
+    import logging
+
+    # Of a request that is tried again, pipeline.store.location tells in a line of its own.
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
 
 
 @main.command(short_help="Turn raw recordings into shards.")
@@ -87,6 +91,10 @@ def main() -> None:
     "--shard-samples", type=click.IntRange(1, 65_536), default=512, show_default=True, help="Shard size."
 )
 @click.option("--workers", type=click.IntRange(1), help="Parallel workers.  [default: all cores]")
+@click.option(
+    "--processes", type=click.IntRange(1), help="Spread the workers over so many.  [default: as it pays]"
+)
+@click.option("--cluster", metavar="ADDRESS", help="Let the workers of a running dask scheduler do it.")
 @click.option("--overwrite", is_flag=True, help="Replace shards made with other settings.")
 def preprocess(
     dataset: str,
@@ -98,6 +106,8 @@ def preprocess(
     strict: bool,
     shard_samples: int,
     workers: int | None,
+    processes: int | None,
+    cluster: str | None,
     overwrite: bool,
     max_bodies: int | None,
     **normalising: Any,
@@ -110,8 +120,11 @@ def preprocess(
     from data_specs.spec import load_spec
     from pipeline import preprocess as job_module
     from pipeline.normalize import NormalizeConfig
-    from pipeline.store.shards import open_shards
 
+    if cluster and (workers or processes):
+        raise ValueError("--cluster brings its own workers; leave --workers and --processes out")
+    if workers and processes and workers < processes:
+        raise ValueError(f"--workers {workers} cannot be spread over {processes} processes")
     spec = load_spec(dataset)
     config = job_module.PreprocessConfig(
         NormalizeConfig(max_bodies=max_bodies or spec.max_bodies, **normalising),
@@ -124,22 +137,28 @@ def preprocess(
     job = job_module.prepare(spec, list(raw), out or SHARDS / spec.name, config, overwrite=overwrite)
     with _bar("files", len(job.recordings)) as advance:
         job_module.run(
-            job, workers=workers or os.cpu_count() or 1, strict=strict, on_recordings=lambda n: advance(n, "")
+            job,
+            workers=workers,
+            processes=processes,
+            cluster=cluster,
+            strict=strict,
+            on_recordings=lambda n: advance(n, ""),
         )
     seconds = time.perf_counter() - started
+    from pipeline.store.shards import open_shards  # and pandas, for which no recording has to wait
+
     shards = open_shards(job.out)
     _print_description(shards)
     rate = len(job.recordings) / seconds
     click.echo(f"{len(job.recordings):,} recordings in {seconds:.1f} s, {rate:,.0f} a second")
-    if config.format != "webdataset":
-        _say_next(f"train --shards {job.out}")
+    _say_next(f"train --shards {job.out}")
 
 
 @main.command()
-@click.argument("shards", type=PATH)
+@click.argument("shards")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def inspect(shards: Path, as_json: bool) -> None:
-    """Say what is in SHARDS."""
+def inspect(shards: str, as_json: bool) -> None:
+    """Say what is in SHARDS, a folder or its http(s) address."""
     from pipeline.store.shards import open_shards
 
     opened = open_shards(shards)
@@ -150,9 +169,9 @@ def inspect(shards: Path, as_json: bool) -> None:
 
 
 @main.command(short_help="Re-read every byte of SHARDS against its checksums.")
-@click.argument("shards", type=PATH)
-def verify(shards: Path) -> None:
-    """Re-read every byte of SHARDS against its checksums and the manifest."""
+@click.argument("shards")
+def verify(shards: str) -> None:
+    """Re-read every byte of SHARDS, a folder or its http(s) address, against the manifest's checksums."""
     from pipeline.store.manifest import load_manifest
     from pipeline.store.shards import verify_shards
 
@@ -193,7 +212,11 @@ def synthesize(dataset: str, out: Path, samples: int, seed: int, oddities: float
 
 @main.command()
 @click.option(
-    "--shards", is_flag=False, flag_value="", default="", help="Folder.  [default: newest in shards/]"
+    "--shards",
+    is_flag=False,
+    flag_value="",
+    default="",
+    help="Folder, or its http(s) address.  [default: newest in shards/]",
 )
 @click.option("--recipe", help="Built-in name, or path of a TOML file.  [default: compact]")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a key of the recipe.")
@@ -216,10 +239,11 @@ def train(
     from model.checkpoint import Run, find_run, next_run
     from model.device import choose_device
     from model.recipe import load_recipe
+    from model.train import check_single_process, training_samples
     from model.train import train as run_training
-    from model.train import training_samples
     from pipeline.store.shards import newest_shards, open_shards
 
+    check_single_process()
     chosen_device = choose_device(device)
     if resume:
         if changes or name or recipe:
@@ -227,10 +251,10 @@ def train(
                 "--resume goes on with the run's own recipe and name; leave --recipe, --set, --name out"
             )
         run = find_run(resume, RUNS)
-        opened = open_shards(Path(shards) if shards else run.shards())
+        opened = open_shards(shards or run.shards())
         chosen = run.recipe()
     else:
-        opened = open_shards(Path(shards) if shards else newest_shards(SHARDS))
+        opened = open_shards(shards or newest_shards(SHARDS))
         chosen = load_recipe(recipe or "compact", changes)
         training_samples(opened, chosen)  # a mistake shows before there is a run
         if name and not re.fullmatch(r"[\w.-]*\w", name):
@@ -238,8 +262,8 @@ def train(
                 f"--name {name!r}: expected letters, digits, dots, - and _, as it names a folder"
             )
         run = Run(RUNS / name) if name else next_run(RUNS, opened.manifest.dataset)
-        run.create(chosen, opened.folder, opened.manifest.digest)
-    click.echo(f"training on {opened.folder} into {run.folder}, on {chosen_device}")
+        run.create(chosen, opened.location, opened.manifest.digest)
+    click.echo(f"training on {opened.location} into {run.folder}, on {chosen_device}")
     with _training_bar() as show:
         run_training(
             opened, chosen, run, device=chosen_device, threads=threads, resume=bool(resume), on_progress=show
@@ -253,13 +277,13 @@ def train(
 @click.option(
     "--label-fraction", type=float, help="Also the semi-supervised protocol, on this share of the labels."
 )
-@click.option("--shards", type=PATH, help="Folder.  [default: those of the run]")
+@click.option("--shards", help="Folder, or its http(s) address.  [default: those of the run]")
 @click.option("--protocol", help="Train/test split.  [default: the one of the run]")
 @click.option("--device", help="cpu, cuda, cuda:1, mps.  [default: the best there is]")
 def evaluate(
     run_name: str | None,
     label_fraction: float | None,
-    shards: Path | None,
+    shards: str | None,
     protocol: str | None,
     device: str | None,
 ) -> None:
@@ -294,11 +318,11 @@ def evaluate(
 
 
 @main.command(short_help="Draw a sample of SHARDS and its two views.")
-@click.argument("shards", type=PATH)
+@click.argument("shards")
 @click.argument("picture", type=PATH)
 @click.option("--sample", metavar="KEY", help="Sample to draw.  [default: the first]")
 @click.option("--seed", default=0, show_default=True, help="Seed of the views.")
-def draw(shards: Path, picture: Path, sample: str | None, seed: int) -> None:
+def draw(shards: str, picture: Path, sample: str | None, seed: int) -> None:
     """Draw a sample of SHARDS and its two views to PICTURE, a PNG."""
     from model.draw import draw_sample
     from pipeline.store.shards import open_shards
@@ -349,7 +373,7 @@ def _print_description(shards: "Shards") -> None:
     for reason, count in facts["rejects_by_reason"].items():
         table.add_row("", Text(f"{count:,} x {reason}"))
     console = Console(width=None if sys.stdout.isatty() else 120)
-    console.print(Text(f"{shards.folder}: {shards.spec.title}", style="bold"))
+    console.print(Text(f"{shards.location}: {shards.spec.title}", style="bold"))
     console.print(table, highlight=False)
 
 

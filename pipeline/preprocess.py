@@ -1,29 +1,52 @@
-"""Raw recordings -> shards: plan, one dask task per shard, finalise. Safe to stop and to run again."""
+"""Raw recordings -> shards: plan, one dask task per shard, finalise. Safe to stop and to run again.
+
+A shard is made by a thread of this process, by a worker process of its own, or by a worker of a dask cluster
+that runs elsewhere. The bytes are the same.
+"""
 
 import hashlib
-import json
+import logging
+import math
+import pickle
+import platform
 import shutil
+import signal
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from concurrent.futures import CancelledError
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from multiprocessing import resource_tracker
 from pathlib import Path
-from typing import Any
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING
 
+import dask.config
+import numba
 import numpy as np
+from dask import threaded
 from dask.base import compute
 from dask.delayed import delayed
-from numpy.typing import NDArray
+from dask.system import CPU_COUNT
 
 from data_specs.spec import DatasetSpec
-from pipeline.normalize import NormalizeConfig, UnusableError, normalize
-from pipeline.raw.sequence import RecordingError
-from pipeline.raw.sources import InaccessibleError, Recording, Scan, read_sequence, scan
+from pipeline.normalize import NormalizeConfig
+from pipeline.raw.sources import Recording, Scan, scan
+from pipeline.shard_task import ShardTask, make_pickled_shard, make_shard
 from pipeline.store import manifest as store
 from pipeline.store.manifest import Manifest, Plan
-from pipeline.store.publish import file_facts, publish_bytes, published
-from pipeline.store.tar_shard import tar_name, write_tar
-from pipeline.store.zarr_shard import array_metadata, shard_path, write_shard
+from pipeline.store.publish import file_facts, publish_bytes
+from pipeline.store.zarr_shard import array_metadata
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+ALL_CORES = int(CPU_COUNT)  # that this process may use: affinity and a container's quota count
+RECORDINGS_WORTH_PROCESSES = 20_000
+CONNECT_SECONDS = 5
+RECORDINGS_TO_COMPILE = 8
 
 
 @dataclass(frozen=True)
@@ -66,15 +89,24 @@ class Job:
     config: PreprocessConfig
     out: Path
 
-    def shard_recordings(self, shard: int) -> tuple[Recording, ...]:
-        """The recordings of one shard's rows, in order."""
+    def tasks(self) -> list[ShardTask]:
+        """One task a shard, in order."""
         size = self.plan.shard_samples
-        return self.recordings[shard * size : (shard + 1) * size]
-
-    def shard_inputs(self, shard: int) -> str:
-        """Digest of a shard's keys and their files' stamps: a file downloaded again is read again."""
-        entries = [(recording.key, recording.stamp) for recording in self.shard_recordings(shard)]
-        return hashlib.sha256(json.dumps(entries).encode()).hexdigest()
+        whole = ShardTask(
+            out=self.out.absolute(),
+            plan=self.plan.digest,
+            shard=0,
+            shard_samples=size,
+            recordings=self.recordings,
+            spec=self.spec,
+            normalize=self.config.normalize,
+            min_frames=self.config.min_frames,
+            format=self.config.format,
+        )
+        return [
+            replace(whole, shard=shard, recordings=self.recordings[shard * size : (shard + 1) * size])
+            for shard in range(self.plan.num_shards)
+        ]
 
 
 def prepare(
@@ -110,26 +142,60 @@ def prepare(
     return Job(spec, plan, recordings, _left_out(found, len(order)), config, out)
 
 
+def suitable_processes(recordings: int, workers: int) -> int:
+    """Over how many processes to spread so many workers: one each for large jobs, 1 for small ones.
+
+    One thread of a process runs Python at a time, and the others wait for it at every file: on two cores, two
+    threads make a third more shards than one, two processes twice as many. But processes take some four
+    seconds to start, in which two threads make several thousand recordings.
+    """
+    return workers if recordings >= RECORDINGS_WORTH_PROCESSES else 1
+
+
 def run(
     job: Job,
     *,
-    workers: int,
+    workers: int | None = None,
+    processes: int | None = 1,
+    cluster: str | None = None,
     strict: bool = False,
     on_recordings: Callable[[int], None] = lambda _: None,
 ) -> Manifest:
     """Write what is not yet there, then commit. `on_recordings` hears how many more recordings are done.
 
-    It is called from worker threads; an exception that it raises stops the run.
-    Raises UnreadableError if no recording could be used or, with `strict`, if any could not.
+    workers: shards made at the same time, one a core if None.
+    processes: over how many worker processes the workers are spread as threads; 1: they are threads of this
+        process; None: as `suitable_processes` says. A script needs `if __name__ == "__main__":` for them.
+    cluster: address of a running dask scheduler, such as tcp://host:8786, whose workers do it instead. They
+        must see the same files under the same absolute paths, and run the same version of this project.
+    `on_recordings` is called from worker threads after every recording, or from this thread after every shard
+    that another process made; an exception that it raises stops the run.
+    Raises UnreadableError if no recording could be used or, with `strict`, if any could not; ValueError if
+    the cluster is not there or not fit; RuntimeError if its workers die; what a task raises.
     """
     todo = []
-    for shard in range(job.plan.num_shards):
-        if store.shard_is_done(job.out, job.plan, shard, job.shard_inputs(shard)):
-            on_recordings(len(job.shard_recordings(shard)))
+    for task in job.tasks():
+        if task.is_done():
+            on_recordings(len(task.recordings))
         else:
-            todo.append(shard)
-    if todo:
-        (job.out / "manifest.json").unlink(missing_ok=True)
+            todo.append(task)
+    workers = workers or max(processes or 1, ALL_CORES)
+    processes = processes or suitable_processes(sum(len(task.recordings) for task in todo), workers)
+    if todo and cluster is not None:
+        with _running_cluster(cluster) as client:
+            _make_shards_on_cluster(todo, client, on_recordings)
+    elif todo and processes > 1:
+        with _own_cluster(processes, math.ceil(workers / processes)) as client:
+            _make_shards_on_cluster(todo, client, on_recordings)
+    elif todo:
+        _make_shards_on_threads(todo, workers, on_recordings)
+    return _finalise(job, strict)
+
+
+def _make_shards_on_threads(
+    tasks: list[ShardTask], workers: int, on_recordings: Callable[[int], None]
+) -> None:
+    _begin(tasks)
     stopped = threading.Event()
 
     def hear(count: int) -> None:
@@ -138,106 +204,181 @@ def run(
         on_recordings(count)
 
     # Bound beforehand: dask would search an argument, recording by recording, for tasks of its own.
-    write = partial(write_one_shard, job, on_recordings=hear)
-    tasks = [delayed(write, pure=False, traverse=False)(shard) for shard in todo]
+    calls = [partial(make_shard, task, hear) for task in tasks]
+    shards = [delayed(call, pure=False, traverse=False)() for call in calls]
     try:
-        compute(*tasks, scheduler="threads", num_workers=workers, optimize_graph=False)
+        # Not "threads": by a name, dask looks for clusters first, and imports distributed for it.
+        compute(*shards, scheduler=threaded.get, num_workers=workers, optimize_graph=False)
     finally:
         stopped.set()  # after a failure or Ctrl-C, the other threads end with the recording in hand
-    return _finalise(job, strict)
 
 
-def write_one_shard(job: Job, shard: int, *, on_recordings: Callable[[int], None]) -> None:
-    """One task: read, normalise and write a shard's recordings, then record it. Repeating it is harmless."""
-    samples: list[dict[str, Any]] = []
-    rejects: list[dict[str, Any]] = []
-    too_short: list[str] = []
-    try_again = False
+def _make_shards_on_cluster(
+    tasks: list[ShardTask], client: "Client", on_recordings: Callable[[int], None]
+) -> None:
+    """After a failure or Ctrl-C, no other shard is begun."""
+    from distributed import KilledWorker, as_completed
 
-    def usable() -> Iterator[tuple[dict[str, Any], NDArray[np.float32]]]:
-        nonlocal try_again
-        for offset, recording in enumerate(job.shard_recordings(shard)):
-            try:
-                loaded = _load(job, recording, shard * job.plan.shard_samples + offset)
-            except RecordingError as error:
-                try_again = try_again or isinstance(error, InaccessibleError)
-                rejects.append(
-                    {"key": recording.key, "file": error.path, "line": error.line, "reason": error.reason}
-                )
-            else:
-                if loaded is None:
-                    too_short.append(recording.key)
-                else:
-                    samples.append(loaded[0])
-                    yield loaded
-            on_recordings(1)
-
-    _write_files(job, shard, usable())
-    inputs = job.shard_inputs(shard)
-    store.write_record(job.out, job.plan, shard, inputs, samples, rejects, too_short, try_again)
-
-
-def _load(job: Job, recording: Recording, row: int) -> tuple[dict[str, Any], NDArray[np.float32]] | None:
-    """(metadata, (B, C, F, V)) of one recording, or None if it is too short. Raises RecordingError."""
-    sequence = read_sequence(recording, job.spec)
-    if sequence.num_frames < job.config.min_frames:
-        return None
+    _check_workers(tasks[0], client)
+    _begin(tasks)
+    again = "the shards that are done are kept; run the same command again to go on"
+    shards: list[Future[int]] = []
     try:
-        bodies = normalize(sequence, job.spec.skeleton, job.config.normalize, job.spec.fps)
-    except UnusableError as error:
-        raise RecordingError(recording.path, 0, str(error)) from None
-    named = job.spec.parse_name(recording.key)
-    assert named is not None
-    facts = {"num_frames": sequence.num_frames, "num_bodies": len(bodies)}
-    return {"key": recording.key, "row": row} | named | facts, bodies
+        _compile_on_every_host(tasks[0], client)
+        shards += [client.submit(make_pickled_shard, pickle.dumps(task), pure=False) for task in tasks]
+        for shard in as_completed(shards):
+            on_recordings(shard.result())
+    except KilledWorker as error:
+        raise RuntimeError(
+            f"{error.allowed_failures + 1} worker processes in a row were killed over the same shard, as the "
+            f"system does where memory runs out: try fewer workers; {again}"
+        ) from None
+    except CancelledError:
+        raise RuntimeError(f"the dask cluster was closed or lost; {again}") from None
+    finally:
+        client.cancel(shards, force=True)
 
 
-def _write_files(job: Job, shard: int, samples: Iterator[tuple[dict[str, Any], NDArray[np.float32]]]) -> None:
-    """Stream samples into the zarr shard, the tar, or both at once."""
-    _, max_bodies, *sample_shape = job.plan.shape
-    first_row = shard * job.plan.shard_samples
-    zarr_file = job.out / store.ZARR_FOLDER / shard_path(shard)
-    tar_file = job.out / store.TAR_FOLDER / tar_name(shard)
+@contextmanager
+def _own_cluster(processes: int, threads: int) -> "Iterator[Client]":
+    """A client of worker processes on this machine, reachable from it alone; they end with the block."""
+    from distributed import Client, LocalCluster
 
-    def dense(bodies: NDArray[np.float32]) -> NDArray[np.float32]:
-        out_MCTV = np.zeros((max_bodies, *sample_shape), np.float32)
-        out_MCTV[: len(bodies)] = bodies
-        return out_MCTV
+    # Dask makes the C library give memory back at once: a third more CPU time, as every array is mapped anew.
+    environment = dict(dask.config.get("distributed.nanny.pre-spawn-environ"))
+    environment.pop("MALLOC_TRIM_THRESHOLD_", None)
+    settings = {
+        "distributed.nanny.pre-spawn-environ": environment,
+        "distributed.worker.multiprocessing-method": "spawn",
+    }
+    with (
+        tempfile.TemporaryDirectory(prefix="cpstn-") as scratch,
+        dask.config.set(settings),
+        ExitStack() as started,
+    ):
+        with _interrupts_kept_back():
+            cluster = LocalCluster(
+                n_workers=processes,
+                threads_per_worker=threads,
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",
+                local_directory=scratch,
+                memory_limit=None,
+                silence_logs=logging.CRITICAL,
+            )
+            client = started.enter_context(Client(started.enter_context(cluster)))
+        yield client
 
-    if job.plan.format == "zarr":
-        with published(zarr_file) as path:
-            rows = ((facts["row"] - first_row, bodies) for facts, bodies in samples)
-            write_shard(path, rows, max_bodies, job.plan.shard_samples)
-    elif job.plan.format == "webdataset":
-        with published(tar_file) as path:
-            write_tar(path, ((facts["key"], dense(bodies), facts) for facts, bodies in samples))
-    else:
-        kept = list(samples)  # one shard, tens of megabytes
-        with published(zarr_file) as path:
-            rows = ((facts["row"] - first_row, bodies) for facts, bodies in kept)
-            write_shard(path, rows, max_bodies, job.plan.shard_samples)
-        with published(tar_file) as path:
-            write_tar(path, ((facts["key"], dense(bodies), facts) for facts, bodies in kept))
+
+@contextmanager
+def _interrupts_kept_back() -> Iterator[None]:
+    """Ctrl-C waits for the end of the block, and what is started in it never hears one.
+
+    A terminal sends it to every process; but only this one knows how to end the others.
+    """
+    resource_tracker.ensure_running()  # multiprocessing would start it later, and let interrupts in again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _running_cluster(address: str) -> "Iterator[Client]":
+    """A client of a cluster that others run. Raises ValueError if there is none, or it has no workers."""
+    with dask.config.set({"logging": {"distributed": "critical", "distributed.client": "critical"}}):
+        from distributed import Client
+
+    try:
+        client = Client(address, timeout=CONNECT_SECONDS)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"--cluster {address}: no dask scheduler answers there ({error}); "
+            f"start one by `dask scheduler`, and workers by `dask worker {address}`"
+        ) from None
+    with client:
+        try:
+            client.wait_for_workers(1, timeout=CONNECT_SECONDS)
+        except TimeoutError:
+            raise ValueError(
+                f"--cluster {address}: has no workers; start some by `dask worker {address}`"
+            ) from None
+        yield client
+
+
+def _check_workers(task: ShardTask, client: "Client") -> None:
+    """Raises ValueError if a worker lacks this project or its files, or would make other bytes."""
+    places = [str(task.out / "plan.json"), task.recordings[0].archive or task.recordings[0].files[0]]
+    way_out = "install the same on all machines of the cluster, and share the folders under the same paths"
+    try:
+        # Named by text, for what a worker cannot unpickle it cannot explain.
+        client.run_on_scheduler(resolve_name, f"{__name__}:CONNECT_SECONDS")
+        client.run(resolve_name, f"{__name__}:CONNECT_SECONDS")
+    except ImportError as error:
+        raise ValueError(f"the cluster's workers cannot import this project: {error}; {way_out}") from None
+    ours = _worker_facts(places)
+    for worker, facts in client.run(_worker_facts, places).items():
+        for name, value in facts.items():
+            if value != ours[name]:
+                raise ValueError(f"worker {worker}: {name}: {value} there, {ours[name]} here; {way_out}")
+
+
+def _worker_facts(places: list[str]) -> dict[str, str]:
+    """What must be equal wherever shards of one job are made, by name."""
+    code = hashlib.sha256()
+    root = Path(__file__).parents[1]
+    for path in sorted(path for part in ("data_specs", "pipeline") for path in (root / part).rglob("*.py")):
+        code.update(path.read_bytes())
+    return {
+        "Python": ".".join(platform.python_version_tuple()[:2]),
+        "numpy": np.__version__,
+        "numba": numba.__version__,
+        "this project's code": code.hexdigest()[:12],
+    } | {place: "found" if Path(place).exists() else "missing" for place in places}
+
+
+def _compile_on_every_host(task: ShardTask, client: "Client") -> None:
+    """One process of each machine fills numba's cache before the others begin.
+
+    Otherwise all would compile the same; and numba, finding an entry of its cache half written, can take the
+    kernel of an older version of this project for the new one.
+    """
+    first_workers = {host: worker for worker, host in client.run(platform.node).items()}.values()
+    few = replace(task, recordings=task.recordings[:RECORDINGS_TO_COMPILE])
+    client.gather([client.submit(_compile, few, workers=[worker], pure=False) for worker in first_workers])
+
+
+def _compile(task: ShardTask) -> None:
+    """Make a shard to be thrown away: that calls every kernel."""
+    with tempfile.TemporaryDirectory(prefix="cpstn-") as folder:
+        make_shard(replace(task, out=Path(folder)))
+
+
+def _begin(tasks: list[ShardTask]) -> None:
+    """From now on, and until the end, the folder counts as unfinished."""
+    (tasks[0].out / "manifest.json").unlink(missing_ok=True)
 
 
 def _finalise(job: Job, strict: bool) -> Manifest:
     """Tables and, last, the manifest."""
     plan = job.plan
-    records = store.load_records(job.out, plan)
-    samples, rejects = store.write_tables(job.out, plan, records)
-    if len(samples) == 0:
-        first = f"; the first: {rejects['file'][0]}: {rejects['reason'][0]}" if len(rejects) else ""
-        too_short = len(plan.keys) - len(rejects)
+    records = store.load_records(job.out, plan.num_shards)
+    store.write_tables(job.out, plan.shard_samples, records)
+    samples = sum(len(record.samples) for record in records)
+    rejects = [reject for record in records for reject in record.rejects]
+    if samples == 0:
+        first = f"; the first: {rejects[0]['file']}: {rejects[0]['reason']}" if rejects else ""
         raise UnreadableError(
-            f"none of {len(plan.keys)} recordings could be used: {too_short} have fewer than "
-            f"{job.config.min_frames} frames (--min-frames), {len(rejects)} cannot be read{first}"
+            f"none of {len(plan.keys)} recordings could be used: {len(plan.keys) - len(rejects)} have fewer "
+            f"than {job.config.min_frames} frames (--min-frames), {len(rejects)} cannot be read{first}"
         )
-    if strict and len(rejects):
+    if strict and rejects:
         raise UnreadableError(
             f"{len(rejects)} recordings could not be read, listed in {job.out / 'rejects.csv'}; "
             f"without --strict they are left out"
         )
-    files = {name: facts for record in records for name, facts in record["files"].items()}
+    files = {name: facts for record in records for name, facts in record.files.items()}
     small = ["samples.csv", "rejects.csv"]
     if plan.format != "webdataset":
         attributes = {"axes": ["sample", "body", "channel", "frame", "joint"], "dataset": plan.dataset}
@@ -253,9 +394,9 @@ def _finalise(job: Job, strict: bool) -> Manifest:
         shape=plan.shape,
         shard_samples=plan.shard_samples,
         planned=len(plan.keys),
-        samples=len(samples),
+        samples=samples,
         rejected=len(rejects),
-        left_out=job.left_out | {"too_short": sum(len(record["too_short"]) for record in records)},
+        left_out=job.left_out | {"too_short": sum(len(record.too_short) for record in records)},
         files=dict(sorted(files.items())),
         plan=plan.digest,
     )

@@ -1,44 +1,36 @@
 """Finding recordings: in folders, searched deep, and in zip archives, read without unpacking."""
 
-import functools
-import lzma
 import os
 import re
 import stat
-import threading
 import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from data_specs.spec import DatasetSpec, built_in_names, load_spec
+from pipeline.raw.archive import Member, list_members, read_member
 from pipeline.raw.ntu import parse_ntu
 from pipeline.raw.sequence import RecordingError, Sequence
 from pipeline.raw.ucla import parse_ucla_json, parse_ucla_text
 
-UNREADABLE = (
-    OSError,
-    EOFError,
-    RuntimeError,
-    NotImplementedError,
-    UnicodeDecodeError,
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-)
+UNREADABLE = (OSError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 MAX_FRAMES = 100_000  # over an hour of recording
 SUFFIX = {"ntu": ".skeleton", "ucla": ".json"}
 UCLA_FRAME = re.compile(r"frame_(\d+)(?:_tc_\d+)?_skeletons\.txt", re.IGNORECASE)
 UCLA_VIEW = re.compile(r"view_?(\d+)", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
-class Recording:
+class Recording(NamedTuple):
     """Where one recording lies: one file, or one file a frame, on disk or inside a zip archive.
 
+    A tuple, for there are a hundred thousand, and they are sent to other processes.
+
     path: what to call it in messages, relative to the folder that was searched.
-    files: paths to open, inside `archive` if there is one; in frame order where each holds one frame.
+    files: absolute paths, or names inside `archive`; in frame order where each holds one frame.
+    members: where each file lies in `archive`, if there is one.
     frames: the number of the frame that each file holds; () where one file holds all.
     stamp: changes when the content may have: sizes, and times of change or zip checksums.
     """
@@ -48,18 +40,31 @@ class Recording:
     files: tuple[str, ...]
     stamp: tuple[int, ...]
     archive: str | None = None
+    members: tuple[Member, ...] = ()
     frames: tuple[int, ...] = ()
 
     def read(self) -> list[bytes]:
         """The bytes of every file. Raises InaccessibleError if one cannot be read or fails its checksum."""
         try:
             if self.archive is None:
-                return [Path(file).read_bytes() for file in self.files]
-            archive = _open_archive(self.archive)
-            return [archive.read(file) for file in self.files]
+                return [_content(file) for file in self.files]
+            return [read_member(self.archive, member) for member in self.members]
         except UNREADABLE as error:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise InaccessibleError(self.path, 0, f"cannot be read: {reason}") from error
+
+
+def _content(file: str) -> bytes:
+    """A file, by as few system calls as can be: after each, a thread queues for the interpreter again."""
+    descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    try:
+        size = os.fstat(descriptor).st_size
+        content = os.read(descriptor, size)
+        while len(content) < size and (more := os.read(descriptor, size - len(content))):
+            content += more
+        return content
+    finally:
+        os.close(descriptor)
 
 
 class InaccessibleError(RecordingError):
@@ -79,14 +84,18 @@ class Scan:
     duplicates: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class _File:
+class _File(NamedTuple):
     """A file that a search came past. shown: relative to the searched folder.  stamp: see Recording."""
 
     path: str
     shown: str
     stamp: tuple[int, int]
     archive: str | None = None
+    member: Member | None = None
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        return (self.member,) if self.member else ()
 
 
 def scan(raw: list[Path], spec: DatasetSpec, skip: Path | None = None) -> Scan:
@@ -103,7 +112,8 @@ def scan(raw: list[Path], spec: DatasetSpec, skip: Path | None = None) -> Scan:
         name = os.path.basename(file.path)  # noqa: PTH119 (a hundred thousand Path objects cost a second)
         stem, suffix = os.path.splitext(name)  # noqa: PTH122
         if suffix.lower() == SUFFIX[spec.reader]:
-            _add(found, spec, Recording(stem, file.shown, (file.path,), file.stamp, file.archive))
+            recording = Recording(stem, file.shown, (file.path,), file.stamp, file.archive, file.members)
+            _add(found, spec, recording)
         elif spec.reader == "ucla" and (match := UCLA_FRAME.fullmatch(name)):
             folder = os.path.dirname(file.path)  # noqa: PTH120
             frames.setdefault((file.archive, folder), []).append((int(match[1]), file))
@@ -115,6 +125,7 @@ def scan(raw: list[Path], spec: DatasetSpec, skip: Path | None = None) -> Scan:
             files=tuple(file.path for _, file in entries),
             stamp=tuple(number for _, file in entries for number in file.stamp),
             archive=archive,
+            members=tuple(member for _, file in entries for member in file.members),
             frames=tuple(number for number, _ in entries),
         )
         _add(found, spec, recording)
@@ -158,18 +169,18 @@ def _add(found: Scan, spec: DatasetSpec, recording: Recording) -> None:
 def _walk(raw: list[Path], skip: Path | None = None) -> Iterator[_File]:
     """Every file, sorted within each of `raw`, with those inside zip archives."""
     for path in raw:
+        whole = str(path.absolute())
         if path.is_dir():
-            top = str(path)
-            for file in sorted(_walk_folder(top, skip), key=lambda file: file.path):
+            for file in sorted(_walk_folder(whole, skip), key=lambda file: file.path):
                 if file.path.lower().endswith(".zip"):
                     yield from _walk_archive(file.path, file.shown)
                 else:
                     yield file
         elif path.is_file() and path.suffix.lower() == ".zip":
-            yield from _walk_archive(str(path), path.name)
+            yield from _walk_archive(whole, path.name)
         elif path.is_file():
             status = path.stat()
-            yield _File(str(path), _printable(path.name), (status.st_size, status.st_mtime_ns))
+            yield _File(whole, _printable(path.name), (status.st_size, status.st_mtime_ns))
         else:
             raise ValueError(f"{path}: no such file or folder; expected the folder or zip of the download")
 
@@ -182,6 +193,7 @@ def _walk_folder(top: str, skip: Path | None) -> Iterator[_File]:
     for folder, subfolders, names in os.walk(top, followlinks=True, onerror=give_up):
         entered.add(os.path.realpath(folder))
         subfolders[:] = [name for name in subfolders if os.path.realpath(f"{folder}/{name}") not in entered]
+        inside = "" if folder == top else os.path.relpath(folder, top) + "/"
         for name in names:
             path = f"{folder}/{name}"
             try:
@@ -189,40 +201,25 @@ def _walk_folder(top: str, skip: Path | None) -> Iterator[_File]:
             except OSError:  # a link that leads nowhere, or in a circle, is not a recording
                 continue
             if stat.S_ISREG(status.st_mode):
-                shown = _printable(os.path.relpath(path, top))
-                yield _File(path, shown, (status.st_size, status.st_mtime_ns))
+                yield _File(path, _printable(inside + name), (status.st_size, status.st_mtime_ns))
 
 
 def _walk_archive(path: str, shown: str) -> Iterator[_File]:
-    for info in sorted(_open_archive(path).infolist(), key=lambda info: info.filename):
-        if not info.is_dir() and not info.filename.startswith("__MACOSX/"):
-            inner = _printable(f"{shown}/{info.filename}")
-            yield _File(info.filename, inner, (info.file_size, info.CRC), archive=path)
-
-
-def _printable(path: str) -> str:
-    """The path as text that can be written as UTF-8, whatever bytes its name has."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
-_archive_lock = threading.Lock()
-
-
-def _open_archive(path: str) -> zipfile.ZipFile:
-    """The archive, opened once per process: reading the list of 56,000 members takes longer than a file."""
-    with _archive_lock:
-        return _open_archive_once(path)
-
-
-@functools.cache
-def _open_archive_once(path: str) -> zipfile.ZipFile:
     try:
-        return zipfile.ZipFile(path)
+        for name, member in list_members(path):
+            if not name.startswith("__MACOSX/"):
+                inner = _printable(f"{shown}/{name}")
+                yield _File(name, inner, (member.size, member.crc), path, member)
     except (OSError, zipfile.BadZipFile) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ValueError(
             f"{path}: not a readable zip archive ({reason}); is the download complete?"
         ) from None
+
+
+def _printable(path: str) -> str:
+    """The path as text that can be written as UTF-8, whatever bytes its name has."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _ucla_key(folder: str) -> str:

@@ -1,6 +1,7 @@
 """The whole way from raw files to verified shards: what is written, what is refused, what survives a stop."""
 
 import json
+import os
 import shutil
 import zipfile
 from pathlib import Path
@@ -331,15 +332,15 @@ def test_a_file_that_could_not_be_had_is_tried_again(
     spec: DatasetSpec, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     victim = sorted(raw.iterdir())[3].name
-    read_bytes = Path.read_bytes
+    open_file = os.open
 
-    def failing(path: Path) -> bytes:
-        if path.name == victim:
+    def failing(path: str | Path, flags: int, mode: int = 0o777) -> int:
+        if str(path).endswith(victim):
             raise OSError(5, "Input/output error")
-        return read_bytes(path)
+        return open_file(path, flags, mode)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "read_bytes", failing)
+        patch.setattr(os, "open", failing)
         assert make(spec, raw, tmp_path).rejected == 1
     assert "cannot be read: Input/output error" in (tmp_path / "rejects.csv").read_text()
     assert make(spec, raw, tmp_path).rejected == 0

@@ -66,15 +66,35 @@ def test_single_files_and_archives_can_be_named(spec: DatasetSpec, raw: Path, tm
     assert read_sequence(found.recordings[NAMES[1]], spec).num_frames == 2
 
 
-def test_a_damaged_member_is_a_recording_error(spec: DatasetSpec, raw: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_damaged_member_is_a_recording_error(
+    spec: DatasetSpec, raw: Path, tmp_path: Path, method: int
+) -> None:
+    """Otherwise a download with a flipped bit becomes a sample, or ends the whole run."""
     archive = tmp_path / "part.zip"
-    with zipfile.ZipFile(archive, "w") as file:
+    with zipfile.ZipFile(archive, "w", method) as file:
         file.write(raw / f"{NAMES[0]}.skeleton", f"{NAMES[0]}.skeleton")
-    content = archive.read_bytes().replace(b"2\n0\n0\n", b"2\n0\n1\n", 1)
-    archive.write_bytes(content)
     recording = scan([archive], spec).recordings[NAMES[0]]
-    with pytest.raises(InaccessibleError, match="Bad CRC-32"):
+    assert recording.read() == [b"2\n0\n0\n"]
+    whole = archive.read_bytes()
+    first = 30 + len(f"{NAMES[0]}.skeleton")
+    for place in range(first, first + recording.members[0].packed_bytes):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1
+        archive.write_bytes(damaged)
+        with pytest.raises(InaccessibleError, match=r"cannot be read: (Bad CRC-32|Error -\d)"):
+            read_sequence(recording, spec)
+    archive.write_bytes(whole[:first])
+    with pytest.raises(InaccessibleError, match="cannot be read"):
         read_sequence(recording, spec)
+
+
+def test_other_compression_gets_a_way_out(spec: DatasetSpec, raw: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "part.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_LZMA) as file:
+        file.write(raw / f"{NAMES[0]}.skeleton", f"{NAMES[0]}.skeleton")
+    with pytest.raises(InaccessibleError, match="not deflate; unpack the archive"):
+        scan([archive], spec).recordings[NAMES[0]].read()
 
 
 def test_a_name_that_is_not_unicode_can_be_reported(spec: DatasetSpec, raw: Path) -> None:

@@ -1,0 +1,182 @@
+"""Shards made by worker processes and by dask clusters: the same bytes, and no process left behind."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import dask.config
+import pytest
+from distributed import LocalCluster
+
+from data_specs.spec import DatasetSpec, load_spec
+from pipeline import preprocess
+from pipeline.normalize import NormalizeConfig
+from pipeline.preprocess import Job, PreprocessConfig, prepare, run, suitable_processes
+from pipeline.raw.synthetic import synthesize
+
+CONFIG = PreprocessConfig(NormalizeConfig(frames=12), "both", shard_samples=8)
+
+
+@pytest.fixture(scope="module")
+def spec() -> DatasetSpec:
+    return load_spec("ntu60")
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory, spec: DatasetSpec) -> Path:
+    """Twenty recordings, half of them odd."""
+    folder = tmp_path_factory.mktemp("raw")
+    synthesize(spec, folder, 20, oddities=0.5)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """The address of a dask cluster, whose two workers are threads of this process."""
+    with LocalCluster(
+        n_workers=2,
+        threads_per_worker=1,
+        processes=False,
+        protocol="tcp",
+        host="127.0.0.1",
+        dashboard_address="127.0.0.1:0",
+    ) as started:
+        yield started.scheduler_address
+
+
+@pytest.fixture
+def job(spec: DatasetSpec, raw: Path, tmp_path: Path) -> Job:
+    return prepare(spec, [raw], tmp_path / "out", CONFIG, overwrite=False)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_threads_processes_and_clusters_make_the_same_bytes(
+    spec: DatasetSpec, raw: Path, tmp_path: Path, cluster: str
+) -> None:
+    heard: list[int] = []
+    for name, scheduler in {
+        "threads": {"workers": 2},
+        "processes": {"workers": 3, "processes": 2},
+        "cluster": {"cluster": cluster},
+    }.items():
+        job = prepare(spec, [raw], tmp_path / name, CONFIG, overwrite=False)
+        heard.clear()
+        manifest = run(job, on_recordings=heard.append, **scheduler)  # type: ignore[arg-type]
+        assert manifest.rejected > 0
+        assert sum(heard) == len(job.recordings)
+        assert contents(tmp_path / name) == contents(tmp_path / "threads")
+    assert multiprocessing.active_children() == []
+
+
+def test_relative_paths_reach_workers_that_run_elsewhere(
+    spec: DatasetSpec, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(raw.parent)
+    job = prepare(spec, [Path(raw.name)], Path(os.path.relpath(tmp_path / "out")), CONFIG, overwrite=False)
+    for task in job.tasks():
+        assert task.out.is_absolute()
+        assert task.out.resolve() == tmp_path / "out"
+        assert all(Path(recording.files[0]).is_absolute() for recording in task.recordings)
+
+
+def test_what_a_worker_raises_keeps_its_type(job: Job, cluster: str) -> None:
+    """Only so does a full disk end with its own message and exit code."""
+    (job.out / "skeletons.zarr").write_text("in the way")
+    with pytest.raises(NotADirectoryError) as caught:
+        run(job, cluster=cluster)
+    assert "skeletons.zarr" in caught.value.filename
+
+
+def test_ctrl_c_keeps_what_is_done(job: Job, cluster: str) -> None:
+    def interrupt(_: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(job, cluster=cluster, on_recordings=interrupt)
+    assert any((job.out / "records").iterdir())
+    assert not (job.out / "manifest.json").exists()
+    assert run(job, cluster=cluster).samples > 0
+
+
+def test_a_terminals_ctrl_c_reaches_this_process_alone() -> None:
+    """Every worker would end with a page of its own, and what is being started would be left behind."""
+    mask = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()))"
+    answers = []
+
+    def start_a_process_and_type_ctrl_c() -> None:
+        with preprocess._interrupts_kept_back():
+            signal.raise_signal(signal.SIGINT)
+            answers.append(subprocess.check_output([sys.executable, "-c", mask], text=True))
+
+    with pytest.raises(KeyboardInterrupt):
+        start_a_process_and_type_ctrl_c()
+    assert answers == ["True\n"]
+
+
+def test_a_worker_that_is_killed_is_told(job: Job) -> None:
+    """A machine out of memory ends with a sentence, and nothing waits for ever."""
+    victim = Path(job.recordings[-1].files[0])
+    whole = victim.read_bytes()
+    victim.unlink()
+    os.mkfifo(victim)  # whoever reads it waits
+
+    def kill_the_workers() -> None:
+        while len(list((job.out / "records").glob("*.json"))) < job.plan.num_shards - 1:
+            time.sleep(0.01)
+        for worker in multiprocessing.active_children():
+            worker.kill()
+
+    killer = threading.Thread(target=kill_the_workers)
+    killer.start()
+    try:
+        with (
+            dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+            pytest.raises(RuntimeError, match=r"were killed over the same shard.*run the same command again"),
+        ):
+            run(job, workers=2, processes=2)
+    finally:
+        killer.join()
+        victim.unlink()
+        victim.write_bytes(whole)
+    assert multiprocessing.active_children() == []
+    assert run(job).samples > 0
+
+
+def test_a_cluster_that_is_not_there_is_told(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dask alone would keep silent for half a minute."""
+    monkeypatch.setattr(preprocess, "CONNECT_SECONDS", 0.3)
+    for address in ("tcp://127.0.0.1:9", "nonsense://here"):
+        with pytest.raises(ValueError, match=r"no dask scheduler answers there .*dask worker"):
+            run(job, cluster=address)
+    with (
+        LocalCluster(n_workers=0, processes=False, protocol="tcp", dashboard_address="127.0.0.1:0") as idle,
+        pytest.raises(ValueError, match="has no workers; start some"),
+    ):
+        run(job, cluster=idle.scheduler_address)
+
+
+def test_workers_that_would_make_other_bytes_are_refused(
+    job: Job, cluster: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine with another version of the project, or without the data, shows before the first shard."""
+    here = preprocess._worker_facts([])
+    answers = iter([here, here | {"numba": "0.0"}])
+    monkeypatch.setattr(preprocess, "_worker_facts", lambda _: next(answers, here))
+    with pytest.raises(ValueError, match=r"worker tcp://.*: numba: 0\.0 there, .* here; install the same"):
+        run(job, cluster=cluster)
+    assert not (job.out / "records").exists()
+
+
+def test_processes_are_for_large_jobs() -> None:
+    """A small job would wait longer for the processes than for the work; a large one leave cores idle."""
+    assert suitable_processes(1_000, 32) == 1
+    assert suitable_processes(113_945, 32) == 32
