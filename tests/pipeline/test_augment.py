@@ -34,11 +34,21 @@ def mix64_slowly(z: int) -> int:
     return z ^ (z >> 31)
 
 
-def bits_slowly(identity: tuple[int, ...], element: int) -> int:
+def key_slowly(identity: tuple[int, ...]) -> int:
     key = 0
     for number in identity:
         key = mix64_slowly(((key ^ (number % WORD)) + GOLDEN) % WORD)
-    return mix64_slowly((key + (element + 1) * GOLDEN) % WORD)
+    return key
+
+
+def bits_slowly(identity: tuple[int, ...], element: int) -> int:
+    return mix64_slowly((key_slowly(identity) + (element + 1) * GOLDEN) % WORD)
+
+
+def jitter_bits_slowly(identity: tuple[int, ...], element: int) -> int:
+    z = (key_slowly(identity) + (element + 1) * GOLDEN) % WORD
+    z = ((z ^ (z >> 32)) * 0xD6E8FEB86659FD93) % WORD
+    return z ^ (z >> 32)
 
 
 def uniform_slowly(identity: tuple[int, ...], element: int, low: float, high: float) -> float:
@@ -65,7 +75,7 @@ def jitter_slowly(identity: tuple[int, ...], config: ViewConfig, frames: int) ->
     noise = np.zeros((C, frames * V))
     place = -1
     for element in itertools.count():
-        bits = bits_slowly(identity, element)
+        bits = jitter_bits_slowly(identity, element)
         tail = ((bits >> 52) + 0.5) / 4096
         place += 1 + math.floor(math.log(tail) / math.log(1 - config.jitter_probability))
         if place >= frames * V:
