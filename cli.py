@@ -63,7 +63,7 @@ def main() -> None:
     """From raw 3D skeleton recordings to trained action representations."""
     import logging
 
-    # Of a request that is tried again, pipeline.store.location tells in a line of its own.
+    # Of a request that is tried again, pipeline.store.web tells in a line of its own.
     logging.getLogger("urllib3").setLevel(logging.ERROR)
 
 

@@ -65,6 +65,7 @@ def measure(raw: Path, out: Path, *, workers: int, processes: int, shard_samples
     return replace(
         found,
         workers=workers,
+        processes=processes,
         cpu=(found.cpu + again.cpu) / 2,
         parts={part: (twice[0][part] + twice[1][part]) / 2 for part in twice[0]},
     )

@@ -153,9 +153,10 @@ class TarShards:
     ) -> None:
         self.location, self.shape, self.shard_samples = location, shape, shard_samples
         self._files, self._keys = files, keys
-        self._npy_bytes = len(_npy_bytes(np.zeros(shape[1:], np.float32)))
+        empty = _npy_bytes(np.zeros(shape[1:], np.float32))
+        self._npy_bytes = len(empty)
         self._body_bytes = 4 * math.prod(shape[2:])
-        self._header = _npy_bytes(np.zeros(shape[1:], np.float32))[: -shape[1] * self._body_bytes]
+        self._header = empty[: -shape[1] * self._body_bytes]
 
     def read(self, row: int) -> NDArray[np.float32]:
         """One sample, float32 (M, C, T, V), zeros where a body is absent. Errors as `read_shard`."""
