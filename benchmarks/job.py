@@ -19,7 +19,7 @@ import click
 
 from benchmarks.data import SPEC
 from benchmarks.pairs import CPU, WALL
-from benchmarks.parts import seconds_of_parts
+from benchmarks.parts import seconds_of_loop, seconds_of_parts
 from pipeline.preprocess import PreprocessConfig, prepare, run
 
 STATUS = Path("/proc/self/status")
@@ -34,8 +34,9 @@ class Run:
 
     search: for the recordings, before the work.  tail: after the last recording: sync, records, tables.
     cpu, peak_mb: of all processes, the peaks added up.
-    parts: of the work's parts done one after another, {} if they were not asked for. They are measured in the
-        order run, parts, parts, run: then cpu and parts are the means of both.
+    parts: of the work's parts, each on its own; loop: of the same parts, one recording after another. {} and
+        0 if they were not asked for. Every file is read once before, and all are measured twice, in the order
+        run, parts, loop, loop, parts, run: then cpu, parts and loop are the means of both.
     """
 
     files: int
@@ -47,6 +48,7 @@ class Run:
     cpu: float
     peak_mb: float
     parts: dict[str, float]
+    loop: float
 
 
 def measure(raw: Path, out: Path, *, workers: int, processes: int, shard_samples: int, parts: bool) -> Run:
@@ -55,19 +57,25 @@ def measure(raw: Path, out: Path, *, workers: int, processes: int, shard_samples
     with _processes(workers, processes) as (cluster, everywhere):
         run_job = partial(run, workers=workers, cluster=cluster)
         _warm_up(run_job, raw, out.with_name(f"{out.name}-warm-up"), workers)
-        found = _one_run(run_job, raw, out, config, everywhere)
         if not parts:
+            found = _one_run(run_job, raw, out, config, everywhere)
             return replace(found, workers=workers, processes=processes)
         job = prepare(SPEC, [raw], out, config, overwrite=False)
-        twice = [seconds_of_parts(job, out, CPU) for _ in range(2)]
+        for recording in job.recordings:
+            recording.read()
+        runs = [_one_run(run_job, raw, out, config, everywhere)]
+        apart = [seconds_of_parts(job, out, CPU)]
+        loops = [seconds_of_loop(job, out, CPU) for _ in range(2)]
+        apart.append(seconds_of_parts(job, out, CPU))
         shutil.rmtree(out)
-        again = _one_run(run_job, raw, out, config, everywhere)
+        runs.append(_one_run(run_job, raw, out, config, everywhere))
     return replace(
-        found,
+        runs[0],
         workers=workers,
         processes=processes,
-        cpu=(found.cpu + again.cpu) / 2,
-        parts={part: (twice[0][part] + twice[1][part]) / 2 for part in twice[0]},
+        cpu=(runs[0].cpu + runs[1].cpu) / 2,
+        parts={part: (apart[0][part] + apart[1][part]) / 2 for part in apart[0]},
+        loop=(loops[0] + loops[1]) / 2,
     )
 
 
@@ -85,7 +93,7 @@ def _one_run(
 
     run_job(job, on_recordings=hear)
     end, cpu, peak_mb = WALL.now(), sum(everywhere(CPU.now)) - cpu_before, sum(everywhere(_peak_mb))
-    return Run(len(job.recordings), 1, 1, end - start, searched - start, end - last, cpu, peak_mb, {})
+    return Run(len(job.recordings), 1, 1, end - start, searched - start, end - last, cpu, peak_mb, {}, 0.0)
 
 
 @contextmanager

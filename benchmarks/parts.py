@@ -1,9 +1,10 @@
-"""What `preprocess` is made of: reading, parsing, normalising and writing, each timed on its own.
+"""What `preprocess` is made of, reading, parsing, normalising, writing: each on its own, and in a plain loop.
 
 Axes: B body, C coordinate, T frame, V joint.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,33 +29,48 @@ def seconds_of_parts(job: Job, scratch: Path, clock: Clock) -> dict[str, float]:
     Shard by shard, one part after another. A result is dropped before the next one is made, as in the whole
     job; what the following part needs is made again, untimed.
     """
-    spec, config = job.spec, job.config.normalize
-
-    def parse(content: bytes) -> Sequence:
-        return parse_ntu(content, "", spec.skeleton.num_joints)
-
-    def normalised(sequence: Sequence) -> NDArray[np.float32] | None:
-        try:
-            return normalize(sequence, spec.skeleton, config, spec.fps)
-        except UnusableError:
-            return None
-
     spent = dict.fromkeys(("read", "parse", "normalise", "write"), 0.0)
     for recordings in _shards(job):
         contents = _timed("read", _content, recordings, spent, clock)
-        sequences = _timed("parse", parse, contents, spent, clock)
-        samples = _timed("normalise", normalised, sequences, spent, clock)
+        sequences = _timed("parse", partial(_parsed, job), contents, spent, clock)
+        samples = _timed("normalise", partial(_normalised, job), sequences, spent, clock)
         rows = [(row, bodies_BCTV) for row, bodies_BCTV in enumerate(samples) if bodies_BCTV is not None]
         start = clock.now()
-        write_shard(scratch / "part", rows, config.max_bodies, job.plan.shard_samples)
+        write_shard(scratch / "part", rows, job.config.normalize.max_bodies, job.plan.shard_samples)
         spent["write"] += clock.now() - start
         (scratch / "part").unlink()
     return spent
 
 
+def seconds_of_loop(job: Job, scratch: Path, clock: Clock) -> float:
+    """The same four parts of one recording after the other, as the whole job goes, and nothing else.
+
+    What it takes beyond the parts on their own is the price of caches that every part finds full of another's
+    data; what the whole job takes beyond it is the job's own doing.
+    """
+    start = clock.now()
+    for recordings in _shards(job):
+        samples = (_normalised(job, _parsed(job, _content(recording))) for recording in recordings)
+        rows = ((row, bodies_BCTV) for row, bodies_BCTV in enumerate(samples) if bodies_BCTV is not None)
+        write_shard(scratch / "part", rows, job.config.normalize.max_bodies, job.plan.shard_samples)
+        (scratch / "part").unlink()
+    return clock.now() - start
+
+
 def _content(recording: Recording) -> bytes:
     (content,) = recording.read()
     return content
+
+
+def _parsed(job: Job, content: bytes) -> Sequence:
+    return parse_ntu(content, "", job.spec.skeleton.num_joints)
+
+
+def _normalised(job: Job, sequence: Sequence) -> NDArray[np.float32] | None:
+    try:
+        return normalize(sequence, job.spec.skeleton, job.config.normalize, job.spec.fps)
+    except UnusableError:
+        return None
 
 
 def _shards(job: Job) -> Iterator[tuple[Recording, ...]]:

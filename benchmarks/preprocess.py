@@ -23,7 +23,7 @@ from benchmarks.command import benchmark
 from benchmarks.data import SPEC, Recordings, find_recordings, scratch_folder
 from benchmarks.job import Run
 from benchmarks.pairs import CPU, WALL, Comparison, Pair, Work, compare
-from benchmarks.parts import seconds_of_parts
+from benchmarks.parts import seconds_of_loop, seconds_of_parts
 from benchmarks.references.ctrgcn_chain import FRAMES, JOINTS, run_chain
 from benchmarks.report import Report
 from benchmarks.threads import machine_itself
@@ -154,15 +154,16 @@ def against_parts(whole: WholeJob, scratch: Path, rounds: int, report: Report) -
     """What the job does beyond reading, parsing, normalising and writing, in CPU time of one worker."""
     work = whole.work(workers=1)
     work.seconds(CPU)
-    job_R, parts_R = np.empty(rounds), []
+    job_R, loop_R, parts_R = [], [], []
     for turn in range(rounds):
-        if turn % 2:
-            parts_R.append(seconds_of_parts(whole.prepare(), scratch, CPU))
-        job_R[turn] = work.seconds(CPU)
         if turn % 2 == 0:
-            parts_R.append(seconds_of_parts(whole.prepare(), scratch, CPU))
+            job_R.append(work.seconds(CPU))
+        parts_R.append(seconds_of_parts(whole.prepare(), scratch, CPU))
+        loop_R.append(seconds_of_loop(whole.prepare(), scratch, CPU))
+        if turn % 2:
+            job_R.append(work.seconds(CPU))
     sums_R = np.array([sum(parts.values()) for parts in parts_R])
-    comparison = Comparison(PARTS, "files", CPU.name, work.units / job_R, work.units / sums_R)
+    comparison = Comparison(PARTS, "files", CPU.name, work.units / np.array(job_R), work.units / sums_R)
     report.ratio(comparison)
     for part in parts_R[0]:
         spent = float(np.median([parts[part] for parts in parts_R]))
@@ -171,6 +172,8 @@ def against_parts(whole: WholeJob, scratch: Path, rounds: int, report: Report) -
     report.figure(
         "overhead of the job over its parts", _overhead(1 / comparison.ratio), "%", at_most=MOST_OVERHEAD
     )
+    over_loop = float(np.median(np.array(job_R) / np.array(loop_R)))
+    report.figure("overhead of the job over a plain loop of its parts", _overhead(over_loop), "%")
 
 
 def two_workers(whole: WholeJob, rounds: int) -> list[Comparison]:
@@ -227,6 +230,7 @@ def scaled(whole: WholeJob, report: Report) -> Run:
     report.figure(f"{name}, a file", 1e3 * one.cpu / one.files, "ms of CPU")
     overhead = _overhead(one.cpu / sum(one.parts.values()))
     report.figure(f"{name}, overhead over the parts", overhead, "% of CPU", at_most=MOST_OVERHEAD)
+    report.figure(f"{name}, overhead over a plain loop", _overhead(one.cpu / one.loop), "% of CPU")
     report.figure(f"{name}, peak memory", one.peak_mb, "MB")
     report.figure(f"{name}, two workers", two.files / two.seconds, "files/s")
     report.figure(f"{name}, peak memory of two workers", two.peak_mb, "MB")

@@ -111,12 +111,15 @@ class DatasetSpec:
         Keys: those of FIELDS that the pattern names, and `label`.
         """
         match = self.name_pattern.fullmatch(name)
-        if match is None or not all(value and value.isdecimal() for value in match.groupdict().values()):
+        if match is None:
             return None
-        metadata = {field: int(value) for field, value in match.groupdict().items()}
-        if metadata["action"] not in self.labels:
-            return None
-        return metadata | {"label": self.labels[metadata["action"]]}
+        metadata = {}
+        for field, value in match.groupdict().items():
+            if not (value and value.isdecimal()):
+                return None
+            metadata[field] = int(value)
+        label = self.labels.get(metadata["action"])
+        return None if label is None else metadata | {"label": label}
 
     def protocol(self, name: str) -> Protocol:
         """The protocol of that name. Raises ValueError that lists the known ones."""

@@ -34,6 +34,7 @@ FIGURES = {
     "read": {"moved by read_bodies", "moved by read_bodies, verified"},
     "preprocess": {
         "overhead of the job over its parts",
+        "overhead of the job over a plain loop of its parts",
         "12 files, a file",
         "12 files, peak memory",
         "113,945 files on 2 cores, extrapolated",
