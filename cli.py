@@ -6,7 +6,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,9 @@ import click
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
+    from model.ablate import Ablation
     from model.evaluate import Evaluation
+    from model.recipe import Recipe
     from model.train import Progress
     from pipeline.store.shards import Shards
 
@@ -45,8 +47,9 @@ class Program(click.Group):
             from pipeline.store.damage import DamagedError
 
             raise Failure(str(error), 1 if isinstance(error, DamagedError) else 2) from None
-        except KeyboardInterrupt:
-            raise Failure("stopped; preprocess goes on when run again, train with --resume", 130) from None
+        except KeyboardInterrupt as stop:
+            known = "stopped; preprocess and ablate go on when run again, train with --resume"
+            raise Failure(str(stop) or known, getattr(stop, "exit_code", 130)) from None
         except (RuntimeError, OSError, MemoryError) as error:
             raise Failure(_failure_text(error), 1) from None
 
@@ -226,6 +229,18 @@ def synthesize(dataset: str, out: Path, samples: int, seed: int, oddities: float
 @click.option(
     "--threads", type=click.IntRange(1), default=2, show_default=True, help="Threads that make views."
 )
+@click.option("--objective", help="cpstn, or supervised: from scratch, with labels.  [default: the recipe's]")
+@click.option("--label-fraction", type=float, help="Of the training labels, for supervised.  [default: all]")
+@click.option(
+    "--keep", type=click.IntRange(1), default=3, show_default=True, help="Checkpoints to keep, the newest."
+)
+@click.option(
+    "--save-minutes",
+    type=click.FloatRange(0),
+    default=10.0,
+    show_default=True,
+    help="Save so often, and after every epoch.",
+)
 def train(
     shards: str,
     recipe: str | None,
@@ -234,42 +249,56 @@ def train(
     resume: str | None,
     device: str | None,
     threads: int,
+    objective: str | None,
+    label_fraction: float | None,
+    keep: int,
+    save_minutes: float,
 ) -> None:
-    """Train CP-STN on shards, without labels."""
-    from model.checkpoint import Run, find_run, next_run
+    """Train CP-STN on shards, without labels; or its encoder with labels. On several GPUs with torchrun."""
+    from model.checkpoint import Run, find_run
     from model.device import choose_device
+    from model.parallel import device_of_rank, joined
     from model.recipe import load_recipe
-    from model.train import check_single_process, training_samples
     from model.train import train as run_training
     from pipeline.store.shards import newest_shards, open_shards
 
-    check_single_process()
-    chosen_device = choose_device(device)
-    if resume:
-        if changes or name or recipe:
-            raise ValueError(
-                "--resume goes on with the run's own recipe and name; leave --recipe, --set, --name out"
+    asked = {"objective": objective, "label_fraction": label_fraction}
+    changes += tuple(f"{key}={value}" for key, value in asked.items() if value is not None)
+    chosen_device = device_of_rank(choose_device(device))
+    with joined(chosen_device) as ranks:
+        if resume:
+            if changes or name or recipe:
+                raise ValueError(
+                    "--resume goes on with the run's own recipe and name; leave --recipe, --set, --name, "
+                    "--objective and --label-fraction out"
+                )
+            run = find_run(resume, RUNS)
+            opened, chosen = open_shards(shards or run.shards()), run.recipe()
+        else:
+            opened, chosen = (
+                open_shards(shards or newest_shards(SHARDS)),
+                load_recipe(recipe or "compact", changes),
             )
-        run = find_run(resume, RUNS)
-        opened = open_shards(shards or run.shards())
-        chosen = run.recipe()
-    else:
-        opened = open_shards(shards or newest_shards(SHARDS))
-        chosen = load_recipe(recipe or "compact", changes)
-        training_samples(opened, chosen)  # a mistake shows before there is a run
-        if name and not re.fullmatch(r"[\w.-]*\w", name):
-            raise ValueError(
-                f"--name {name!r}: expected letters, digits, dots, - and _, as it names a folder"
+            run = Run(Path(ranks.first_says(lambda: str(_new_run(opened, chosen, name, ranks.world)))))
+        if ranks.is_first:
+            click.echo(f"training on {opened.location} into {run.folder}, on {ranks.describe(chosen_device)}")
+        with _training_bar() if ranks.is_first else nullcontext(lambda _: None) as show:
+            run_training(
+                opened,
+                chosen,
+                run,
+                device=chosen_device,
+                threads=threads,
+                resume=bool(resume),
+                keep=keep,
+                save_minutes=save_minutes,
+                ranks=ranks,
+                on_progress=show,
+                on_note=_note,
             )
-        run = Run(RUNS / name) if name else next_run(RUNS, opened.manifest.dataset)
-        run.create(chosen, opened.location, opened.manifest.digest)
-    click.echo(f"training on {opened.location} into {run.folder}, on {chosen_device}")
-    with _training_bar() as show:
-        run_training(
-            opened, chosen, run, device=chosen_device, threads=threads, resume=bool(resume), on_progress=show
-        )
-    click.echo(f"{run.checkpoint}")
-    _say_next(f"eval --run {run.folder}")
+    if ranks.is_first:
+        click.echo(f"{run.checkpoint}")
+        _say_next(f"eval --run {run.folder}")
 
 
 @main.command(name="eval", short_help="Evaluate a run: linear, nearest neighbour, semi-supervised.")
@@ -296,7 +325,7 @@ def evaluate(
 
     chosen_device = choose_device(device)
     run = find_run(run_name, RUNS) if run_name else newest_run(RUNS)
-    checkpoint = load_checkpoint(run)
+    checkpoint = load_checkpoint(run, _note)
     opened = open_shards(shards or run.shards())
     chosen = protocol or checkpoint.recipe().protocol or opened.spec.default_protocol
     if checkpoint.step < checkpoint.steps:
@@ -317,6 +346,82 @@ def evaluate(
     click.echo(f"{table}\n{picture}")
 
 
+@main.command(short_help="Train and evaluate the rows of the paper's Table 5.")
+@click.option(
+    "--shards",
+    is_flag=False,
+    flag_value="",
+    default="",
+    help="Folder, or its http(s) address.  [default: newest in shards/]",
+)
+@click.option("--table", default="table5", show_default=True, help="table5, encoders or pretexts.")
+@click.option("--rows", help="Only these rows of any table, by name: cp-stn,graph-a.")
+@click.option(
+    "--recipe",
+    default="paper",
+    show_default=True,
+    help="What the rows change: a name, or the path of a file.",
+)
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a key in every row.")
+@click.option(
+    "--seeds",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Runs a row, from the recipe's seed on.",
+)
+@click.option("--name", help="Folder under runs/; what is done there is kept.  [default: ablate-DATASET]")
+@click.option("--device", help="cpu, cuda, cuda:1, mps.  [default: the best there is]")
+@click.option(
+    "--threads", type=click.IntRange(1), default=2, show_default=True, help="Threads that make views."
+)
+def ablate(
+    shards: str,
+    table: str,
+    rows: str | None,
+    recipe: str,
+    changes: tuple[str, ...],
+    seeds: int,
+    name: str | None,
+    device: str | None,
+    threads: int,
+) -> None:
+    """Train and evaluate the rows of the paper's Table 5, and print the table in the paper's shape.
+
+    Stopped, it goes on where it was when it is run again.
+    """
+    from model.ablate import ablate as run_ablation
+    from model.ablate import plan, save_ablation
+    from model.device import choose_device
+    from model.table5 import choose_rows
+    from pipeline.store.shards import newest_shards, open_shards
+
+    chosen_device = choose_device(device)
+    chosen = choose_rows(table, tuple(rows.split(",")) if rows else ())
+    opened = open_shards(shards or newest_shards(SHARDS))
+    folder = RUNS / _checked_name(name or f"ablate-{opened.manifest.dataset}")
+    trials = plan(chosen, folder, opened, recipe=recipe, changes=changes, seeds=seeds)
+    try:
+        result = run_ablation(
+            opened,
+            trials,
+            folder,
+            device=chosen_device,
+            threads=threads,
+            watch=lambda _: _training_bar(),
+            on_stage=lambda text: click.echo(text, err=True),
+        )
+    except KeyboardInterrupt:
+        click.echo(f"{folder}: the same command goes on with the table", err=True)
+        raise
+    made_from = {"recipe": recipe, "changes": changes, "seeds": seeds, "shards": opened.manifest.digest}
+    files = save_ablation(result, folder, "rows" if rows else table, made_from)
+    _print_ablation(result, folder)
+    click.echo("\n".join(map(str, files)))
+    if result.failed:
+        raise Failure(f"failed: {', '.join(line.name for line in result.failed)}", 1)
+
+
 @main.command(short_help="Draw a sample of SHARDS and its two views.")
 @click.argument("shards")
 @click.argument("picture", type=PATH)
@@ -329,6 +434,27 @@ def draw(shards: str, picture: Path, sample: str | None, seed: int) -> None:
 
     key = draw_sample(open_shards(shards), picture, sample, seed)
     click.echo(f"{picture}: {key}")
+
+
+def _checked_name(name: str) -> str:
+    if not re.fullmatch(r"[\w.-]*\w", name):
+        raise ValueError(f"--name {name!r}: expected letters, digits, dots, - and _, as it names a folder")
+    return name
+
+
+def _new_run(shards: "Shards", recipe: "Recipe", name: str | None, world: int) -> Path:
+    """The folder of a run that was made; a mistake shows before there is one."""
+    from model.checkpoint import Run, next_run
+    from model.train import training_samples
+
+    training_samples(shards, recipe, world)
+    run = Run(RUNS / _checked_name(name)) if name else next_run(RUNS, shards.manifest.dataset)
+    run.create(recipe, shards.location, shards.manifest.digest)
+    return run.folder
+
+
+def _note(text: str) -> None:
+    click.echo(f"note: {text}", err=True)
 
 
 def _say_next(command: str) -> None:
@@ -392,10 +518,39 @@ def _print_scores(result: "Evaluation", folder: Path) -> None:
         table.add_row(score.protocol, score.features, f"{score.labels:,}", f"{100 * score.top1:.1f}", top5)
     Console(width=None if sys.stdout.isatty() else 120).print(table)
     if result.seen_in_training:
+        supervised = result.made_from["recipe"]["objective"] == "supervised"
         click.echo(
-            f"note: pre-training saw {result.seen_in_training:,} of {result.test_samples:,} test samples, "
-            f"without their labels"
+            f"note: training saw {result.seen_in_training:,} of {result.test_samples:,} test samples, "
+            f"{'and perhaps' if supervised else 'without'} their labels"
         )
+
+
+def _print_ablation(result: "Ablation", folder: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    sizes = f"{result.train_samples:,} train, {result.test_samples:,} test"
+    title = f"{folder}: {result.dataset} {result.protocol}, {sizes}; linear on the frozen encoder, top-1 %"
+    table = Table(title=Text(title), title_justify="left")
+    for column in ("row", "Encoder", "Aug1", "Pre1", "Aug2", "Pre2", "Half-C"):
+        table.add_column(column)
+    for column in ("Acc", "paper, on NTU-60 X-Sub"):
+        table.add_column(column, justify="right")
+    sign = {True: "√", False: "×", None: "–"}
+    for line, top1 in zip(result.lines, result.to_frame().to_dict("records"), strict=True):
+        row, marks, paper = line.row, [""] * 5, ""
+        if row:
+            marks = [row.aug1, sign[row.pre1], row.aug2, sign[row.pre2], sign[row.half_c]]
+            paper = f"{100 * row.paper:.2f}" if row.paper else "–"
+        accuracy = f"{100 * top1['top1']:.1f}" if top1["seeds"] else ""
+        spread = f" ± {100 * top1['deviation']:.1f}" if top1["seeds"] > 1 else ""
+        failed = f" {len(line.problems)} failed" if line.problems else ""
+        table.add_row(line.name, line.encoder, *marks, f"{accuracy}{spread}{failed}".strip(), paper)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    for line in result.failed:
+        for seed, problem in line.problems.items():
+            click.echo(f"{line.name}, seed {seed}: {problem}", err=True)
 
 
 @contextmanager

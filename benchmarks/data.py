@@ -27,6 +27,7 @@ SPEC: DatasetSpec = load_spec("ntu120")
 REAL_ARCHIVE = Path(__file__).parents[2] / "shared" / "data" / "ntu60-subset.tar.xz"
 SYNTHESIZED, SYNTHESIZED_QUICK = 400, 12
 TWO_BODIES = 0.18
+AS_USUAL = NormalizeConfig()
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,9 @@ def _recordings(folder: Path, what: str, *, are_real: bool) -> Recordings:
     return Recordings(folder, files, f"{len(files):,} {what}", are_real)
 
 
-def normalized_samples(recordings: Recordings) -> dict[Path, NDArray[np.float32]]:
+def normalized_samples(
+    recordings: Recordings, config: NormalizeConfig = AS_USUAL
+) -> dict[Path, NDArray[np.float32]]:
     """Every usable recording's sample, float32 (B, C, T, V) metres, 1 <= B <= 2, as `preprocess` makes them.
 
     Those on the list of missing skeletons are left out.
@@ -84,7 +87,7 @@ def normalized_samples(recordings: Recordings) -> dict[Path, NDArray[np.float32]
         if key not in SPEC.missing:
             try:
                 sequence = read_sequence(recording, SPEC)
-                bodies_BCTV = normalize(sequence, SPEC.skeleton, NormalizeConfig(), SPEC.fps)
+                bodies_BCTV = normalize(sequence, SPEC.skeleton, config, SPEC.fps)
             except UnusableError:
                 continue
             samples[Path(recording.files[0])] = bodies_BCTV
@@ -108,9 +111,11 @@ def mixture(samples: Mapping[Path, NDArray[np.float32]], count: int) -> list[Pat
     return [chosen[index] for index in random.permutation(count)]
 
 
-def mixed_samples(recordings: Recordings, count: int) -> list[NDArray[np.float32]]:
+def mixed_samples(
+    recordings: Recordings, count: int, config: NormalizeConfig = AS_USUAL
+) -> list[NDArray[np.float32]]:
     """The samples of such a mixture."""
-    samples = normalized_samples(recordings)
+    samples = normalized_samples(recordings, config)
     return [samples[file] for file in mixture(samples, count)]
 
 

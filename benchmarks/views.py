@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.command import benchmark
-from benchmarks.data import dense, find_recordings, mixed_samples, scratch_folder
+from benchmarks.data import SPEC, dense, find_recordings, mixed_samples, scratch_folder
 from benchmarks.pairs import CPU, WALL, Pair, Work, compare
 from benchmarks.references import numpy_views
 from benchmarks.references.numpy_views import TunedViews
@@ -119,7 +119,17 @@ def make_all(make: Maker, batches: Sequence[Batch], buffers: Sequence[Views]) ->
 def ours(batch: Batch, views: Views, config: ViewConfig = CONFIG) -> None:
     """As the loader makes them."""
     x_PCTV, sample_P, ids_N = batch.x_PCTV, batch.sample_P, batch.ids_N
-    spatial_view(x_PCTV, sample_P, ids_N, seed=0, epoch=0, view=0, config=config, out_PCTV=views.spatial_PCTV)
+    spatial_view(
+        x_PCTV,
+        sample_P,
+        ids_N,
+        seed=0,
+        epoch=0,
+        view=0,
+        config=config,
+        parents=SPEC.skeleton.parents,
+        out_PCTV=views.spatial_PCTV,
+    )
     temporal_view(
         x_PCTV,
         sample_P,

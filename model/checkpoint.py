@@ -1,12 +1,19 @@
-"""A training run on disk: its recipe, where its shards lie, and a checkpoint that is always whole.
+"""A training run on disk: its recipe, where its shards lie, and checkpoints of its whole state.
 
-runs/NAME/recipe.toml            what was trained
-runs/NAME/run.json               on which shards
-runs/NAME/checkpoints/last.pt    a plain dictionary of tensors, numbers and strings
+runs/NAME/recipe.toml                       what was trained
+runs/NAME/run.json                          on which shards
+runs/NAME/checkpoints/step-00000123.pt      the state after that many steps; the last few are kept
+
+A checkpoint is a plain dictionary of tensors, numbers and strings. The step stands for the rate's schedule
+and for all randomness, too: order, views and dropout are functions of the recipe's seed and the step.
 """
 
 import json
 import pickle
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +23,29 @@ from torch import nn
 
 from data_specs.spec import DatasetSpec, parse_spec
 from model.cpstn import CPSTN
-from model.recipe import Recipe, load_recipe, recipe_from
+from model.recipe import SUPERVISED, Recipe, load_recipe, recipe_from
+from model.supervised import new_head
+from pipeline.store.damage import DamagedError
 from pipeline.store.location import Folder, Location, locate
 from pipeline.store.publish import publish_bytes, published
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+# Whatever zipfile, pickle and torch say of a file that is not what was written.
+UNREADABLE = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    LookupError,
+    EOFError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    MemoryError,
+    pickle.UnpicklingError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 @dataclass(frozen=True)
@@ -29,9 +54,28 @@ class Run:
 
     folder: Path
 
+    def checkpoint_at(self, step: int) -> Path:
+        return self.folder / "checkpoints" / f"step-{step:08d}.pt"
+
+    @property
+    def checkpoints(self) -> list[Path]:
+        """All that are there, the newest first."""
+        return sorted((self.folder / "checkpoints").glob("step-*.pt"), reverse=True)
+
     @property
     def checkpoint(self) -> Path:
-        return self.folder / "checkpoints" / "last.pt"
+        """The newest; before the first, a path where nothing is."""
+        return next(iter(self.checkpoints), self.checkpoint_at(0))
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is any, be it damaged or of an earlier version."""
+        return any((self.folder / "checkpoints").glob("*.pt"))
+
+    def way_out(self) -> str:
+        """What to do when training broke: for the end of an error."""
+        good = f"the last good checkpoint is {self.checkpoint}; " if self.checkpoints else ""
+        return f"{good}a lower lr may help"
 
     def create(self, recipe: Recipe, shards: Path | str | Location, manifest: str) -> None:
         """Make the folder and write down what will be trained, and on the shards of which folder or address.
@@ -84,7 +128,7 @@ def find_run(name_or_path: str, parent: Path) -> Run:
 def newest_run(parent: Path) -> Run:
     """The run whose checkpoint was written last. Raises ValueError if there is none."""
     checkpoints = sorted(
-        parent.glob("*/checkpoints/last.pt"), key=lambda path: (path.stat().st_mtime_ns, path)
+        parent.glob("*/checkpoints/step-*.pt"), key=lambda path: (path.stat().st_mtime_ns, path)
     )
     if not checkpoints:
         raise ValueError(f"no trained run under {parent}/; run train first, or name a run")
@@ -132,16 +176,34 @@ class Checkpoint:
             model.load_state_dict(self.content["model"])
         return model
 
+    def build_head(self, model: CPSTN) -> nn.Linear | None:
+        """The linear layer on the model's h that a supervised run was trained with."""
+        if self.content["head"] is None:
+            return None
+        head = new_head(model, len(self.spec().classes))
+        head.load_state_dict(self.content["head"])
+        return head
+
 
 def new_model(spec: DatasetSpec, recipe: Recipe) -> CPSTN:
-    """A model with the initial weights that the recipe's seed gives."""
+    """A model with the initial weights that the recipe's seed gives.
+
+    A pretext of weight 0 gets no decoder, nor does supervised training.
+    """
     torch.manual_seed(recipe.seed)
-    return CPSTN(spec.skeleton, recipe.model)
+    pretexts = recipe.objective != SUPERVISED
+    return CPSTN(
+        spec.skeleton,
+        recipe.model,
+        spatial_pretext=pretexts and recipe.spatial_weight > 0,
+        temporal_pretext=pretexts and recipe.temporal_weight > 0,
+    )
 
 
 def save_checkpoint(
     run: Run,
     model: nn.Module,
+    head: nn.Module | None,
     optimiser: torch.optim.Optimizer,
     *,
     recipe: Recipe,
@@ -149,11 +211,16 @@ def save_checkpoint(
     manifest: str,
     step: int,
     steps: int,
+    keep: int,
 ) -> None:
-    """Write last.pt so that at every moment a whole one lies there, which loads on any machine."""
+    """Write the state after `step`, whole or not at all, to load on any machine; keep the newest `keep`.
+
+    Raises RuntimeError, and leaves all as it was, if a weight or statistic is not a finite number.
+    """
     content = {
         "version": FORMAT_VERSION,
         "model": _on_cpu(model.state_dict()),
+        "head": None if head is None else _on_cpu(head.state_dict()),
         "optimiser": _on_cpu(optimiser.state_dict()),
         "recipe": recipe.to_table(),
         "spec": spec.text,
@@ -161,24 +228,64 @@ def save_checkpoint(
         "step": step,
         "steps": steps,
     }
-    with published(run.checkpoint) as temporary:
+    for name, value in _tensors(content, ""):
+        if not value.isfinite().all():
+            raise RuntimeError(f"{name} is no longer a number after step {step}; {run.way_out()}")
+    with published(run.checkpoint_at(step)) as temporary:
         torch.save(content, temporary)
+    for old in run.checkpoints[keep:]:
+        old.unlink()
 
 
-def load_checkpoint(run: Run) -> Checkpoint:
-    """Reads tensors and plain values only and runs no code. Raises ValueError if it cannot be used."""
-    path = run.checkpoint
+def load_checkpoint(run: Run, on_note: Callable[[str], None] = lambda _: None) -> Checkpoint:
+    """The newest checkpoint that is whole. `on_note` hears of damaged ones. No code in them is run.
+
+    Raises ValueError if there is none, or of another version only; DamagedError if all are damaged.
+    """
+    damage = []
+    for path in run.checkpoints:
+        try:
+            return _read(path)
+        except DamagedError as error:
+            damage.append(str(error))
+            on_note(f"{error}; taking the one before")
+    if damage:
+        raise DamagedError(f"{damage[0]}, nor is any before it; start a new run")
+    if (run.folder / "checkpoints" / "last.pt").exists():
+        raise ValueError(
+            f"{run.folder}: its checkpoints/last.pt is of an earlier version and does not hold all that this "
+            f"one needs; train a new run with --recipe {run.folder / 'recipe.toml'}"
+        )
+    raise ValueError(
+        f"{run.folder}: no checkpoint yet; one comes at the end of every epoch, and every few minutes"
+    )
+
+
+def _read(path: Path) -> Checkpoint:
+    """Raises DamagedError if the file is not whole, ValueError if it is of another version."""
     try:
+        # torch itself does not look at the checksums.
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise DamagedError(f"checksum of {damaged} is wrong")
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise ValueError(f"{run.folder}: no checkpoint yet; it comes at the end of the first epoch") from None
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
+    except UNREADABLE as error:
         first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path}: not a readable checkpoint: {first_line}") from None
+        raise DamagedError(f"{path}: not a readable checkpoint: {first_line}") from None
     if not isinstance(content, dict) or content.get("version") != FORMAT_VERSION:
         found = content.get("version") if isinstance(content, dict) else type(content).__name__
         raise ValueError(f"{path}: a checkpoint of version {found}; expected {FORMAT_VERSION}")
     return Checkpoint(content)
+
+
+def _tensors(state: Any, name: str) -> Iterator[tuple[str, torch.Tensor]]:
+    """All floating-point tensors in a nested state, with their dotted names."""
+    if isinstance(state, torch.Tensor) and state.is_floating_point():
+        yield name, state
+    elif isinstance(state, dict):
+        for key, value in state.items():
+            yield from _tensors(value, f"{name}.{key}" if name else str(key))
 
 
 def _on_cpu(state: Any) -> Any:

@@ -21,7 +21,7 @@ PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4)
 class Score:
     """One row of the result table.
 
-    protocol: "linear", "nearest neighbour" or "semi-supervised".  features: what was classified.
+    protocol: "linear", "nearest neighbour", "semi-supervised" or "supervised".  features: what was classified.
     labels: how many training labels were used.  top1, top5: share of test samples, 0 to 1; top5 is None for
     the nearest neighbour, which names one class only.  confusion_KK: test samples, true class down.
     """
@@ -104,13 +104,19 @@ def linear_evaluation(
     classifier = fit_linear(train, num_classes, choose_penalty(train, num_classes, keys))
     with torch.no_grad():
         scores_NK = classifier(test.x_ND)
+    return scored(scores_NK, test.labels_N, protocol, features, len(train.labels_N))
+
+
+def scored(scores_NK: Tensor, labels_N: Tensor, protocol: str, features: str, labels: int) -> Score:
+    """How good the classes' scores of test samples are. labels: how many were trained on."""
+    num_classes = scores_NK.shape[1]
     return Score(
         protocol,
         features,
-        len(train.labels_N),
-        _top_share(scores_NK, test.labels_N, 1),
-        _top_share(scores_NK, test.labels_N, min(5, num_classes)),
-        _confusion(scores_NK.argmax(1), test.labels_N, num_classes),
+        labels,
+        _top_share(scores_NK, labels_N, 1),
+        _top_share(scores_NK, labels_N, min(5, num_classes)),
+        _confusion(scores_NK.argmax(1), labels_N, num_classes),
     )
 
 

@@ -1,42 +1,54 @@
 """CP-STN: one encoder, a projection for the contrast, and a decoder for each of the two pretexts.
 
 Axes: N sample, P present body of the batch, C channel, T frame (t after the encoder's strides), V joint,
-D size of the representation h, Z size of its projection z.
+D size of a pooled vector such as the representation h, Z size of a projection z.
 """
 
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor, nn
 
 from data_specs.spec import Skeleton
+from model.pooling import PoolConfig, mean_over_bodies, pool
+from model.recurrent import RECURRENT, RecurrentConfig, RecurrentEncoder
 from model.stgcn import STGCN, Decoder, DecoderConfig, EncoderConfig, initialise
+from model.streams import check_streams, streams
 
-POOLS = ("joints", "global")
+ST_GCN = "st_gcn"
+BACKBONES = (ST_GCN, *RECURRENT)
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """What the network looks like; the encoder's graph serves the decoders, too.
 
-    projection: widths of the two linear layers (3.2.1).  pool: "joints" averages the features over time and
-    bodies and keeps the joints apart, "global" averages over joints, too.  split_channels: each decoder sees
-    its own half of the channels (3.1; "half-C" in Table 5), or both see all.
+    streams: what the encoder sees of a body; see `model.streams`.
+    projection: widths of the two linear layers (3.2.1).
+    pool: how features become the representation h.  contrast_pool: how they become what is projected and
+        contrasted. By default, as in the paper, both are the time average of each joint.
+    split_channels: each decoder has its own half of the channels (3.1; "half-C" in Table 5), or all.
+    backbone: what encodes: "st_gcn", which `encoder` describes, or a recurrent network, which `recurrent`
+        does. Recurrent features have no joints, so that there are no pretexts on them.
     Raises ValueError that names the key.
     """
 
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     projection: tuple[int, ...] = (256, 128)
-    pool: str = "joints"
+    pool: PoolConfig = field(default_factory=PoolConfig)
     split_channels: bool = True
+    backbone: str = ST_GCN
+    recurrent: RecurrentConfig = field(default_factory=RecurrentConfig)
+    streams: tuple[str, ...] = ("joint",)
+    contrast_pool: PoolConfig = field(default_factory=PoolConfig)
 
     def __post_init__(self) -> None:
         if len(self.projection) != 2 or min(self.projection) < 1:
             raise ValueError(f"projection: found {self.projection}, expected two positive numbers")
-        if self.pool not in POOLS:
-            raise ValueError(f"pool: found {self.pool!r}, expected one of {', '.join(POOLS)}")
-        if self.split_channels and self.encoder.widths[-1] % 2:
+        check_streams(self.streams)
+        if self.backbone not in BACKBONES:
+            raise ValueError(f"backbone: found {self.backbone!r}, expected one of {', '.join(BACKBONES)}")
+        if self.backbone == ST_GCN and self.split_channels and self.encoder.widths[-1] % 2:
             raise ValueError(
                 f"encoder.widths: the last is {self.encoder.widths[-1]}, expected an even number, or "
                 "split_channels = false"
@@ -44,47 +56,70 @@ class ModelConfig:
 
 
 class CPSTN(nn.Module):
-    """The framework of the paper's Figure 1. Every step is a method; the training loop puts them together."""
+    """The framework of the paper's Figure 1. Every step is a method; the training loop puts them together.
 
-    def __init__(self, skeleton: Skeleton, config: ModelConfig) -> None:
+    spatial_pretext, temporal_pretext: whether there is a decoder for it; a recurrent backbone has neither.
+    """
+
+    def __init__(
+        self,
+        skeleton: Skeleton,
+        config: ModelConfig,
+        *,
+        spatial_pretext: bool = True,
+        temporal_pretext: bool = True,
+    ) -> None:
         super().__init__()
         self.config = config
-        self.num_joints = skeleton.num_joints
-        self.encoder = STGCN(skeleton, config.encoder)
+        self.parents = skeleton.parents
+        in_channels = 3 * len(config.streams)
+        self.encoder: STGCN | RecurrentEncoder
+        if config.backbone == ST_GCN:
+            self.encoder, self.num_joints = STGCN(skeleton, config.encoder, in_channels), skeleton.num_joints
+        else:
+            assert not spatial_pretext, "a decoder needs features of joints"
+            assert not temporal_pretext, "a decoder needs features of joints"
+            self.encoder = RecurrentEncoder(skeleton, config.backbone, config.recurrent, in_channels)
+            self.num_joints = 1
         hidden, out = config.projection
         self.projector = nn.Sequential(
-            nn.Linear(self.representation_size, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, out)
+            nn.Linear(self._pooled_size(config.contrast_pool), hidden),
+            nn.ReLU(inplace=True),
+            nn.Linear(hidden, out),
         )
         initialise(self.projector)
         share = self.encoder.out_channels // 2 if config.split_channels else self.encoder.out_channels
-        self.spatial_decoder = Decoder(skeleton, config.decoder, share, graph=config.encoder.graph)
-        self.temporal_decoder = Decoder(skeleton, config.decoder, share, graph=config.encoder.graph)
+        if spatial_pretext:
+            self.spatial_decoder = Decoder(skeleton, config.decoder, share, graph=config.encoder.graph)
+        if temporal_pretext:
+            self.temporal_decoder = Decoder(skeleton, config.decoder, share, graph=config.encoder.graph)
         self.share = share
 
     @property
     def representation_size(self) -> int:
-        """D: channels x joints, or channels alone where `pool` is "global"."""
-        channels = self.config.encoder.widths[-1]
-        return channels * self.num_joints if self.config.pool == "joints" else channels
+        """D of h."""
+        return self._pooled_size(self.config.pool)
 
     def encode(self, x_PCTV: Tensor) -> Tensor:
         """Coordinates (P, 3, T, V) -> features q (P, C, t, V); t = `encoder.frames_left(T)`."""
-        q_PCtV: Tensor = self.encoder(x_PCTV)
+        q_PCtV: Tensor = self.encoder(streams(x_PCTV, self.config.streams, self.parents))
         return q_PCtV
 
     def represent(self, q_PCtV: Tensor, sample_P: Tensor, num_samples: int) -> Tensor:
-        """h (N, D), float32: time average pooling (3.1), then the mean over each sample's present bodies.
+        """h (N, D), float32: features pooled over time (3.1), then the mean over each sample's bodies.
 
         sample_P: int64, the sample 0..num_samples-1 that each body belongs to, in any order. A sample without
-        a body gets zeros. D runs over channels, and within a channel over joints.
+        a body gets zeros. D is ordered as `model.pooling.pool` says.
         """
-        pooled_PCV = q_PCtV.mean(dim=2, dtype=torch.float32)
-        pooled_PD = pooled_PCV.mean(dim=2) if self.config.pool == "global" else pooled_PCV.flatten(1)
-        return mean_over_bodies(pooled_PD, sample_P, num_samples)
+        return mean_over_bodies(pool(q_PCtV, self.config.pool), sample_P, num_samples)
 
-    def project(self, h_ND: Tensor) -> Tensor:
+    def to_contrast(self, q_PCtV: Tensor, sample_P: Tensor, num_samples: int) -> Tensor:
+        """What is projected and contrasted, float32: as `represent`, pooled as `contrast_pool` says."""
+        return mean_over_bodies(pool(q_PCtV, self.config.contrast_pool), sample_P, num_samples)
+
+    def project(self, pooled_ND: Tensor) -> Tensor:
         """z (N, Z): the MLP of two linear layers into the contrastive space (3.2.1)."""
-        z_NZ: Tensor = self.projector(h_ND)
+        z_NZ: Tensor = self.projector(pooled_ND)
         return z_NZ
 
     def reconstruct_spatial(self, q_PCtV: Tensor, num_frames: int) -> Tensor:
@@ -97,9 +132,5 @@ class CPSTN(nn.Module):
         rebuilt_PCTV: Tensor = self.temporal_decoder(q_PCtV[:, -self.share :], num_frames)
         return rebuilt_PCTV
 
-
-def mean_over_bodies(x_PD: Tensor, sample_P: Tensor, num_samples: int) -> Tensor:
-    """(P, D) of packed bodies -> (N, D), the mean over each sample's bodies; zeros where there is none."""
-    sum_ND = x_PD.new_zeros(num_samples, x_PD.shape[1]).index_add(0, sample_P, x_PD)
-    bodies_N = torch.bincount(sample_P, minlength=num_samples)
-    return sum_ND / bodies_N.clamp(min=1).unsqueeze(1)
+    def _pooled_size(self, config: PoolConfig) -> int:
+        return config.size(self.encoder.out_channels, self.num_joints)

@@ -24,7 +24,17 @@ def draw_sample(shards: Shards, picture: Path, key: str | None, seed: int) -> st
     spatial_PCTV, temporal_PCTV = np.empty_like(x_PCTV), np.empty_like(x_PCTV)
     visible_N = np.empty(1, np.int64)
     config = ViewConfig()
-    spatial_view(x_PCTV, sample_P, ids_N, seed=seed, epoch=0, view=0, config=config, out_PCTV=spatial_PCTV)
+    spatial_view(
+        x_PCTV,
+        sample_P,
+        ids_N,
+        seed=seed,
+        epoch=0,
+        view=0,
+        config=config,
+        parents=shards.spec.skeleton.parents,
+        out_PCTV=spatial_PCTV,
+    )
     temporal_view(
         x_PCTV,
         sample_P,

@@ -18,17 +18,19 @@ from numpy.typing import NDArray
 from torch import nn
 
 from model.checkpoint import Checkpoint
-from model.classify import Score, balanced_subset, linear_evaluation, nearest_neighbour
+from model.classify import Score, balanced_subset, linear_evaluation, nearest_neighbour, scored
 from model.cpstn import CPSTN
 from model.features import Features, encoder_features, statistics_features
 from model.pictures import draw_confusion
 from model.recipe import FinetuneConfig, Recipe
+from model.supervised import head_scores
 from pipeline.loader import Samples, in_any_order, sequential_batches, split_samples
 from pipeline.store.publish import publish_bytes
 from pipeline.store.shards import Shards
 
 TRAINED, UNTRAINED, STATISTICS = "trained encoder", "untrained encoder", "input statistics"
 FINETUNED, FROM_SCRATCH = "trained encoder, fine-tuned", "untrained encoder, fine-tuned"
+FROM_LABELS = "encoder and linear layer"
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,7 @@ def evaluate(
     }
     features = all_features(models, parts, shards.spec.skeleton.parents, device, on_stage)
     scores = frozen_scores(features, parts, on_stage)
+    scores += supervised_scores(shards, checkpoint, models[TRAINED], parts, device)
     if labelled is not None:
         few = parts.with_labels(labelled)
         few_features = {name: (train.take(labelled), test) for name, (train, test) in features.items()}
@@ -168,6 +171,20 @@ def frozen_scores(
     for name, (train, test) in features.items():
         scores.append(nearest_neighbour(train, test, parts.num_classes, name))
     return scores
+
+
+def supervised_scores(
+    shards: Shards, checkpoint: Checkpoint, model: CPSTN, parts: Parts, device: torch.device
+) -> list[Score]:
+    """The classifier that a supervised run was trained with, as it is; no row for other runs."""
+    head, recipe = checkpoint.build_head(model), checkpoint.recipe()
+    if head is None:
+        return []
+    table = shards.split(recipe.protocol or shards.spec.default_protocol, "train")
+    used = balanced_subset(table["label"].to_numpy(np.int64), table["key"].tolist(), recipe.label_fraction)
+    scores_NK = head_scores(model, head.to(device), parts.test, device)
+    labels_N = torch.from_numpy(parts.test.labels_N).to(device)
+    return [scored(scores_NK, labels_N, "supervised", FROM_LABELS, len(used))]
 
 
 def semi_supervised_scores(

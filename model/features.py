@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.cpstn import CPSTN, mean_over_bodies
+from model.cpstn import CPSTN
+from model.pooling import mean_over_bodies
+from model.streams import STREAMS, streams
 from pipeline.loader import Samples, sequential_batches
 
 
@@ -49,9 +50,7 @@ def statistics_features(
     parts, labels = [], []
     for batch in sequential_batches(samples, batch_size):
         x_PCTV = batch.original_PCTV.to(device)
-        bones_PCTV = x_PCTV - x_PCTV[..., list(parents)]
-        motion_PCTV = F.pad(x_PCTV.diff(dim=2), (0, 0, 0, 1))
-        streams_PCTV = torch.cat([x_PCTV, bones_PCTV, motion_PCTV], dim=1)
+        streams_PCTV = streams(x_PCTV, STREAMS, parents)
         spans = [streams_PCTV, *streams_PCTV.tensor_split(3, dim=2)]
         pooled = [
             statistic.flatten(1)

@@ -1,5 +1,8 @@
 """The three terms of CP-STN's loss (Eq. 3), one function each. All compute in float32, also under autocast.
 
+Where a batch is worked on in parts, each on its own rank or one after the other, each function gives its
+part of the batch's loss: the parts add up to it.
+
 Axes: N sample, Z contrastive space, P present body, C coordinate, T frame, V joint.
 """
 
@@ -7,15 +10,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from model.parallel import ALONE, Ranks
+
 REDUCTIONS = ("mean", "sum")
 
 
-def nt_xent(first_NZ: Tensor, second_NZ: Tensor, temperature: float) -> Tensor:
+def nt_xent(first_NZ: Tensor, second_NZ: Tensor, temperature: float, ranks: Ranks = ALONE) -> Tensor:
     """Contrastive loss, Eq. 4 and 5: two views of a sample against all other views of the batch.
 
     Row n of `first_NZ` and row n of `second_NZ` are the views of sample n. Both directions count (Eq. 5's
     index 2k+1 reads 2k-1), and the result is the mean over all 2N; Eq. 5's 1/N would double it. The two views
-    of a single sample have no negatives: the loss is 0. Scalar float32.
+    of a single sample have no negatives: the loss is 0. With several ranks the batch is that of all of them,
+    and this rank's part of the loss comes from its own rows. Scalar float32.
     Raises ValueError if the temperature is not positive.
     """
     if not temperature > 0:
@@ -23,31 +29,43 @@ def nt_xent(first_NZ: Tensor, second_NZ: Tensor, temperature: float) -> Tensor:
     assert first_NZ.shape == second_NZ.shape
     samples = len(first_NZ)
     with torch.autocast(first_NZ.device.type, enabled=False):
-        views = F.normalize(torch.cat([first_NZ, second_NZ]).float(), dim=1)
-        logits = (views @ views.T) / temperature
-        itself = torch.eye(2 * samples, dtype=torch.bool, device=logits.device)
-        partner = torch.arange(2 * samples, device=logits.device).roll(samples)
-        return F.cross_entropy(logits.masked_fill(itself, -torch.inf), partner)
+        own = F.normalize(torch.cat([first_NZ, second_NZ]).float(), dim=1)
+        views = ranks.gather(own)
+        logits = (own @ views.T) / temperature
+        itself = torch.arange(2 * samples, device=logits.device) + ranks.rank * 2 * samples
+        logits = logits.scatter(1, itself.unsqueeze(1), -torch.inf)
+        return F.cross_entropy(logits, itself.roll(samples), reduction="sum") / len(views)
 
 
-def spatial_reconstruction(rebuilt_PCTV: Tensor, original_PCTV: Tensor, reduction: str = "mean") -> Tensor:
+def spatial_reconstruction(
+    rebuilt_PCTV: Tensor, original_PCTV: Tensor, reduction: str = "mean", count: Tensor | int | None = None
+) -> Tensor:
     """Squared error over every frame, Eq. 6. Scalar float32.
 
     reduction: "sum" is the paper's, and grows with batch and length; "mean" is per number.
+    count: the numbers of the whole batch, where this is a part of it.
     Raises ValueError for another reduction.
     """
     _check_reduction(reduction)
     assert rebuilt_PCTV.shape == original_PCTV.shape
-    return F.mse_loss(rebuilt_PCTV.float(), original_PCTV.float(), reduction=reduction)
+    total = F.mse_loss(rebuilt_PCTV.float(), original_PCTV.float(), reduction="sum")
+    if reduction == "sum":
+        return total
+    return total / (rebuilt_PCTV.numel() if count is None else count)
 
 
 def temporal_reconstruction(
-    rebuilt_PCTV: Tensor, original_PCTV: Tensor, visible_P: Tensor, reduction: str = "mean"
+    rebuilt_PCTV: Tensor,
+    original_PCTV: Tensor,
+    visible_P: Tensor,
+    reduction: str = "mean",
+    count: Tensor | int | None = None,
 ) -> Tensor:
     """Squared error over the frames that the encoder was not shown, Eq. 7. Scalar float32.
 
     visible_P: int, T' of each body: frames 0..T'-1 were visible and do not count. 0 where no frame is masked.
     reduction: "sum" is the paper's; "mean" is per number of the masked frames.
+    count: the numbers in masked frames of the whole batch, at least 1, where this is a part of it.
     Raises ValueError for another reduction.
     """
     _check_reduction(reduction)
@@ -58,7 +76,7 @@ def temporal_reconstruction(
     total = (error_PT * masked_PT).sum()
     if reduction == "sum":
         return total
-    return total / (masked_PT.sum().clamp(min=1) * channels * joints)
+    return total / ((masked_PT.sum() * channels * joints).clamp(min=1) if count is None else count)
 
 
 def _check_reduction(reduction: str) -> None:

@@ -11,13 +11,17 @@ from typing import Any, TypeVar
 
 import tomli_w
 
-from model.cpstn import ModelConfig
+from model.cpstn import ST_GCN, ModelConfig
 from model.losses import REDUCTIONS
+from model.table5 import find_row
 from pipeline.augment import ViewConfig
 from pipeline.loader import VIEW_KINDS
 
 BUILT_IN_FOLDER = Path(__file__).parent / "recipes"
 SCHEDULES = ("linear", "cosine")
+PRECISIONS = ("float32", "bf16")
+CPSTN_OBJECTIVE, SUPERVISED = "cpstn", "supervised"
+OBJECTIVES = (CPSTN_OBJECTIVE, SUPERVISED)
 
 Config = TypeVar("Config")
 
@@ -44,6 +48,11 @@ class Recipe:
     contrast_weight, spatial_weight, temporal_weight: alpha, beta, gamma of Eq. 3.
     reduction: "mean" per element, or the literal "sum" of Eq. 6 and 7.
     views: the two views' kinds; the first is the one the spatial decoder rebuilds from.
+    accumulate: in how many parts a batch is worked on, which saves memory; see model.objective.
+    precision: "float32", or "bf16" for the layers of encoder, projector and decoders.
+    objective: "cpstn", which needs no labels, or "supervised": encoder and linear layer from scratch on the
+    class-balanced share `label_fraction` of the training labels, shown as `supervised_view`, one of the views
+    or "none" for the recording as stored.
     seed decides the initial weights, the order of samples, every view and every dropout.
     """
 
@@ -63,6 +72,11 @@ class Recipe:
     view: ViewConfig = field(default_factory=ViewConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    accumulate: int = 1
+    precision: str = "float32"
+    objective: str = CPSTN_OBJECTIVE
+    label_fraction: float = 1.0
+    supervised_view: str = "spatial"
 
     def __post_init__(self) -> None:
         _check_above_zero(self, "epochs", "batch_size", "lr", "temperature")
@@ -77,6 +91,18 @@ class Recipe:
             raise ValueError(f"views has {len(self.views)} entries; expected two, such as {list(VIEW_KINDS)}")
         for kind in self.views:
             _check_choice("views", kind, VIEW_KINDS)
+        _check_above_zero(self, "accumulate", "label_fraction")
+        if self.label_fraction > 1:
+            raise ValueError(f"label_fraction is {self.label_fraction}; expected at most 1 (all labels)")
+        if self.label_fraction < 1 and self.objective != SUPERVISED:
+            raise ValueError(
+                f"label_fraction is {self.label_fraction}, but objective {self.objective} uses no labels; "
+                f"leave it out, or set objective={SUPERVISED}"
+            )
+        _check_choice("precision", self.precision, PRECISIONS)
+        _check_choice("objective", self.objective, OBJECTIVES)
+        _check_choice("supervised_view", self.supervised_view, (*VIEW_KINDS, "none"))
+        _check_pretexts(self)
 
     def lr_at(self, step: int, steps: int) -> float:
         """The learning rate of one step of `steps`."""
@@ -102,14 +128,16 @@ def built_in_recipes() -> list[str]:
 def load_recipe(name_or_path: str, changes: tuple[str, ...] = ()) -> Recipe:
     """A built-in recipe by name or a TOML file by path, with `key=value` changes; nested keys are dotted.
 
+    "paper:bilstm" is the recipe "paper" with the changes of the row "bilstm" of the paper's Table 5.
     Raises ValueError that names the key, what was found and what was expected.
     """
-    path = BUILT_IN_FOLDER / f"{name_or_path}.toml"
-    if name_or_path not in built_in_recipes():
-        path = Path(name_or_path)
-        if not path.is_file():
-            known = ", ".join(built_in_recipes())
-            raise ValueError(f"no recipe {name_or_path!r}: expected {known}, or the path of a TOML file")
+    base, colon, row = name_or_path.rpartition(":")
+    if colon and _recipe_file(base) is not None:
+        return load_recipe(base, (*find_row(row).changes(), *changes))
+    path = _recipe_file(name_or_path)
+    if path is None:
+        known = ", ".join(built_in_recipes())
+        raise ValueError(f"no recipe {name_or_path!r}: expected {known}, or the path of a TOML file")
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -117,6 +145,12 @@ def load_recipe(name_or_path: str, changes: tuple[str, ...] = ()) -> Recipe:
     for change in changes:
         _apply(table, change)
     return recipe_from(table)
+
+
+def _recipe_file(name_or_path: str) -> Path | None:
+    if name_or_path in built_in_recipes():
+        return BUILT_IN_FOLDER / f"{name_or_path}.toml"
+    return Path(name_or_path) if Path(name_or_path).is_file() else None
 
 
 def recipe_from(table: dict[str, Any]) -> Recipe:
@@ -197,6 +231,18 @@ def all_keys() -> list[str]:
         return keys
 
     return walk(Recipe, "")
+
+
+def _check_pretexts(recipe: Recipe) -> None:
+    """The decoders rebuild joints from features of joints, which a recurrent backbone does not have."""
+    if recipe.model.backbone == ST_GCN or recipe.objective == SUPERVISED:
+        return
+    for name in ("spatial_weight", "temporal_weight"):
+        if getattr(recipe, name) > 0:
+            raise ValueError(
+                f"{name} is {getattr(recipe, name)}; expected 0 with model.backbone = "
+                f"{recipe.model.backbone!r}, which has no pretexts; set spatial_weight=0, temporal_weight=0"
+            )
 
 
 def _check_above_zero(config: Any, *names: str) -> None:

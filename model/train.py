@@ -1,46 +1,39 @@
-"""CP-STN pre-training: one readable loop. No labels are used.
+"""CP-STN training: one readable loop, for pre-training without labels and for supervised training alike.
 
-Axes: N sample, P packed present body, C channel, T frame, V joint.
+Axes: N sample, L number of a step: its losses, then the wishes of all ranks.
 """
 
 import math
-import os
-from collections.abc import Callable
-from contextlib import closing
-from dataclasses import dataclass
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from model.checkpoint import Run, load_checkpoint, new_model, save_checkpoint
+from model.checkpoint import Checkpoint, Run, load_checkpoint, new_model, save_checkpoint
+from model.classify import balanced_subset
 from model.cpstn import CPSTN
-from model.losses import nt_xent, spatial_reconstruction, temporal_reconstruction
-from model.recipe import Recipe
-from pipeline.loader import Batch, Samples, View, split_samples, train_batches
+from model.memory import memory_explained
+from model.objective import Pretraining, share_out
+from model.parallel import ALONE, Ranks, check_share, share_batch_norm
+from model.recipe import SUPERVISED, Recipe
+from model.stop import Stopped, StopSign, stop_sign
+from model.supervised import Supervised
+from model.watch import Outcome, Watch
+from pipeline.loader import Samples, split_samples, train_batches
 from pipeline.order import steps_per_epoch
 from pipeline.store.shards import Shards
-
-
-@dataclass(frozen=True)
-class Losses:
-    """The three losses of Eq. 3, unweighted, and their weighted sum."""
-
-    contrast: Tensor
-    spatial: Tensor
-    temporal: Tensor
-    total: Tensor
-
-    def numbers(self) -> dict[str, float]:
-        """As Python floats; waits for the device."""
-        return {name: float(value.detach()) for name, value in vars(self).items()}
 
 
 @dataclass(frozen=True)
 class Progress:
     """What the training loop reports after a step: steps done of all, and what this step was made of.
 
-    epoch counts from 0; samples: of this step.
+    epoch counts from 0; samples: of this step, on all ranks.
     """
 
     step: int
@@ -58,6 +51,9 @@ class Progress:
         return self.step * self.epochs % self.steps == 0
 
 
+OnProgress = Callable[[Progress], None]
+
+
 def train(
     shards: Shards,
     recipe: Recipe,
@@ -66,152 +62,255 @@ def train(
     device: torch.device,
     threads: int = 2,
     resume: bool = False,
-    on_progress: Callable[[Progress], None] = lambda _: None,
+    keep: int = 3,
+    save_minutes: float = 10.0,
+    ranks: Ranks = ALONE,
+    on_progress: OnProgress = lambda _: None,
+    on_note: Callable[[str], None] = lambda _: None,
 ) -> CPSTN:
     """Train in `run`, which exists; with `resume`, go on from its checkpoint, if any. Returns the model.
 
-    A checkpoint is written after every epoch; a run that was stopped goes on from there, on the CPU to the
-    very same weights. Raises ValueError if the shards are not those of the run or cannot be trained on;
-    RuntimeError if a loss or a weight stops being a number.
+    The state is saved after every epoch, every `save_minutes` and when a signal asks to stop; the last `keep`
+    checkpoints stay. A run that ended early, in whichever way, goes on from there, on the CPU to the very
+    same weights. With several ranks all call this and see the run's folder; the first writes and reports.
+    `on_note` hears of damaged checkpoints.
+
+    Raises ValueError if the shards or the recipe are not those of the run, or cannot be trained on;
+    RuntimeError if a number stops being one or memory does not suffice; Stopped after SIGINT or SIGTERM.
     """
-    check_single_process()
     if run.manifest() != shards.manifest.digest:
         raise ValueError(f"{shards.location}: other shards than those that {run.folder} was started on")
-    samples = training_samples(shards, recipe)
+    samples = training_samples(shards, recipe, ranks.world)
     per_epoch = steps_per_epoch(len(samples), recipe.batch_size)
     steps = recipe.epochs * per_epoch
-    model = new_model(shards.spec, recipe).to(device).train()
-    optimiser = torch.optim.Adam(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
-    step = _restore(run, model, optimiser, steps) if resume and run.checkpoint.exists() else 0
-    batches = train_batches(
-        samples,
-        batch_size=recipe.batch_size,
-        seed=recipe.seed,
-        start_step=step,
-        end_step=steps,
-        views=recipe.views,
-        config=recipe.view,
-        threads=threads,
-        pin_memory=device.type == "cuda",
-    )
-    with SummaryWriter(str(run.folder), purge_step=step + 1) as board, closing(batches):
-        for batch in batches:
-            for group in optimiser.param_groups:
-                group["lr"] = recipe.lr_at(step, steps)
-            torch.manual_seed(recipe.seed * 1_000_003 + step)  # dropout, too, depends on the step alone
-            losses = batch_losses(model, batch, recipe, device)
-            optimiser.zero_grad(set_to_none=True)
-            losses.total.backward()
-            optimiser.step()
-            step += 1
-            # Waits for the device: only then may the batch's buffers be filled again.
-            numbers = losses.numbers()
-            _check_finite(numbers, step, batch, shards, run)
-            for name, value in numbers.items():
-                board.add_scalar(f"loss/{name}", value, step)
-            on_progress(Progress(step, steps, recipe.epochs, batch.num_samples, numbers))
-            if step % per_epoch == 0:
-                _check_weights(model, step, run)
-                save_checkpoint(
-                    run,
-                    model,
-                    optimiser,
-                    recipe=recipe,
-                    spec=shards.spec,
-                    manifest=run.manifest(),
-                    step=step,
-                    steps=steps,
-                )
-    return model
-
-
-def check_single_process() -> None:
-    """Raises ValueError under torchrun: its processes would all train the same, into one run."""
-    world = os.environ.get("WORLD_SIZE", "1")
-    if world != "1":
-        raise ValueError(
-            f"started as one of {world} processes (WORLD_SIZE), each of which would train the same: training "
-            f"uses one process; start it without torchrun"
+    checkpoint = _to_go_on_from(run, recipe, ranks, on_note) if resume else None
+    step = checkpoint.step if checkpoint else 0
+    with memory_explained(recipe, samples.source.shape[3], device), stop_sign() as sign:
+        objective = _objective(shards, recipe, checkpoint, ranks, device)
+        optimiser = _optimiser(objective, recipe, checkpoint, device)
+        saver = _Saver(shards, recipe, run, objective, optimiser, steps, keep, save_minutes)
+        watch = Watch(objective.loss_names, late=reads_late(device))
+        batches = train_batches(
+            samples,
+            batch_size=recipe.batch_size,
+            seed=recipe.seed,
+            start_step=step,
+            end_step=steps,
+            views=views_of(recipe),
+            config=recipe.view,
+            threads=threads,
+            rank=ranks.rank,
+            world=ranks.world,
+            pin_memory=device.type == "cuda",
         )
+        with _teller(shards, recipe, run, ranks, step, steps, on_progress) as tell, closing(batches):
+            for batch in batches:
+                for group in optimiser.param_groups:
+                    group["lr"] = recipe.lr_at(step, steps)
+                optimiser.zero_grad(set_to_none=True)
+                share = share_out(batch, recipe.accumulate, device, ranks)
+                losses_L = objective.backward(share, step)
+                ranks.sum_gradients(objective)
+                optimiser.step()
+                step += 1
+                numbers_L = _of_all_ranks(losses_L, sign.number > 0, saver.is_due, ranks)
+                wish = tell(watch.add(step, batch.ids_N, numbers_L))
+                share.copied()
+                if step % per_epoch == 0 or wish.stop or wish.save:
+                    wish = wish | tell(watch.settle())
+                    if ranks.is_first:
+                        saver.save(step)
+                    if wish.stop and step < steps:
+                        raise _stopped(sign, step, steps, run)
+    return objective.model
 
 
-def training_samples(shards: Shards, recipe: Recipe) -> Samples:
-    """The samples that a recipe trains on. Raises ValueError if these shards do not have any, or none that
-    temporal masking could be learnt from."""
+def training_samples(shards: Shards, recipe: Recipe, world: int = 1) -> Samples:
+    """The samples that a recipe trains on, on `world` ranks together.
+
+    Raises ValueError if these shards do not have any, or none that temporal masking could be learnt from, or
+    if the ranks cannot share a batch.
+    """
+    check_share(recipe.batch_size, world)
     if shards.manifest.settings["resample"] == "pad":
         raise ValueError(
             f"{shards.location}: padded with zeros, which temporal masking would take for motion; "
             f"train on shards made with --resample linear or nearest"
         )
-    return split_samples(shards, recipe.protocol or shards.spec.default_protocol, "train")
+    protocol = recipe.protocol or shards.spec.default_protocol
+    samples = split_samples(shards, protocol, "train")
+    if recipe.objective != SUPERVISED:
+        return samples
+    keys = shards.split(protocol, "train")["key"].tolist()
+    return samples.take(balanced_subset(samples.labels_N, keys, recipe.label_fraction))
 
 
-def batch_losses(model: CPSTN, batch: Batch, recipe: Recipe, device: torch.device) -> Losses:
-    """Encode both views in one pass, contrast them (Eq. 4, 5), rebuild the original from each (Eq. 6, 7)."""
-    original_PCTV = batch.original_PCTV.to(device, non_blocking=True)
-    sample_P = batch.sample_P.to(device, non_blocking=True)
-    x_PCTV = torch.cat([view.x_PCTV.to(device, non_blocking=True) for view in batch.views])
-    samples, frames = batch.num_samples, original_PCTV.shape[2]
-    q_PCTV = model.encode(x_PCTV)
-    h_ND = model.represent(q_PCTV, torch.cat([sample_P, sample_P + samples]), 2 * samples)
-    first_NZ, second_NZ = model.project(h_ND).chunk(2)
-    contrast = nt_xent(first_NZ, second_NZ, recipe.temperature)
-    q_first_PCTV, q_second_PCTV = q_PCTV.chunk(2)
-    spatial = temporal = torch.zeros((), device=device)
-    first, second = batch.views
-    if recipe.spatial_weight:
-        rebuilt_PCTV = model.reconstruct_spatial(q_first_PCTV, frames)
-        spatial = _reconstruction(rebuilt_PCTV, original_PCTV, first, sample_P, recipe.reduction)
-    if recipe.temporal_weight:
-        rebuilt_PCTV = model.reconstruct_temporal(q_second_PCTV, frames)
-        temporal = _reconstruction(rebuilt_PCTV, original_PCTV, second, sample_P, recipe.reduction)
-    weighted = (
-        recipe.contrast_weight * contrast
-        + recipe.spatial_weight * spatial
-        + recipe.temporal_weight * temporal
+def views_of(recipe: Recipe) -> tuple[str, ...]:
+    """The views that a batch is made with."""
+    if recipe.objective != SUPERVISED:
+        return recipe.views
+    return () if recipe.supervised_view == "none" else (recipe.supervised_view,)
+
+
+def reads_late(device: torch.device) -> bool:
+    """Whether a step's numbers are read when the next one is underway: where the device works by itself."""
+    return device.type == "cuda"
+
+
+def _objective(
+    shards: Shards, recipe: Recipe, checkpoint: Checkpoint | None, ranks: Ranks, device: torch.device
+) -> Pretraining | Supervised:
+    """What is trained, on the device; every rank begins with the same weights."""
+    model = new_model(shards.spec, recipe)
+    objective: Pretraining | Supervised
+    if recipe.objective == SUPERVISED:
+        objective = Supervised(model, recipe, len(shards.spec.classes), ranks)
+    else:
+        objective = Pretraining(model, recipe, ranks)
+    if checkpoint:
+        model.load_state_dict(checkpoint.content["model"])
+        if objective.head is not None:
+            objective.head.load_state_dict(checkpoint.content["head"])
+    share_batch_norm(objective, ranks, device)
+    return objective.to(device).train()
+
+
+def _optimiser(
+    objective: torch.nn.Module, recipe: Recipe, checkpoint: Checkpoint | None, device: torch.device
+) -> torch.optim.Optimizer:
+    optimiser = torch.optim.Adam(
+        objective.parameters(),
+        lr=recipe.lr,
+        weight_decay=recipe.weight_decay,
+        fused=device.type in ("cpu", "cuda", "mps"),
     )
-    return Losses(contrast, spatial, temporal, weighted)
+    if checkpoint:
+        optimiser.load_state_dict(checkpoint.content["optimiser"])
+    return optimiser
 
 
-def _reconstruction(
-    rebuilt_PCTV: Tensor, original_PCTV: Tensor, view: View, sample_P: Tensor, reduction: str
-) -> Tensor:
-    """A masked view owes the frames it did not see (Eq. 7), any other the whole sequence (Eq. 6)."""
-    if view.kind == "spatial":
-        return spatial_reconstruction(rebuilt_PCTV, original_PCTV, reduction)
-    visible_P = view.visible_N.to(sample_P.device)[sample_P]
-    return temporal_reconstruction(rebuilt_PCTV, original_PCTV, visible_P, reduction)
+def _to_go_on_from(
+    run: Run, recipe: Recipe, ranks: Ranks, on_note: Callable[[str], None]
+) -> Checkpoint | None:
+    """The run's newest whole checkpoint, the same on all ranks; None if it stopped before its first.
 
-
-def _restore(run: Run, model: CPSTN, optimiser: torch.optim.Optimizer, steps: int) -> int:
-    """Load the run's checkpoint into model and optimiser; returns the steps already done."""
-    checkpoint = load_checkpoint(run)
-    if checkpoint.steps != steps:
+    Raises ValueError if it is of another recipe.
+    """
+    checkpoint = load_checkpoint(run, on_note) if run.has_checkpoint else None
+    step = checkpoint.step if checkpoint else 0
+    first = ranks.first_says(lambda: str(step))
+    if str(step) != first:
         raise ValueError(
-            f"{run.folder}: was planned for {checkpoint.steps} steps, not {steps}; start a new run"
+            f"{run.folder}: process {ranks.rank} finds step {step} there, the first finds {first}; all "
+            f"processes must see one folder"
         )
-    model.load_state_dict(checkpoint.content["model"])
-    optimiser.load_state_dict(checkpoint.content["optimiser"])
-    return checkpoint.step
+    if checkpoint and checkpoint.recipe() != recipe:
+        found, expected = recipe.to_table(), checkpoint.recipe().to_table()
+        changed = ", ".join(key for key in found if found[key] != expected[key])
+        raise ValueError(
+            f"{run.folder}: was trained so far by another recipe, which differs in {changed}; a run goes on "
+            f"with its own: start a new one"
+        )
+    return checkpoint
 
 
-def _check_weights(model: CPSTN, step: int, run: Run) -> None:
-    if not all(bool(weights.isfinite().all()) for weights in model.parameters()):
-        raise RuntimeError(f"a weight is no longer a number at step {step}; {_way_out(run)}")
+def _of_all_ranks(losses_L: Tensor, stop: bool, save: bool, ranks: Ranks) -> Tensor:
+    """The losses of the whole batch, and how many ranks want to stop and to save."""
+    # Filled on the device: copying two numbers there would wait for it.
+    wishes = [losses_L.new_full((1,), wish) for wish in (stop, save)]
+    return ranks.sum(torch.cat([losses_L, *wishes]))
 
 
-def _check_finite(numbers: dict[str, float], step: int, batch: Batch, shards: Shards, run: Run) -> None:
-    if all(math.isfinite(value) for value in numbers.values()):
+def _stopped(sign: StopSign, step: int, steps: int, run: Run) -> Stopped:
+    where = f"stopped at step {step} of {steps}, saved in {run.checkpoint}"
+    # Where only another rank heard the signal, it was torchrun's.
+    return Stopped(f"{where}; go on with train --resume {run.folder}", sign.number or signal.SIGTERM)
+
+
+@dataclass
+class _Saver:
+    """Writes checkpoints, and says when it is time for one."""
+
+    shards: Shards
+    recipe: Recipe
+    run: Run
+    objective: Pretraining | Supervised
+    optimiser: torch.optim.Optimizer
+    steps: int
+    keep: int
+    minutes: float
+    last: float = field(default_factory=time.monotonic)
+
+    @property
+    def is_due(self) -> bool:
+        return time.monotonic() - self.last >= 60 * self.minutes
+
+    def save(self, step: int) -> None:
+        save_checkpoint(
+            self.run,
+            self.objective.model,
+            self.objective.head,
+            self.optimiser,
+            recipe=self.recipe,
+            spec=self.shards.spec,
+            manifest=self.run.manifest(),
+            step=step,
+            steps=self.steps,
+            keep=self.keep,
+        )
+        self.last = time.monotonic()
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """What some rank asked for."""
+
+    stop: bool = False
+    save: bool = False
+
+    def __or__(self, other: "_Wish") -> "_Wish":
+        return _Wish(self.stop or other.stop, self.save or other.save)
+
+
+@contextmanager
+def _teller(
+    shards: Shards,
+    recipe: Recipe,
+    run: Run,
+    ranks: Ranks,
+    step: int,
+    steps: int,
+    on_progress: OnProgress,
+) -> Iterator[Callable[[Iterable[Outcome]], _Wish]]:
+    """Tells of finished steps, to TensorBoard and to `on_progress`, and returns what ranks wish."""
+    board = SummaryWriter(str(run.folder), purge_step=step + 1) if ranks.is_first else None
+
+    def tell(outcomes: Iterable[Outcome]) -> _Wish:
+        wish = _Wish()
+        for outcome in outcomes:
+            _check_finite(outcome, shards, run)
+            if board is not None:
+                for name, value in outcome.losses.items():
+                    board.add_scalar(f"loss/{name}", value, outcome.step)
+                samples = ranks.world * len(outcome.ids_N)
+                on_progress(Progress(outcome.step, steps, recipe.epochs, samples, outcome.losses))
+            wish |= _Wish(outcome.stop, outcome.save)
+        return wish
+
+    try:
+        yield tell
+    finally:
+        if board is not None:
+            board.close()
+
+
+def _check_finite(outcome: Outcome, shards: Shards, run: Run) -> None:
+    if all(math.isfinite(value) for value in outcome.losses.values()):
         return
-    rows = set(batch.ids_N.tolist())
+    rows = set(outcome.ids_N.tolist())
     keys = shards.table.loc[shards.table["row"].isin(rows), "key"].tolist()
     shown = ", ".join(keys[:5]) + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
     raise RuntimeError(
-        f"the loss is no longer a number at step {step}: {numbers}; samples of the batch: {shown}; "
-        f"{_way_out(run)}"
+        f"the loss is no longer a number at step {outcome.step}: {outcome.losses}; samples of the batch: "
+        f"{shown}; {run.way_out()}"
     )
-
-
-def _way_out(run: Run) -> str:
-    last = f"the last good checkpoint is {run.checkpoint}; " if run.checkpoint.exists() else ""
-    return f"{last}a lower lr may help"

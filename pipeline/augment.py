@@ -2,8 +2,8 @@
 
 The augmentations are those of the CP-STN paper, section 3.2. Every random number is a hash of its identity
 (seed, epoch, sample id, view, part, element): the same sample has the same bits in whatever batch, at
-whatever position, in whatever thread. `part` is 0 for what both bodies of a sample share, and 1 + m for what
-only body m has.
+whatever position, in whatever thread. `part` is 0 for what both bodies of a sample share, 1 + m for the
+jitter of body m, and -1 - m for the lengths of its bones.
 
 Axes: N sample, P packed present body, C coordinate, T frame, V joint, F frame and joint in one (T * V).
 """
@@ -32,6 +32,9 @@ _TABLE_MASK = np.uint64(_TABLE_SIZE - 1)
 # x, y and z of this many joints and their results stay in the first-level cache between transform and jitter.
 _TILE = 1024
 
+# A bone is never shorter, nor a crop, than a tenth.
+MOST_CHANGE = 0.9
+
 # Inputs are finite by construction of the shards: reassociating them cannot meet a NaN.
 _FAST = {"contract", "reassoc", "nsz", "arcp"}
 
@@ -46,6 +49,10 @@ class ViewConfig:
     jitter_std: metres, of the Gaussian noise in each coordinate.
     mask_min, mask_max: the share of the frames, at the end, that temporal masking hides is uniform between.
         At least one frame is hidden and one stays.
+    bones: each bone of a body in the spatial view is longer or shorter by a share, uniform in
+        [-bones, bones]. Not in the paper; 0 leaves them.
+    crop: the temporal view shows a part of the recording, resampled to its length: a share of it uniform
+        in [1 - crop, 1], from anywhere; then its tail is masked. Not in the paper; 0 shows the whole.
 
     Raises ValueError that names the key, what was found and what was expected.
     """
@@ -56,6 +63,8 @@ class ViewConfig:
     jitter_std: float = 0.05
     mask_min: float = 0.25
     mask_max: float = 0.75
+    bones: float = 0.0
+    crop: float = 0.0
 
     def __post_init__(self) -> None:
         for key, highest in (("rotation", math.pi), ("jitter_probability", 1.0)):
@@ -64,6 +73,8 @@ class ViewConfig:
             _check_number(key, getattr(self, key), 0.0, math.inf)
         for key in ("mask_min", "mask_max"):
             _check_number(key, getattr(self, key), 0.0, 1.0)
+        for key in ("bones", "crop"):
+            _check_number(key, getattr(self, key), 0.0, MOST_CHANGE)
         if self.mask_min > self.mask_max:
             raise ValueError(f"mask_min is {self.mask_min}; expected at most mask_max, {self.mask_max}")
 
@@ -77,20 +88,25 @@ def spatial_view(
     epoch: int,
     view: int,
     config: ViewConfig,
+    parents: tuple[int, ...],
     out_PCTV: NDArray[np.float32],
 ) -> None:
     """Rotate, then shear, then jitter packed bodies into out_PCTV. Paper, section 3.2, spatial pretext.
 
+    Before that, bones get other lengths where `config` says so: what hangs on a bone moves with it.
+
     x_PCTV: float32 metres, C-contiguous, C = 3; a frame that is 0 0 0 in every joint (body absent, padding)
         stays 0. out_PCTV: the same shape and type, no memory in common with x_PCTV.
     sample_P: int64, each body's sample, 0..N-1, non-decreasing. ids_N: int64, the samples' stable ids.
-    The bodies of one sample are rotated and sheared alike, and jittered each on its own.
+    parents: each joint's, the root its own.
+    The bodies of one sample are rotated and sheared alike; bones and jitter are each body's own.
 
     The noise is the Gaussian's inverse CDF at 4,096 midpoints: at most 3.66 standard deviations.
     Thread-safe; holds no GIL while it works.
     """
     _assert_packed(x_PCTV, sample_P, ids_N, out_PCTV)
     assert x_PCTV.shape[1] == 3
+    assert len(parents) == x_PCTV.shape[3]
     _spatial_kernel(
         x_PCTV,
         sample_P,
@@ -102,6 +118,8 @@ def spatial_view(
         config.shear,
         _distances(config.jitter_probability),
         _noise(config.jitter_std),
+        config.bones,
+        _bones_outward(parents),
         out_PCTV,
     )
 
@@ -117,11 +135,14 @@ def temporal_view(
     config: ViewConfig,
     out_PCTV: NDArray[np.float32],
     visible_N: NDArray[np.int64],
+    cropped_PCTV: NDArray[np.float32] | None = None,
 ) -> None:
     """Copy the frames before T' into out_PCTV and make the others 0. Paper, section 3.2, temporal pretext.
 
     x_PCTV, sample_P, ids_N, out_PCTV: as in `spatial_view`. visible_N: int64, receives each sample's T', the
     number of frames that stay, 1 <= T' < T; the same for both bodies.
+    cropped_PCTV: needed where `config` crops, receives what was cropped before its tail is masked: linear
+    between two frames, the nearer one where the body is absent in either.
 
     Raises ValueError if there are fewer than two frames. Thread-safe; holds no GIL while it works.
     """
@@ -130,6 +151,12 @@ def temporal_view(
     assert visible_N.dtype == np.int64
     if x_PCTV.shape[2] < 2:
         raise ValueError(f"the sequences have {x_PCTV.shape[2]} frame; a masked tail needs at least 2")
+    if config.crop > 0:
+        assert cropped_PCTV is not None
+        _assert_packed(x_PCTV, sample_P, ids_N, cropped_PCTV)
+        identity = _word(seed), _word(epoch), _word(view)
+        _crop_kernel(x_PCTV, sample_P, ids_N, *identity, config.crop, cropped_PCTV)
+        x_PCTV = cropped_PCTV
     _temporal_kernel(
         x_PCTV,
         sample_P,
@@ -265,8 +292,24 @@ def _spatial_body(x_CF, joints, matrix, key, distances, noise, out_CF):  # type:
 
 
 @njit(cache=True, nogil=True)
+def _change_bones(x_CF, joints, key, most, bones, out_CF):  # type: ignore[no-untyped-def]
+    """Each joint at its parent's new place, plus its bone as long as element `joint` of `key` says."""
+    share = np.empty(joints, np.float32)
+    for joint in range(joints):
+        share[joint] = np.float32(_uniform(key, joint, 1.0 - most, 1.0 + most))
+    out_CF[:] = x_CF
+    for coordinate in range(x_CF.shape[0]):
+        for start in range(0, x_CF.shape[1], joints):
+            for bone in range(len(bones)):
+                child, parent = start + bones[bone, 0], start + bones[bone, 1]
+                length = x_CF[coordinate, child] - x_CF[coordinate, parent]
+                longer = share[bones[bone, 0]] * length
+                out_CF[coordinate, child] = out_CF[coordinate, parent] + longer
+
+
+@njit(cache=True, nogil=True)
 def _spatial_kernel(  # type: ignore[no-untyped-def]
-    x_PCTV, sample_P, ids_N, seed, epoch, view, rotation, shear, distances, noise, out_PCTV
+    x_PCTV, sample_P, ids_N, seed, epoch, view, rotation, shear, distances, noise, most, bones, out_PCTV
 ):
     bodies, coordinates, frames, joints = x_PCTV.shape
     x_PCF = x_PCTV.reshape(bodies, coordinates, frames * joints)
@@ -277,7 +320,43 @@ def _spatial_kernel(  # type: ignore[no-untyped-def]
         sample_id = ids_N[sample_P[p]]
         matrix = _shear_rotation(_part_key(seed, epoch, sample_id, view, 0), rotation, shear)
         key = _part_key(seed, epoch, sample_id, view, 1 + body)
-        _spatial_body(x_PCF[p], joints, matrix, key, distances, noise, out_PCF[p])
+        x_CF = x_PCF[p]
+        if most > 0:
+            bones_key = _part_key(seed, epoch, sample_id, view, -1 - body)
+            _change_bones(x_CF, joints, bones_key, most, bones, out_PCF[p])
+            x_CF = out_PCF[p].copy()
+        _spatial_body(x_CF, joints, matrix, key, distances, noise, out_PCF[p])
+
+
+@njit(cache=True, nogil=True)
+def _is_absent(x_CTV, frame):  # type: ignore[no-untyped-def]
+    """Whether a frame is 0 0 0 in every joint."""
+    for coordinate in range(x_CTV.shape[0]):
+        for joint in range(x_CTV.shape[2]):
+            if x_CTV[coordinate, frame, joint] != 0:
+                return False
+    return True
+
+
+@njit(cache=True, nogil=True)
+def _crop_kernel(x_PCTV, sample_P, ids_N, seed, epoch, view, most, out_PCTV):  # type: ignore[no-untyped-def]
+    """Elements 1 (share of the recording) and 2 (where it begins) of each sample's part 0."""
+    bodies, coordinates, frames, joints = x_PCTV.shape
+    for p in range(bodies):
+        key = _part_key(seed, epoch, ids_N[sample_P[p]], view, 0)
+        last = frames - 1
+        step = _uniform(key, 1, 1.0 - most, 1.0)
+        first = _uniform(key, 2, 0.0, 1.0) * (1.0 - step) * last
+        for t in range(frames):
+            place = min(first + step * t, np.float64(last))
+            before = min(np.int64(place), last - 1)
+            weight = place - before
+            if _is_absent(x_PCTV[p], before) or _is_absent(x_PCTV[p], before + 1):
+                weight = np.float64(weight >= 0.5)
+            a, b = np.float32(1.0 - weight), np.float32(weight)
+            for c in range(coordinates):
+                for v in range(joints):
+                    out_PCTV[p, c, t, v] = a * x_PCTV[p, c, before, v] + b * x_PCTV[p, c, before + 1, v]
 
 
 @njit(cache=True, nogil=True)
@@ -299,6 +378,18 @@ def _temporal_kernel(  # type: ignore[no-untyped-def]
             fill_bytes(out + seen, 0, masked)
             x += seen + masked
             out += seen + masked
+
+
+@lru_cache(maxsize=8)
+def _bones_outward(parents: tuple[int, ...]) -> NDArray[np.int64]:
+    """(child, parent) of every bone, a bone after the one that it hangs on. int64 (V - 1, 2)."""
+    placed = [joint for joint, parent in enumerate(parents) if joint == parent]
+    bones: list[tuple[int, int]] = []
+    for parent in placed:  # grows while it is gone through
+        children = [joint for joint, its in enumerate(parents) if its == parent and joint != parent]
+        bones += [(child, parent) for child in children]
+        placed += children
+    return np.array(bones, np.int64).reshape(-1, 2)
 
 
 @lru_cache(maxsize=8)

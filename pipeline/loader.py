@@ -52,7 +52,7 @@ class Samples:
     """The samples to iterate over, such as one split. All arrays are int64 of shape (N,).
 
     rows_N: row in the source's array, and the sample's stable id.  num_bodies_N: 1..M.
-    num_frames_N: captured frames.  labels_N: class index.
+    num_frames_N: captured frames.  labels_N: class index.  parents: each joint's, the root its own.
     """
 
     source: BodySource | TarShards
@@ -60,6 +60,7 @@ class Samples:
     num_bodies_N: NDArray[np.int64]
     num_frames_N: NDArray[np.int64]
     labels_N: NDArray[np.int64]
+    parents: tuple[int, ...]
 
     def __post_init__(self) -> None:
         for array_N in (self.rows_N, self.num_bodies_N, self.num_frames_N, self.labels_N):
@@ -78,6 +79,7 @@ class Samples:
             self.num_bodies_N[indices],
             self.num_frames_N[indices],
             self.labels_N[indices],
+            self.parents,
         )
 
 
@@ -86,12 +88,14 @@ class View:
     """One augmented copy of a batch.
 
     x_PCTV: float32 metres.  visible_N: int64, frames that are not masked, from the first: T' of a temporal
-    view, T of a spatial one.
+    view, T of a spatial one.  cropped_PCTV: what a temporal view was cropped to, before its tail was masked;
+    None where it shows the batch's original.
     """
 
     kind: Literal["spatial", "temporal"]
     x_PCTV: torch.Tensor
     visible_N: torch.Tensor
+    cropped_PCTV: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,6 +128,7 @@ def split_samples(shards: Shards, protocol: str, part: str) -> Samples:
         num_bodies_N=table["num_bodies"].to_numpy(np.int64),
         num_frames_N=table["num_frames"].to_numpy(np.int64),
         labels_N=table["label"].to_numpy(np.int64),
+        parents=shards.spec.skeleton.parents,
     )
 
 
@@ -200,10 +205,14 @@ class _Identity(TypedDict):
 
 @dataclass(frozen=True, eq=False)
 class _Slot:
-    """The buffers of one batch, as large as any batch can be; the views' in the order of their kinds."""
+    """The buffers of one batch, as large as any batch can be; the views' in the order of their kinds.
+
+    cropped_PCTV: of cropped views; none without crops.
+    """
 
     original_PCTV: torch.Tensor
     views_PCTV: tuple[torch.Tensor, ...]
+    cropped_PCTV: tuple[torch.Tensor, ...]
     visible_N: tuple[torch.Tensor, ...]
 
 
@@ -269,9 +278,11 @@ def train_batches(
         batch = _batch(samples.take(feed.positions(step)), slot.original_PCTV)
         feed.read(step, batch.original_PCTV.numpy())
         epoch = step // steps_in_epoch
-        return replace(batch, views=_make_views(batch, slot, views, seed=seed, epoch=epoch, config=config))
+        made = _make_views(batch, slot, views, seed=seed, epoch=epoch, config=config, parents=samples.parents)
+        return replace(batch, views=made)
 
-    ring = [_slot(samples, share, len(views), pin_memory) for _ in range(prefetch + 1)]
+    crops = len(views) if config.crop > 0 and "temporal" in views else 0
+    ring = [_slot(samples, share, len(views), crops, pin_memory) for _ in range(prefetch + 1)]
     return _in_order(feed, fill, range(start_step, end_step), ring, threads)
 
 
@@ -329,32 +340,47 @@ def _batch(samples: Samples, buffer_PCTV: torch.Tensor) -> Batch:
 
 
 def _make_views(
-    batch: Batch, slot: _Slot, kinds: tuple[str, ...], *, seed: int, epoch: int, config: ViewConfig
+    batch: Batch,
+    slot: _Slot,
+    kinds: tuple[str, ...],
+    *,
+    seed: int,
+    epoch: int,
+    config: ViewConfig,
+    parents: tuple[int, ...],
 ) -> tuple[View, ...]:
     x_PCTV, sample_P, ids_N = batch.original_PCTV.numpy(), batch.sample_P.numpy(), batch.ids_N.numpy()
     views = []
     for index, kind in enumerate(kinds):
         view_PCTV, visible_N = slot.views_PCTV[index][: len(x_PCTV)], slot.visible_N[index]
-        identity = _Identity(seed=seed, epoch=epoch, view=index)
+        out, identity = view_PCTV.numpy(), _Identity(seed=seed, epoch=epoch, view=index)
         if kind == "spatial":
-            spatial_view(x_PCTV, sample_P, ids_N, **identity, config=config, out_PCTV=view_PCTV.numpy())
+            spatial_view(x_PCTV, sample_P, ids_N, **identity, config=config, parents=parents, out_PCTV=out)
             visible_N.numpy()[:] = x_PCTV.shape[2]
             views.append(View("spatial", view_PCTV, visible_N))
         else:
-            out = view_PCTV.numpy()
+            cropped_PCTV = slot.cropped_PCTV[index][: len(x_PCTV)] if config.crop > 0 else None
             temporal_view(
-                x_PCTV, sample_P, ids_N, **identity, config=config, out_PCTV=out, visible_N=visible_N.numpy()
+                x_PCTV,
+                sample_P,
+                ids_N,
+                **identity,
+                config=config,
+                out_PCTV=out,
+                visible_N=visible_N.numpy(),
+                cropped_PCTV=None if cropped_PCTV is None else cropped_PCTV.numpy(),
             )
-            views.append(View("temporal", view_PCTV, visible_N))
+            views.append(View("temporal", view_PCTV, visible_N, cropped_PCTV))
     return tuple(views)
 
 
-def _slot(samples: Samples, num_samples: int, num_views: int, pin_memory: bool) -> _Slot:
+def _slot(samples: Samples, num_samples: int, num_views: int, num_crops: int, pin_memory: bool) -> _Slot:
     """Buffers for batches of exactly num_samples, whichever samples they are."""
     capacity = num_samples * int(samples.num_bodies_N.max())
     return _Slot(
         original_PCTV=_bodies_buffer(samples, capacity, pin_memory),
         views_PCTV=tuple(_bodies_buffer(samples, capacity, pin_memory) for _ in range(num_views)),
+        cropped_PCTV=tuple(_bodies_buffer(samples, capacity, pin_memory) for _ in range(num_crops)),
         visible_N=tuple(torch.empty(num_samples, dtype=torch.int64) for _ in range(num_views)),
     )
 

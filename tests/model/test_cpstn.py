@@ -11,6 +11,7 @@ from torch import Tensor
 
 from data_specs.spec import Skeleton, load_spec
 from model.cpstn import CPSTN, ModelConfig
+from model.pooling import PoolConfig
 from model.stgcn import DecoderConfig, EncoderConfig
 
 N, M, C, T, V = 4, 2, 3, 7, 25
@@ -36,7 +37,9 @@ def _seed() -> None:
 @pytest.mark.parametrize("pool", ["joints", "global"])
 def test_packed_bodies_equal_the_masked_dense_computation(skeleton: Skeleton, pool: str) -> None:
     """Packing saves work; it must not change a single feature, nor lend one sample's body to another."""
-    model = CPSTN(skeleton, dataclasses.replace(SMALL, pool=pool)).eval()
+    model = CPSTN(
+        skeleton, dataclasses.replace(SMALL, pool=PoolConfig(pool), contrast_pool=PoolConfig(pool))
+    ).eval()
     x_NMCTV = torch.randn(N, M, C, T, V)
     sample_P = PRESENT_NM.nonzero()[:, 0]
     packed_ND = model.represent(model.encode(x_NMCTV[PRESENT_NM]), sample_P, N)
@@ -77,7 +80,7 @@ def test_joints_stay_apart_within_each_channel(skeleton: Skeleton) -> None:
 @pytest.mark.parametrize(("pool", "size"), [("joints", 10 * V), ("global", 10)])
 def test_shapes_from_coordinates_to_projection(skeleton: Skeleton, pool: str, size: int) -> None:
     """The sizes that a linear classifier and a checkpoint are built for."""
-    model = CPSTN(skeleton, dataclasses.replace(SMALL, pool=pool))
+    model = CPSTN(skeleton, dataclasses.replace(SMALL, pool=PoolConfig(pool), contrast_pool=PoolConfig(pool)))
     assert model.representation_size == size
     q_PCtV = model.encode(torch.randn(5, C, T, V))
     assert q_PCtV.shape == (5, 10, 4, V)
@@ -143,7 +146,11 @@ def test_untrained_features_neither_die_nor_explode(skeleton: Skeleton) -> None:
     [
         ({"projection": (256,)}, r"projection: found \(256,\), expected two"),
         ({"projection": (256, 0)}, r"projection: found \(256, 0\)"),
-        ({"pool": "max"}, r"pool: found 'max', expected one of joints, global"),
+        (
+            {"streams": ("joint", "depth")},
+            r"streams: found \['joint', 'depth'\], expected some of joint, bone",
+        ),
+        ({"streams": ()}, r"streams: found \[\]"),
         ({"encoder": EncoderConfig(widths=(9,), strides=(1,))}, r"encoder\.widths: the last is 9, .*even"),
     ],
 )

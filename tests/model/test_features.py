@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from data_specs.spec import load_spec
-from model.cpstn import CPSTN, ModelConfig, mean_over_bodies
+from model.cpstn import CPSTN, ModelConfig
 from model.features import encoder_features, statistics_features
+from model.pooling import mean_over_bodies
 from model.stgcn import DecoderConfig, EncoderConfig
 from pipeline.loader import Samples
 
@@ -41,7 +42,7 @@ def memory() -> Memory:
 @pytest.fixture
 def samples(memory: Memory) -> Samples:
     labels_N = np.array([3, 1, 4, 1, 5])
-    return Samples(memory, np.arange(N), NUM_BODIES, np.full(N, T), labels_N)
+    return Samples(memory, np.arange(N), NUM_BODIES, np.full(N, T), labels_N, (0,) * V)
 
 
 def test_statistics_equal_their_definition(memory: Memory, samples: Samples) -> None:

@@ -23,6 +23,8 @@ C, T, V = 3, 7, 25
 WORD = 2**64
 GOLDEN = 0x9E3779B97F4A7C15
 STILL = ViewConfig(rotation=0, shear=0, jitter_probability=0)
+# Joint 3 hangs on a joint behind it; joint 0 is the root.
+PARENTS = (0, 0, 1, 4, 0, *range(4, V - 1))
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
@@ -119,7 +121,8 @@ def run_spatial(
     view: int = 0,
 ) -> Floats:
     config, out_PCTV = config or ViewConfig(), np.full_like(x_PCTV, np.nan)
-    spatial_view(x_PCTV, sample_P, ids_N, seed=seed, epoch=epoch, view=view, config=config, out_PCTV=out_PCTV)
+    who = Identity(seed=seed, epoch=epoch, view=view)
+    spatial_view(x_PCTV, sample_P, ids_N, **who, config=config, parents=PARENTS, out_PCTV=out_PCTV)
     return out_PCTV
 
 
@@ -358,3 +361,85 @@ def test_impossible_settings_are_named(settings_: dict[str, Any], message: str) 
     """A recipe in degrees, or with a typing error, must fail before the training and name its key."""
     with pytest.raises(ValueError, match=message):
         ViewConfig(**settings_)
+
+
+def bones_slowly(x_PCTV: Floats, sample_P: Integers, ids_N: Integers, most: float) -> NDArray[np.float64]:
+    """Seed 1, epoch 2, view 0: every joint by the bones on its way from the root."""
+    out_PCTV = np.zeros(x_PCTV.shape)
+    bodies_seen = dict.fromkeys(sample_P.tolist(), 0)
+    for p, sample in enumerate(sample_P.tolist()):
+        identity = (1, 2, int(ids_N[sample]), 0, -1 - bodies_seen[sample])
+        bodies_seen[sample] += 1
+        for joint in range(V):
+            place, outer = np.zeros((C, x_PCTV.shape[2])), joint
+            while PARENTS[outer] != outer:
+                share = uniform_slowly(identity, outer, 1 - most, 1 + most)
+                place += share * (x_PCTV[p, :, :, outer] - x_PCTV[p, :, :, PARENTS[outer]])
+                outer = PARENTS[outer]
+            out_PCTV[p, :, :, joint] = place + x_PCTV[p, :, :, 0]
+    return out_PCTV
+
+
+def test_bones_change_their_lengths_and_nothing_else() -> None:
+    """A recipe's other bodies would be broken ones, or the same for both people."""
+    x_PCTV, sample_P, ids_N = some_bodies()
+    config = dataclasses.replace(STILL, bones=0.3)
+    found_PCTV = run_spatial(x_PCTV, sample_P, ids_N, config)
+    absent_PT = ~x_PCTV.any(axis=(1, 3))
+    assert absent_PT.any()
+    expected_PCTV = bones_slowly(x_PCTV, sample_P, ids_N, 0.3)
+    assert_allclose(found_PCTV, expected_PCTV, rtol=1e-4, atol=1e-5)
+    assert not found_PCTV.transpose(0, 2, 1, 3)[absent_PT].any()
+    both = dataclasses.replace(config, rotation=1.0, shear=0.3)
+    turned_PCTV = run_spatial(x_PCTV, sample_P, ids_N, both)
+    matrices = {int(n): matrix_slowly((1, 2, int(ids_N[n]), 0, 0), both) for n in set(sample_P.tolist())}
+    for p, sample in enumerate(sample_P.tolist()):
+        expected = np.einsum("ij,jtv->itv", matrices[sample], expected_PCTV[p])
+        assert_allclose(turned_PCTV[p], expected, rtol=1e-4, atol=1e-5)
+
+
+def crop_slowly(x_CTV: Floats, sample_id: int, most: float) -> NDArray[np.float64]:
+    frames, identity = x_CTV.shape[1], (1, 2, sample_id, 1, 0)
+    share = uniform_slowly(identity, 1, 1 - most, 1)
+    first = uniform_slowly(identity, 2, 0, 1) * (1 - share) * (frames - 1)
+    out_CTV = np.zeros(x_CTV.shape)
+    for t in range(frames):
+        place = min(first + share * t, frames - 1)
+        before = min(int(place), frames - 2)
+        pair = x_CTV[:, before].astype(np.float64), x_CTV[:, before + 1].astype(np.float64)
+        weight = place - before
+        if not pair[0].any() or not pair[1].any():
+            weight = round(weight + 1e-12)
+        out_CTV[:, t] = (1 - weight) * pair[0] + weight * pair[1]
+    return out_CTV
+
+
+def test_a_crop_is_a_stretched_part_whose_tail_is_masked() -> None:
+    """The decoder would owe frames that the view was not cut from, or a body fade in from nowhere."""
+    x_PCTV, sample_P, ids_N = some_bodies()
+    cropped_PCTV, out_PCTV = np.full_like(x_PCTV, np.nan), np.full_like(x_PCTV, np.nan)
+    visible_N = np.zeros(len(ids_N), np.int64)
+    temporal_view(
+        *(x_PCTV, sample_P, ids_N),
+        **Identity(seed=1, epoch=2, view=1),
+        config=ViewConfig(crop=0.5),
+        out_PCTV=out_PCTV,
+        visible_N=visible_N,
+        cropped_PCTV=cropped_PCTV,
+    )
+    for p, sample in enumerate(sample_P.tolist()):
+        expected = crop_slowly(x_PCTV[p], int(ids_N[sample]), 0.5)
+        assert_allclose(cropped_PCTV[p], expected, rtol=1e-5, atol=1e-5)
+        seen = visible_N[sample]
+        assert_array_equal(out_PCTV[p, :, :seen], cropped_PCTV[p, :, :seen])
+        assert not out_PCTV[p, :, seen:].any()
+    _, without_N = run_temporal(x_PCTV, sample_P, ids_N)
+    assert_array_equal(visible_N, without_N)
+
+
+def some_bodies() -> tuple[Floats, Integers, Integers]:
+    """Five bodies of three samples; one comes late, another is away for two frames."""
+    x_PCTV = np.random.default_rng(3).normal(0, 1, (5, C, T, V)).astype(np.float32)
+    x_PCTV[1, :, :2] = 0
+    x_PCTV[3, :, 3:5] = 0
+    return x_PCTV, np.array([0, 0, 1, 2, 2]), np.array([11, 5, 2**40])

@@ -23,6 +23,7 @@ from pipeline.order import batch_indices, epoch_permutation
 
 N, M, C, T, V = 23, 2, 3, 7, 25
 BATCH = 4
+PARENTS = tuple(max(joint - 1, 0) for joint in range(V))
 STEPS = N // BATCH
 
 
@@ -49,7 +50,7 @@ class FakeSource:
 def all_samples(source: FakeSource | None = None) -> Samples:
     """Every row of the source, from the last to the first; each third has two bodies."""
     rows_N = np.arange(N)[::-1].copy()
-    return Samples(source or FakeSource(), rows_N, 1 + (rows_N % 3 == 0), 40 + rows_N, rows_N % 10)
+    return Samples(source or FakeSource(), rows_N, 1 + (rows_N % 3 == 0), 40 + rows_N, rows_N % 10, PARENTS)
 
 
 def batches(samples: Samples | None = None, **options: Any) -> Generator[Batch, None, None]:
@@ -66,6 +67,7 @@ def batches(samples: Samples | None = None, **options: Any) -> Generator[Batch, 
 
 def snapshot(batch: Batch) -> list[bytes]:
     views = [tensor for view in batch.views for tensor in (view.x_PCTV, view.visible_N)]
+    views += [view.cropped_PCTV for view in batch.views if view.cropped_PCTV is not None]
     tensors = [batch.original_PCTV, batch.sample_P, batch.ids_N, batch.labels_N, *views]
     return [tensor.numpy().tobytes() for tensor in tensors]
 
@@ -90,7 +92,7 @@ def test_a_batch_is_what_order_and_views_say() -> None:
     spatial_PCTV, temporal_PCTV = np.empty_like(x_PCTV), np.empty_like(x_PCTV)
     visible_N = np.empty(BATCH, np.int64)
     who: dict[str, Any] = {"seed": 5, "epoch": 1, "config": ViewConfig()}
-    spatial_view(x_PCTV, sample_P, chosen.rows_N, view=0, out_PCTV=spatial_PCTV, **who)
+    spatial_view(x_PCTV, sample_P, chosen.rows_N, view=0, parents=PARENTS, out_PCTV=spatial_PCTV, **who)
     temporal_view(x_PCTV, sample_P, chosen.rows_N, view=1, out_PCTV=temporal_PCTV, visible_N=visible_N, **who)
 
     assert batch.num_samples == BATCH
@@ -226,3 +228,17 @@ def test_impossible_settings_fail_at_once(options: dict[str, Any], message: str)
     """The error must come from the call with the wrong setting, not from the first batch."""
     with pytest.raises(ValueError, match=message):
         batches(**options)
+
+
+def test_cropped_views_bring_what_they_were_cropped_to() -> None:
+    """The temporal pretext would rebuild another part of the recording than the encoder saw the start of."""
+    for batch in batches(config=ViewConfig(crop=0.4, bones=0.2), end_step=2):
+        spatial, temporal = batch.views
+        assert spatial.cropped_PCTV is None
+        assert temporal.cropped_PCTV is not None
+        assert temporal.cropped_PCTV.shape == batch.original_PCTV.shape
+        for p, sample in enumerate(batch.sample_P.tolist()):
+            seen = int(temporal.visible_N[sample])
+            assert_array_equal(temporal.x_PCTV[p, :, :seen], temporal.cropped_PCTV[p, :, :seen])
+    options = {"config": ViewConfig(crop=0.4, bones=0.2)}
+    assert snapshots(threads=1, **options) == snapshots(threads=5, **options)

@@ -1,0 +1,327 @@
+"""The paper's ablations: the rows of a table trained one after the other, evaluated, set beside the paper's.
+
+RUNS/NAME/ROW-SEED/      a run as `train` leaves it, and linear.json: its accuracy
+RUNS/NAME/untrained/     accuracies of the same encoders before training, and of the input's statistics
+RUNS/NAME/TABLE.json     the table, with every seed's accuracy; TABLE.csv: one line a row
+
+What lies there already is not done again, so that a table that was stopped goes on where it was.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from model.checkpoint import Run, load_checkpoint, new_model
+from model.classify import linear_evaluation
+from model.cpstn import CPSTN
+from model.evaluate import STATISTICS, TRAINED, UNTRAINED, Parts, calibrated
+from model.features import encoder_features, statistics_features
+from model.recipe import Recipe, load_recipe
+from model.table5 import Row
+from model.train import OnProgress, train, training_samples
+from pipeline.loader import in_any_order, split_samples
+from pipeline.store.publish import publish_bytes
+from pipeline.store.shards import Shards
+
+Watcher = Callable[["Trial"], AbstractContextManager[OnProgress]]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One row with one seed."""
+
+    row: Row
+    recipe: Recipe
+    run: Run
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of the table. row: None beneath the rows.  top1: share of 1, by seed.  problems: by seed."""
+
+    name: str
+    encoder: str
+    row: Row | None = None
+    top1: dict[int, float] = field(default_factory=dict)
+    problems: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """A table: the chosen rows, and beneath them their encoders untrained and the input's statistics."""
+
+    dataset: str
+    protocol: str
+    train_samples: int
+    test_samples: int
+    lines: tuple[Line, ...]
+
+    @property
+    def failed(self) -> list[Line]:
+        return [line for line in self.lines if line.problems]
+
+    def to_frame(self) -> pd.DataFrame:
+        """One line a row in the paper's columns; top1 is the mean over seeds, deviation the sample's."""
+        frame = pd.DataFrame([_columns(line) for line in self.lines])
+        seeds = sorted({seed for line in self.lines for seed in line.top1})
+        top1 = pd.DataFrame([line.top1 for line in self.lines], columns=seeds, dtype=float).T
+        return frame.assign(top1=top1.mean(), deviation=top1.std(), seeds=top1.count())
+
+    def to_table(self) -> dict[str, Any]:
+        """Plain data for JSON, accuracies as shares of 1."""
+        lines = [_columns(line) | {"top1": line.top1, "problems": line.problems} for line in self.lines]
+        return vars(self) | {"lines": lines}
+
+
+def plan(
+    rows: list[Row],
+    folder: Path,
+    shards: Shards,
+    *,
+    recipe: str,
+    changes: tuple[str, ...] = (),
+    seeds: int = 1,
+) -> list[Trial]:
+    """The trials of these rows on top of a recipe, seed by seed, the recipe's own seed first.
+
+    Nothing is written. Raises ValueError for what the user can mend: a key that no recipe has or that every
+    row sets itself, shards that cannot be trained on, a run in the folder that was started otherwise.
+    """
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise ValueError("ablate trains row after row in one process; start it without torchrun")
+    _check_changes(rows, changes)
+    trials = []
+    for row in rows:
+        first = load_recipe(recipe, (*changes, *row.changes()))
+        _check_pretexts(row, first, recipe)
+        for seed in range(first.seed, first.seed + seeds):
+            run = Run(folder / f"{row.name}-{seed}")
+            trials.append(Trial(row, replace(first, seed=seed), run))
+    training_samples(shards, trials[0].recipe)
+    for trial in trials:
+        _check_run(trial, shards)
+    return trials
+
+
+def ablate(
+    shards: Shards,
+    trials: list[Trial],
+    folder: Path,
+    *,
+    device: torch.device,
+    threads: int = 2,
+    watch: Watcher = lambda _: nullcontext(lambda _: None),
+    on_stage: Callable[[str], None] = lambda _: None,
+) -> Ablation:
+    """Train and evaluate what is not there yet. `watch` follows one trial's training.
+
+    A trial that fails is said to `on_stage` and kept in its line's problems; the others go on.
+    """
+    protocol = trials[0].recipe.protocol or shards.spec.default_protocol
+    bench = _Bench(shards, _parts(shards, protocol), protocol, device, threads, watch, on_stage)
+    lines: dict[str, Line] = {}
+    first_of_encoder: dict[tuple[str, int], Trial] = {}
+    for trial in trials:
+        first_of_encoder.setdefault((trial.row.encoder, trial.recipe.seed), trial)
+    work = [_of_row(bench, trial) for trial in trials]
+    work += [_of_untrained(bench, trial, folder) for trial in first_of_encoder.values()]
+    work += [_of_statistics(bench, trials[0], folder)]
+    for number, measurement in enumerate(work, 1):
+        line, seed = lines.setdefault(measurement.line.name, measurement.line), measurement.seed
+        on_stage(f"{number} of {len(work)}: {measurement.what}")
+        try:
+            line.top1[seed] = measurement.top1()
+        except (ValueError, RuntimeError, OSError, MemoryError) as error:
+            line.problems[seed] = (str(error) or type(error).__name__).splitlines()[0]
+            on_stage(f"failed: {line.problems[seed]}")
+    return Ablation(
+        shards.manifest.dataset,
+        protocol,
+        len(bench.parts.train),
+        len(bench.parts.test),
+        tuple(lines.values()),
+    )
+
+
+def save_ablation(
+    ablation: Ablation, folder: Path, name: str, made_from: dict[str, Any]
+) -> tuple[Path, Path]:
+    """Write the table as JSON and CSV; returns both paths. made_from: what was asked for."""
+    table, lines = folder / f"{name}.json", folder / f"{name}.csv"
+    content = {"made_from": made_from} | ablation.to_table()
+    publish_bytes(table, json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n")
+    publish_bytes(lines, ablation.to_frame().to_csv(index=False, float_format="%.4f").encode())
+    return table, lines
+
+
+@dataclass(frozen=True, eq=False)
+class _Bench:
+    """What all trials have in common: the data, and how they are trained and evaluated."""
+
+    shards: Shards
+    parts: Parts
+    protocol: str
+    device: torch.device
+    threads: int
+    watch: Watcher
+    on_stage: Callable[[str], None]
+
+    def top1(self, model: CPSTN, name: str) -> float:
+        """Linear evaluation of the frozen encoder."""
+        train, test = (
+            encoder_features(model, part, self.device) for part in (self.parts.train, self.parts.test)
+        )
+        return linear_evaluation(train, test, self.parts.num_classes, self.parts.keys, name).top1
+
+    def statistics_top1(self) -> float:
+        """Linear evaluation of the input's statistics."""
+        parents = self.shards.spec.skeleton.parents
+        train, test = (
+            statistics_features(part, parents, self.device) for part in (self.parts.train, self.parts.test)
+        )
+        return linear_evaluation(train, test, self.parts.num_classes, self.parts.keys, STATISTICS).top1
+
+    def identity(self, recipe: Recipe | None) -> dict[str, Any]:
+        """What an accuracy belongs to."""
+        table = None if recipe is None else recipe.to_table()
+        return {"protocol": self.protocol, "shards": self.shards.manifest.digest, "recipe": table}
+
+
+@dataclass(frozen=True, eq=False)
+class _Measurement:
+    """One accuracy still to be had. what: it is called."""
+
+    line: Line
+    seed: int
+    what: str
+    top1: Callable[[], float]
+
+
+def _of_row(bench: _Bench, trial: Trial) -> _Measurement:
+    def measure() -> float:
+        _train(bench, trial)
+        return bench.top1(load_checkpoint(trial.run).build_model().to(bench.device), TRAINED)
+
+    path = trial.run.folder / "linear.json"
+    line = Line(trial.row.name, trial.row.encoder, trial.row)
+    top1 = partial(_remembered, path, bench.identity(trial.recipe), measure)
+    return _Measurement(line, trial.recipe.seed, f"{trial.run.folder}", top1)
+
+
+def _of_untrained(bench: _Bench, trial: Trial, folder: Path) -> _Measurement:
+    def measure() -> float:
+        model = new_model(bench.shards.spec, trial.recipe).to(bench.device)
+        return bench.top1(calibrated(model, bench.parts.train, bench.device), UNTRAINED)
+
+    encoder, seed = trial.row.encoder, trial.recipe.seed
+    path = folder / "untrained" / f"{encoder}-{seed}.json"
+    top1 = partial(_remembered, path, bench.identity(trial.recipe), measure)
+    line = Line(f"untrained {encoder}", encoder)
+    return _Measurement(line, seed, f"{UNTRAINED}: {encoder}, seed {seed}", top1)
+
+
+def _of_statistics(bench: _Bench, trial: Trial, folder: Path) -> _Measurement:
+    path = folder / "untrained" / "statistics.json"
+    top1 = partial(_remembered, path, bench.identity(None), bench.statistics_top1)
+    return _Measurement(Line(STATISTICS, ""), trial.recipe.seed, STATISTICS, top1)
+
+
+def _train(bench: _Bench, trial: Trial) -> None:
+    """Start the trial's run, or go on with it."""
+    shards = bench.shards
+    if not _started(trial.run):
+        trial.run.create(trial.recipe, shards.location, shards.manifest.digest)
+    with bench.watch(trial) as on_progress:
+        train(
+            shards,
+            trial.recipe,
+            trial.run,
+            device=bench.device,
+            threads=bench.threads,
+            resume=True,
+            on_progress=on_progress,
+            on_note=bench.on_stage,
+        )
+
+
+def _started(run: Run) -> bool:
+    return (run.folder / "run.json").exists()
+
+
+def _remembered(path: Path, identity: dict[str, Any], measure: Callable[[], float]) -> float:
+    """The accuracy in the file if it belongs to the same, else a new one, which is written there."""
+    try:
+        found = json.loads(path.read_text())
+        if found["of"] == identity:
+            return float(found["top1"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    top1 = measure()
+    publish_bytes(path, json.dumps({"top1": top1, "of": identity}, indent=1).encode() + b"\n")
+    return top1
+
+
+def _parts(shards: Shards, protocol: str) -> Parts:
+    train, test = in_any_order(*(split_samples(shards, protocol, part) for part in ("train", "test")))
+    keys = shards.split(protocol, "train")["key"].tolist()
+    return Parts(train, test, keys, len(shards.spec.classes))
+
+
+def _columns(line: Line) -> dict[str, Any]:
+    """The line in the paper's columns; None where it says nothing."""
+    row = {} if line.row is None else asdict(line.row)
+    names = ("aug1", "pre1", "aug2", "pre2", "half_c", "paper")
+    return {"row": line.name, "encoder": line.encoder} | {name: row.get(name) for name in names}
+
+
+def _check_changes(rows: list[Row], changes: tuple[str, ...]) -> None:
+    """A change that every row undoes would have no effect, and the user would not know."""
+    keys_by_row = [{change.partition("=")[0] for change in row.changes()} for row in rows]
+    for change in changes:
+        key = change.partition("=")[0].strip()
+        if all(key in keys for keys in keys_by_row):
+            raise ValueError(f"--set {change!r}: every row sets {key} itself; leave it out")
+
+
+def _check_pretexts(row: Row, recipe: Recipe, name: str) -> None:
+    weights = {"spatial_weight": row.pre1, "temporal_weight": row.pre2}
+    for key, wanted in weights.items():
+        if wanted and getattr(recipe, key) == 0:
+            raise ValueError(
+                f"row {row.name}: {key} is 0 by recipe {name!r} and --set; expected above 0, by --set {key}=1"
+            )
+
+
+def _check_run(trial: Trial, shards: Shards) -> None:
+    """A run that is there already was started as it would be now, or ValueError."""
+    run = trial.run
+    if not _started(run):
+        return
+    if run.manifest() != shards.manifest.digest:
+        raise ValueError(
+            f"{run.folder}: was trained on other shards than {shards.location}; choose another --name"
+        )
+    there, now = _flat(run.recipe().to_table()), _flat(trial.recipe.to_table())
+    changed = [
+        f"{key}: {there.get(key)} there, {value} now" for key, value in now.items() if there.get(key) != value
+    ]
+    if changed:
+        raise ValueError(
+            f"{run.folder}: another recipe ({'; '.join(changed)}); choose another --name, or remove it"
+        )
+
+
+def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested table by dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat

@@ -1,0 +1,211 @@
+"""One training run on several processes that torchrun started: who shares what, and how.
+
+Every process ("rank") works on its own part of each batch and computes its own part of the loss; the loss is
+the sum of these parts. What couples the samples of a batch is shared with its gradient: the views that the
+contrast compares, and the statistics of batch normalisation. The gradients of the weights are summed in one
+go after the backward pass, not by DistributedDataParallel: the model is small, is encoded in several calls
+and, with `accumulate`, more than once a step.
+
+Axes: N sample or another first axis, C channel.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+# For how long a rank waits for another before it gives up. torchrun ends the others sooner when one fails.
+PATIENCE = timedelta(minutes=10)
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process, number `rank` of the `world` that train together. With a world of 1 nothing is sent."""
+
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process is the one that writes files and shows progress."""
+        return self.rank == 0
+
+    def describe(self, device: torch.device) -> str:
+        """Where training runs, for people."""
+        return str(device) if self.world == 1 else f"{device.type}, {self.world} processes"
+
+    def gather(self, x_N: Tensor) -> Tensor:
+        """The rows of all ranks, in their order, with gradients; each rank has equally many."""
+        if self.world == 1:
+            return x_N
+        before, after = self.rank * len(x_N), (self.world - 1 - self.rank) * len(x_N)
+        rest = x_N.shape[1:]
+        return self.sum(torch.cat([x_N.new_zeros(before, *rest), x_N, x_N.new_zeros(after, *rest)]))
+
+    def sum(self, x: Tensor) -> Tensor:
+        """The sum over all ranks, with gradients."""
+        if self.world == 1:
+            return x
+        summed: Tensor = _Sum.apply(x)  # type: ignore[no-untyped-call]
+        return summed
+
+    def sum_gradients(self, module: nn.Module) -> None:
+        """Give every weight the sum of its gradients over all ranks. In place."""
+        if self.world == 1:
+            return
+        gradients = [weight.grad for weight in module.parameters() if weight.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(flat)
+        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view(gradient.shape))
+
+    def first_says(self, make: Callable[[], str]) -> str:
+        """What `make` gives on the first rank; it is called there alone."""
+        said = [make() if self.is_first else ""]
+        if self.world > 1:
+            dist.broadcast_object_list(said, src=0)
+        return said[0]
+
+
+ALONE = Ranks()
+
+
+class _Sum(torch.autograd.Function):
+    """Sum over ranks. What every rank's loss asks of the sum, it asks of each term."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:  # noqa: ARG004
+        summed = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(summed)
+        return summed
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:  # noqa: ARG004
+        summed = gradients[0].clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(summed)
+        return summed
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[Ranks]:
+    """Meet the other processes of this run: NCCL between GPUs, gloo between CPUs; alone without torchrun.
+
+    Raises ValueError if the environment is not torchrun's, or if other devices than these are asked for.
+    """
+    world = _number("WORLD_SIZE", "1")
+    if world == 1:
+        yield ALONE
+        return
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device is {device}; {world} processes train together on cpu or cuda only")
+    rank = _number("RANK")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    yield Ranks(rank, world)
+    # Not after an error: the others may be waiting for what this process will not send, and it for them.
+    dist.destroy_process_group()
+
+
+def device_of_rank(device: torch.device) -> torch.device:
+    """The GPU of this process (LOCAL_RANK) where torchrun started several and "cuda" names none of them.
+
+    Raises ValueError if there are fewer GPUs than processes.
+    """
+    if str(device) != "cuda" or _number("WORLD_SIZE", "1") == 1:
+        return device
+    local, gpus = _number("LOCAL_RANK", "0"), torch.cuda.device_count()
+    if local >= gpus:
+        raise ValueError(
+            f"process {local} of this machine has no GPU of its own: there are {gpus}; start torchrun with "
+            f"--nproc-per-node={gpus}, or use --device cpu"
+        )
+    return torch.device("cuda", local)
+
+
+def check_share(batch_size: int, world: int) -> None:
+    """Raises ValueError if `world` processes cannot share a batch equally."""
+    if batch_size % world:
+        fitting = max(1, batch_size // world) * world
+        raise ValueError(
+            f"batch_size is {batch_size}, which {world} processes cannot share equally; "
+            f"set batch_size={fitting}, or start another number of processes"
+        )
+
+
+def share_batch_norm(model: nn.Module, ranks: Ranks, device: torch.device) -> nn.Module:
+    """The model with batch normalisation over the bodies of all ranks; names and values stay as they are."""
+    if ranks.world == 1:
+        return model
+    if device.type == "cuda":
+        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        return converted
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, _BatchNorm):
+                setattr(parent, name, SharedBatchNorm(child, ranks))
+    return model
+
+
+class SharedBatchNorm(_BatchNorm):
+    """Batch normalisation whose mean and deviation are those of all ranks, however many bodies each has.
+
+    For CPUs, which torch's SyncBatchNorm refuses. Takes weights and running statistics over from `norm`.
+    """
+
+    def __init__(self, norm: _BatchNorm, ranks: Ranks) -> None:
+        super().__init__(norm.num_features, norm.eps, norm.momentum)
+        assert norm.affine
+        assert norm.track_running_stats
+        self.ranks = ranks
+        self.weight, self.bias = norm.weight, norm.bias
+        self.running_mean, self.running_var = norm.running_mean, norm.running_var
+        self.num_batches_tracked = norm.num_batches_tracked
+        self.train(norm.training)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C) or (N, C, ...) of this rank's bodies -> the same shape and type; computes in float32."""
+        if not self.training:
+            return F.batch_norm(
+                input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+            )
+        x, shape = input.float(), (1, -1, *[1] * (input.dim() - 2))
+        dims = [axis for axis in range(x.dim()) if axis != 1]
+        own_count = x.new_full((1,), x.numel() // x.shape[1])
+        sum_C, count = self.ranks.sum(torch.cat([x.sum(dims), own_count])).split([x.shape[1], 1])
+        centred = x - (sum_C / count).view(shape)
+        # Not from the sum of squares: where the mean is large beside the deviation, it would drown it.
+        variance_C = self.ranks.sum(centred.square().sum(dims)) / count
+        self._remember(sum_C.detach() / count, variance_C.detach() * count / (count - 1))
+        scale_C = self.weight * torch.rsqrt(variance_C + self.eps)
+        out: Tensor = centred * scale_C.view(shape) + self.bias.view(shape)
+        return out.to(input.dtype)
+
+    @torch.no_grad()
+    def _remember(self, mean_C: Tensor, variance_C: Tensor) -> None:
+        assert self.momentum is not None
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        self.running_mean.lerp_(mean_C, self.momentum)
+        self.running_var.lerp_(variance_C, self.momentum)
+        self.num_batches_tracked += 1
+
+
+def _number(name: str, default: str | None = None) -> int:
+    """A number from torchrun's environment."""
+    text = os.environ.get(name, default)
+    if text is None or not text.isdigit():
+        raise ValueError(
+            f"WORLD_SIZE is {os.environ.get('WORLD_SIZE')}, but {name} is {text or 'missing'}: start several "
+            f"processes with torchrun, or unset WORLD_SIZE for one"
+        )
+    return int(text)

@@ -1,0 +1,84 @@
+"""From features of every frame and joint to one vector: what is kept of time and of the body.
+
+Axes: P packed present body, N sample, C channel, T frame, V joint, D number of the vector.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+POOLS = ("joints", "global")
+STATISTICS = ("mean", "deviation")
+# Added to a variance before its root, whose slope at 0 is infinite; far below what a moving joint shows.
+LEAST_VARIANCE = 1e-5
+
+
+@dataclass(frozen=True)
+class PoolConfig:
+    """How features become a vector. The defaults are the paper's time average pooling (3.1).
+
+    over: "joints" keeps the joints apart, "global" averages the statistics over them.
+    statistics: of each channel over time, "mean", "deviation" or both. The mean alone forgets how much moved.
+    spans: into how many equal spans of time the sequence is cut, for each entry: [1, 3] is the whole and its
+        thirds. The whole alone forgets the order.
+    Raises ValueError that names the key.
+    """
+
+    over: str = "joints"
+    statistics: tuple[str, ...] = ("mean",)
+    spans: tuple[int, ...] = (1,)
+
+    def __post_init__(self) -> None:
+        if self.over not in POOLS:
+            raise ValueError(f"over: found {self.over!r}, expected one of {', '.join(POOLS)}")
+        if not self.statistics or len(set(self.statistics)) < len(self.statistics):
+            raise ValueError(f"statistics: found {list(self.statistics)}, expected each of them once")
+        for name in self.statistics:
+            if name not in STATISTICS:
+                raise ValueError(f"statistics: found {name!r}, expected one of {', '.join(STATISTICS)}")
+        if not self.spans or min(self.spans) < 1:
+            raise ValueError(f"spans: found {list(self.spans)}, expected at least one positive number")
+
+    def size(self, channels: int, joints: int) -> int:
+        """D."""
+        places = channels * joints if self.over == "joints" else channels
+        return places * len(self.statistics) * sum(self.spans)
+
+
+def pool(x_PCTV: Tensor, config: PoolConfig) -> Tensor:
+    """float (P, C, T, V) -> float32 (P, D): span by span, within it statistic by statistic, channels, joints.
+
+    Raises ValueError if there are fewer frames than spans.
+    """
+    frames = x_PCTV.shape[2]
+    if frames < max(config.spans):
+        raise ValueError(
+            f"spans: found {max(config.spans)}, expected at most the {frames} frames that the encoder leaves"
+        )
+    pooled = [
+        _statistic(span_PCTV, name)
+        for parts in config.spans
+        for span_PCTV in x_PCTV.tensor_split(parts, dim=2)
+        for name in config.statistics
+    ]
+    if config.over == "global":
+        return torch.cat([statistic_PCV.mean(dim=2) for statistic_PCV in pooled], dim=1)
+    return torch.cat([statistic_PCV.flatten(1) for statistic_PCV in pooled], dim=1)
+
+
+def mean_over_bodies(x_PD: Tensor, sample_P: Tensor, num_samples: int) -> Tensor:
+    """(P, D) of packed bodies -> (N, D), the mean over each sample's bodies; zeros where there is none.
+
+    sample_P: int64, the sample 0..num_samples-1 that each body belongs to, in any order.
+    """
+    sum_ND = x_PD.new_zeros(num_samples, x_PD.shape[1]).index_add(0, sample_P, x_PD)
+    bodies_N = torch.bincount(sample_P, minlength=num_samples)
+    return sum_ND / bodies_N.clamp(min=1).unsqueeze(1)
+
+
+def _statistic(x_PCTV: Tensor, name: str) -> Tensor:
+    """float32 (P, C, V), over time."""
+    if name == "mean":
+        return x_PCTV.mean(dim=2, dtype=torch.float32)
+    return (x_PCTV.float().var(dim=2, correction=0) + LEAST_VARIANCE).sqrt()

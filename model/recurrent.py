@@ -1,0 +1,65 @@
+"""Recurrent encoders: the sequence-based rows of the paper's Table 5.
+
+Axes: P present body, C channel, T frame, V joint, H hidden unit. As in `model.stgcn`, only bodies that are
+there enter, one behind the other along P; each is a sequence of its own.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from data_specs.spec import Skeleton
+
+RECURRENT = ("rnn", "bilstm", "bigru")
+
+
+@dataclass(frozen=True)
+class RecurrentConfig:
+    """A recurrent encoder; the paper gives neither width nor depth.
+
+    hidden: units of a layer, in each of its directions.  layers: how many lie one on the other.
+    Raises ValueError that names the key.
+    """
+
+    hidden: int = 256
+    layers: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("hidden", "layers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: found {getattr(self, name)}, expected at least 1")
+
+
+class RecurrentEncoder(nn.Module):
+    """All the joint positions in each frame to a feature vector (4.3.1), and these vectors through time.
+
+    kind: "rnn" runs forward, "bilstm" and "bigru" both ways. Frames keep their features, as those of
+    `model.stgcn.STGCN` do, but joints no longer have any of their own: V is 1 in what comes out.
+    """
+
+    def __init__(self, skeleton: Skeleton, kind: str, config: RecurrentConfig, in_channels: int = 3) -> None:
+        super().__init__()
+        num_inputs = in_channels * skeleton.num_joints
+        # Each coordinate of each joint has its own mean and spread, as for the graph-based encoders.
+        self.input_norm = nn.BatchNorm1d(num_inputs)
+        self.layers: nn.RNNBase = _layers(kind, num_inputs, config)
+        self.out_channels = config.hidden * (2 if self.layers.bidirectional else 1)
+
+    def frames_left(self, num_frames: int) -> int:
+        """t: all of them."""
+        return num_frames
+
+    def forward(self, x_PCTV: Tensor) -> Tensor:
+        """float (P, C_in, T, V) -> features q (P, out_channels, T, 1). A body's absent frame is 0 0 0."""
+        bodies, channels, frames, joints = x_PCTV.shape
+        flat = self.input_norm(x_PCTV.transpose(1, 2).reshape(bodies * frames, channels * joints))
+        hidden_PTH: Tensor = self.layers(flat.view(bodies, frames, channels * joints))[0]
+        return hidden_PTH.transpose(1, 2).unsqueeze(3)
+
+
+def _layers(kind: str, num_inputs: int, config: RecurrentConfig) -> nn.RNNBase:
+    assert kind in RECURRENT
+    if kind == "rnn":
+        return nn.RNN(num_inputs, config.hidden, config.layers, batch_first=True)
+    cell = nn.LSTM if kind == "bilstm" else nn.GRU
+    return cell(num_inputs, config.hidden, config.layers, batch_first=True, bidirectional=True)

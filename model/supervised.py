@@ -1,0 +1,64 @@
+"""Supervised training from scratch, the baseline of the paper's Table 4: same encoder, linear layer, labels.
+
+Axes: N sample, P packed present body, C channel, t frame, V joint, D representation, K class.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from model.cpstn import CPSTN
+from model.objective import Share, mixed_precision, seed_dropout
+from model.parallel import ALONE, Ranks
+from model.recipe import Recipe
+from pipeline.loader import Batch, Samples, sequential_batches
+
+
+class Supervised(nn.Module):
+    """Cross-entropy of a linear layer on the representation h, mean over the batch on all ranks."""
+
+    loss_names = ("cross_entropy", "total")
+
+    def __init__(self, model: CPSTN, recipe: Recipe, num_classes: int, ranks: Ranks = ALONE) -> None:
+        super().__init__()
+        self.model = model
+        self.head = new_head(model, num_classes)
+        self.recipe = recipe
+        self.ranks = ranks
+
+    def backward(self, share: Share, step: int) -> Tensor:
+        """Add the batch's gradients to those of the weights. The losses, detached: this rank's share of them,
+        in the order of `loss_names`."""
+        whole = self.ranks.world * sum(batch.num_samples for batch in share.parts)
+        total = torch.zeros((), device=share.parts[0].original_PCTV.device)
+        for index, batch in enumerate(share.parts):
+            seed_dropout(self.recipe.seed, step, self.ranks, index, len(share.parts))
+            scores_NK = self.head(self._represent(batch))
+            loss = F.cross_entropy(scores_NK, batch.labels_N, reduction="sum") / whole
+            loss.backward()
+            total += loss.detach()
+        return torch.stack([total, total])
+
+    def _represent(self, batch: Batch) -> Tensor:
+        x_PCTV = batch.views[0].x_PCTV if batch.views else batch.original_PCTV
+        with mixed_precision(self.recipe.precision, x_PCTV.device):
+            q_PCtV = self.model.encode(x_PCTV)
+            h_ND = self.model.represent(q_PCtV, batch.sample_P, batch.num_samples)
+        return h_ND.float()
+
+
+def new_head(model: CPSTN, num_classes: int) -> nn.Linear:
+    """The linear layer from h to the classes' scores; weights from torch's generator."""
+    return nn.Linear(model.representation_size, num_classes)
+
+
+@torch.no_grad()
+def head_scores(model: CPSTN, head: nn.Linear, samples: Samples, device: torch.device) -> Tensor:
+    """Scores (N, K) of samples that can be read in any order, as stored; the model is left in eval mode."""
+    model.eval()
+    scores = []
+    for batch in sequential_batches(samples, 64):
+        q_PCtV = model.encode(batch.original_PCTV.to(device))
+        h_ND = model.represent(q_PCtV, batch.sample_P.to(device), batch.num_samples)
+        scores.append(head(h_ND.float()))
+    return torch.cat(scores)

@@ -1,0 +1,304 @@
+"""The paper's Table 5 as data, and a table that is trained: nothing done twice, lost or mixed up."""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from model.ablate import Ablation, Trial, ablate, plan, save_ablation
+from model.checkpoint import Run, load_checkpoint
+from model.evaluate import STATISTICS, TRAINED, UNTRAINED, evaluate, finetune
+from model.recipe import load_recipe
+from model.table5 import Row, all_rows, choose_rows, find_row, tables
+from model.train import OnProgress, Progress
+from pipeline.loader import split_samples
+from pipeline.store.shards import Shards
+
+CPU = torch.device("cpu")
+TINY = (
+    "epochs=1",
+    "batch_size=16",
+    "model.encoder.widths=[4, 4, 8]",
+    "model.encoder.strides=[2, 1, 1]",
+    "model.decoder.widths=[4, 4, 4, 4, 4]",
+    "model.projection=[8, 6]",
+    "model.recurrent.hidden=5",
+)
+# Table 5 as it is printed. Half-C "-": there is no pretext.
+PRINTED = """
+    RNN     S x T x - 0.4355
+    BiLSTM  S x T x - 0.5714
+    BiGRU   S x T x - 0.5738
+    A+B     S x T x - 0.4424
+    A+C     S x T x - 0.6407
+    A+B+C   S x T x - 0.6306
+    A       S x T x - 0.6734
+    A       S v T v x 0.6846
+    A       S v S v v 0.6815
+    A       S v T v v 0.6937
+"""
+
+
+def test_the_table_is_the_papers() -> None:
+    """A slip in a row would compare with a number that belongs to another."""
+    sign = {True: "v", False: "x", None: "-"}
+    rows = [
+        [
+            row.encoder,
+            row.aug1,
+            sign[row.pre1],
+            row.aug2,
+            sign[row.pre2],
+            sign[row.half_c],
+            f"{row.paper:.4f}",
+        ]
+        for row in choose_rows("table5")
+    ]
+    assert rows == [line.split() for line in PRINTED.strip().splitlines()]
+
+
+@pytest.mark.parametrize("base", ["paper", "compact"])
+@pytest.mark.parametrize("row", all_rows().values(), ids=lambda row: row.name)
+def test_every_row_is_a_recipe_that_does_what_its_columns_say(base: str, row: Row) -> None:
+    """`train --recipe paper:ROW` has to train what the table will say of it, and leave the base's rest."""
+    recipe = load_recipe(f"{base}:{row.name}")
+    assert tuple(kind[0].upper() for kind in recipe.views) == (row.aug1, row.aug2)
+    assert (recipe.spatial_weight > 0, recipe.temporal_weight > 0) == (row.pre1, row.pre2)
+    assert row.encoder.lower() in (recipe.model.backbone, recipe.model.encoder.adaptive.lower())
+    if row.half_c is not None:
+        assert recipe.model.split_channels == row.half_c
+    whole = load_recipe(base)
+    assert (recipe.epochs, recipe.lr, recipe.model.encoder.widths) == (
+        whole.epochs,
+        whole.lr,
+        whole.model.encoder.widths,
+    )
+    assert load_recipe(f"{base}:{row.name}", ("epochs=3",)).epochs == 3
+
+
+def test_no_two_rows_are_the_same_training() -> None:
+    """A row that changes nothing would be measured against itself."""
+    recipes = [json.dumps(load_recipe(f"compact:{name}").to_table()) for name in all_rows()]
+    assert len(set(recipes)) == len(recipes)
+    assert set(all_rows()) == {name for names in tables().values() for name in names}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_penalty() -> Iterator[None]:
+    """How the classifier chooses its penalty is tested elsewhere; here it would be most of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("model.classify.PENALTIES", (1e-2,))
+        yield
+
+
+@pytest.fixture(scope="module")
+def trained(shards: Shards, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ablation]:
+    """Two rows with two seeds each, and what was found."""
+    folder = tmp_path_factory.mktemp("runs") / "table"
+    rows = [find_row("bigru"), find_row("cp-stn")]
+    trials = plan(rows, folder, shards, recipe="compact", changes=TINY, seeds=2)
+    return folder, ablate(shards, trials, folder, device=CPU)
+
+
+def test_a_table_has_every_row_seed_and_baseline(shards: Shards, trained: tuple[Path, Ablation]) -> None:
+    """The untrained encoders and the input's statistics stand beneath: without them no row says anything."""
+    folder, result = trained
+    assert [line.name for line in result.lines] == [
+        "bigru",
+        "cp-stn",
+        "untrained BiGRU",
+        "untrained A",
+        STATISTICS,
+    ]
+    assert [sorted(line.top1) for line in result.lines] == [[0, 1]] * 4 + [[0]]
+    assert not result.failed
+    assert sorted(path.name for path in folder.iterdir() if (path / "run.json").is_file()) == [
+        "bigru-0",
+        "bigru-1",
+        "cp-stn-0",
+        "cp-stn-1",
+    ]
+    assert (result.train_samples, result.test_samples) == (
+        len(split_samples(shards, "xview", "train")),
+        len(split_samples(shards, "xview", "test")),
+    )
+
+
+@pytest.mark.parametrize("name", ["bigru", "cp-stn"])
+def test_the_accuracies_are_those_of_eval(shards: Shards, trained: tuple[Path, Ablation], name: str) -> None:
+    """A row of the table and `eval --run` of its run must say the same, for every kind of encoder."""
+    folder, result = trained
+    checkpoint = load_checkpoint(Run(folder / f"{name}-1"))
+    scores = evaluate(shards, checkpoint, protocol="xview", label_fraction=None, device=CPU).scores
+    linear = {score.features: score.top1 for score in scores if score.protocol == "linear"}
+    by_name = {line.name: line for line in result.lines}
+    assert by_name[name].top1[1] == linear[TRAINED]
+    assert by_name[f"untrained {find_row(name).encoder}"].top1[1] == linear[UNTRAINED]
+    assert by_name[STATISTICS].top1[0] == linear[STATISTICS]
+
+
+def test_a_recurrent_encoder_can_be_fine_tuned(shards: Shards, trained: tuple[Path, Ablation]) -> None:
+    """The semi-supervised protocol takes any backbone."""
+    model = load_checkpoint(Run(trained[0] / "bigru-0")).build_model()
+    samples = split_samples(shards, "xview", "train").take(np.arange(12))
+    config = load_recipe("compact", ("finetune.epochs=1",)).finetune
+    tuned = finetune(model, samples, 10, config, CPU, seed=0)
+    for name, weights in model.encoder.named_parameters():
+        assert not torch.equal(weights, tuned.encoder.get_parameter(name)), name
+
+
+def test_a_second_call_trains_nothing_and_says_the_same(
+    shards: Shards, trained: tuple[Path, Ablation]
+) -> None:
+    """A table takes days: started again, it must not begin anew."""
+    folder, first = trained
+    rows = [find_row("bigru"), find_row("cp-stn")]
+    trials = plan(rows, folder, shards, recipe="compact", changes=TINY, seeds=2)
+
+    def watch(_: Trial) -> AbstractContextManager[OnProgress]:
+        raise AssertionError("trained again")
+
+    assert ablate(shards, trials, folder, device=CPU, watch=watch).to_table() == first.to_table()
+
+
+class Stop(Exception):  # noqa: N818
+    """Stands for Ctrl-C."""
+
+
+def test_a_table_that_was_stopped_goes_on(shards: Shards, tmp_path: Path) -> None:
+    """What was stopped in the middle of a run ends at the same accuracies as what never stopped."""
+    rows = [find_row("rnn"), find_row("graph-a")]
+    changes = (*TINY, "epochs=3")
+
+    def stop_late(progress: Progress) -> None:
+        if progress.epoch == 2:
+            raise Stop
+
+    def watch(trial: Trial) -> AbstractContextManager[OnProgress]:
+        return nullcontext(stop_late if trial.row.name == "graph-a" else lambda _: None)
+
+    trials = plan(rows, tmp_path / "stopped", shards, recipe="compact", changes=changes)
+    with pytest.raises(Stop):
+        ablate(shards, trials, tmp_path / "stopped", device=CPU, watch=watch)
+    trained_again = []
+
+    def note(trial: Trial) -> AbstractContextManager[OnProgress]:
+        return nullcontext(lambda progress: trained_again.append((trial.row.name, progress.epoch)))
+
+    trials = plan(rows, tmp_path / "stopped", shards, recipe="compact", changes=changes)
+    stopped = ablate(shards, trials, tmp_path / "stopped", device=CPU, watch=note)
+    assert {name for name, _ in trained_again} == {"graph-a"}
+    assert min(epoch for _, epoch in trained_again) == 2
+    trials = plan(rows, tmp_path / "whole", shards, recipe="compact", changes=changes)
+    assert stopped.to_table() == ablate(shards, trials, tmp_path / "whole", device=CPU).to_table()
+
+
+def test_a_row_that_fails_does_not_take_the_others_with_it(shards: Shards, tmp_path: Path) -> None:
+    """One row out of memory at night must not cost the nine others."""
+    rows = [find_row("rnn"), find_row("graph-a")]
+    trials = plan(rows, tmp_path, shards, recipe="compact", changes=TINY)
+    heard: list[str] = []
+
+    def watch(trial: Trial) -> AbstractContextManager[OnProgress]:
+        if trial.row.name == "rnn":
+            raise RuntimeError("no memory left\nand a long story")
+        return nullcontext(lambda _: None)
+
+    result = ablate(shards, trials, tmp_path, device=CPU, watch=watch, on_stage=heard.append)
+    assert [line.name for line in result.failed] == ["rnn"]
+    assert result.failed[0].problems == {0: "no memory left"}
+    assert "failed: no memory left" in heard
+    assert [line.name for line in result.lines if line.top1] == [
+        "graph-a",
+        "untrained RNN",
+        "untrained A",
+        STATISTICS,
+    ]
+    frame = result.to_frame().set_index("row")
+    assert np.isnan(frame.loc["rnn", "top1"])  # type: ignore[arg-type]
+    assert ablate(shards, trials, tmp_path, device=CPU).failed == []
+
+
+def test_the_files_hold_mean_and_deviation_over_seeds(trained: tuple[Path, Ablation], tmp_path: Path) -> None:
+    """What a paper would quote, in a form that a spreadsheet opens."""
+    table, lines = save_ablation(trained[1], tmp_path, "table5", {"recipe": "compact"})
+    content = json.loads(table.read_text())
+    frame = pd.read_csv(lines).set_index("row")
+    assert content["made_from"] == {"recipe": "compact"}
+    for line in content["lines"]:
+        found = list(line["top1"].values())
+        assert frame.loc[line["row"], "top1"] == pytest.approx(np.mean(found), abs=1e-4)
+        assert frame.loc[line["row"], "seeds"] == len(found)
+        if len(found) > 1:
+            assert frame.loc[line["row"], "deviation"] == pytest.approx(np.std(found, ddof=1), abs=1e-4)
+    assert frame.loc["cp-stn", "paper"] == 0.6937
+    assert list(frame.loc["cp-stn", ["encoder", "aug1", "pre1", "aug2", "pre2"]]) == [
+        "A",
+        "S",
+        True,
+        "T",
+        True,
+    ]
+
+
+def test_a_table_of_failures_only_still_has_its_form(trained: tuple[Path, Ablation], tmp_path: Path) -> None:
+    """The report must not fail because everything else did."""
+    lines = tuple(dataclasses.replace(line, top1={}, problems={0: "no memory"}) for line in trained[1].lines)
+    _, path = save_ablation(dataclasses.replace(trained[1], lines=lines), tmp_path, "table5", {})
+    frame = pd.read_csv(path)
+    assert frame["top1"].isna().all()
+    assert (frame["seeds"] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("row", "changes", "message"),
+    [
+        ("cp-stn", "views=['spatial', 'spatial']", "every row sets views itself; leave it out"),
+        ("graph-a", "spatial_weight=2", "every row sets spatial_weight itself"),
+        ("cp-stn", "spatial_weight=0", "row cp-stn: spatial_weight is 0 .* expected above 0"),
+        ("cp-stn", "epoch=3", "did you mean 'epochs'"),
+        ("cp-stn", "protocol=xset", "no protocol 'xset'"),
+        ("bigru", "epochs=2", r"bigru-0: another recipe \(epochs: 1 there, 2 now\); choose another --name"),
+    ],
+)
+def test_mistakes_show_before_anything_is_trained(
+    shards: Shards, trained: tuple[Path, Ablation], row: str, changes: str, message: str
+) -> None:
+    """A wrong setting told after a night of training is a lost night."""
+    changed = (*TINY, changes)
+    with pytest.raises(ValueError, match=message):
+        plan([find_row(row)], trained[0], shards, recipe="compact", changes=changed)
+
+
+def test_runs_on_other_shards_are_not_mixed_in(shards: Shards, trained: tuple[Path, Ablation]) -> None:
+    """Rows of one table are comparable only if they saw the same data."""
+    other = dataclasses.replace(shards, manifest=dataclasses.replace(shards.manifest, files={}))
+    with pytest.raises(ValueError, match="was trained on other shards than"):
+        plan([find_row("bigru")], trained[0], other, recipe="compact", changes=TINY)
+
+
+def test_unknown_tables_and_rows_list_the_known_ones() -> None:
+    """A misspelt name is mended in one look."""
+    with pytest.raises(ValueError, match="no table 'table6': expected one of table5, encoders, pretexts"):
+        choose_rows("table6")
+    with pytest.raises(ValueError, match="no row 'gru': expected one of rnn, bilstm, bigru"):
+        choose_rows("table5", ("gru",))
+    with pytest.raises(ValueError, match="no row 'gru'"):
+        load_recipe("paper:gru")
+    with pytest.raises(ValueError, match="no recipe 'papr:bigru'"):
+        load_recipe("papr:bigru")
+
+
+def test_a_table_is_not_started_by_torchrun(
+    shards: Shards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every process would train the same rows into the same folders."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="start it without torchrun"):
+        plan([find_row("rnn")], tmp_path, shards, recipe="compact", changes=TINY)

@@ -1,0 +1,88 @@
+"""What a vector keeps of its features is what the recipe names, in the documented order.
+
+Axes: P present body, C channel, T frame, V joint.
+"""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor
+
+from model.pooling import LEAST_VARIANCE, PoolConfig, pool
+
+P, C, T, V = 2, 3, 8, 5
+
+
+def pooled_slowly(x_PCTV: Tensor, config: PoolConfig) -> list[list[float]]:
+    """Number by number, from the description."""
+    vectors = []
+    for body in x_PCTV.double():
+        numbers = []
+        for parts in config.spans:
+            size, more = divmod(T, parts)
+            starts = [part * size + min(part, more) for part in range(parts + 1)]
+            for start, end in pairwise(starts):
+                for name in config.statistics:
+                    for channel in body:
+                        joints = []
+                        for joint in range(V):
+                            values = [float(channel[frame, joint]) for frame in range(start, end)]
+                            mean = sum(values) / len(values)
+                            spread = sum((value - mean) ** 2 for value in values) / len(values)
+                            joints.append(mean if name == "mean" else (spread + LEAST_VARIANCE) ** 0.5)
+                        numbers += joints if config.over == "joints" else [sum(joints) / V]
+        vectors.append(numbers)
+    return vectors
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        PoolConfig(),
+        PoolConfig("global"),
+        PoolConfig("joints", ("mean", "deviation"), (1, 3)),
+        PoolConfig("global", ("deviation", "mean"), (2,)),
+    ],
+)
+def test_pooling_equals_the_loop_over_its_description(config: PoolConfig) -> None:
+    """A classifier that was stored with a run would read other numbers than it was fitted on."""
+    x_PCTV = torch.randn(P, C, T, V, generator=torch.Generator().manual_seed(0))
+    found_PD = pool(x_PCTV, config)
+    assert found_PD.shape == (P, config.size(C, V))
+    torch.testing.assert_close(found_PD.double(), torch.tensor(pooled_slowly(x_PCTV, config)).double())
+
+
+def test_a_channel_that_never_changes_has_a_gradient() -> None:
+    """The root of a variance of zero has an infinite slope: one still body would end the training in NaN."""
+    x_PCTV = torch.ones(P, C, T, V, requires_grad=True)
+    pool(x_PCTV, PoolConfig(statistics=("deviation",))).sum().backward()
+    assert x_PCTV.grad is not None
+    assert x_PCTV.grad.isfinite().all()
+
+
+def test_half_precision_is_pooled_in_full() -> None:
+    """Sums over hundreds of frames would lose what tells two actions apart."""
+    assert pool(torch.ones(P, C, T, V, dtype=torch.bfloat16), PoolConfig()).dtype == torch.float32
+
+
+def test_more_spans_than_frames_are_refused() -> None:
+    """An empty span has no mean: NaN, epochs later."""
+    with pytest.raises(ValueError, match=r"spans: found 9, expected at most the 8 frames"):
+        pool(torch.ones(P, C, T, V), PoolConfig(spans=(1, 9)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"over": "max"}, "over: found 'max', expected one of joints, global"),
+        ({"statistics": ("mean", "mean")}, "statistics: found .*, expected each of them once"),
+        ({"statistics": ("median",)}, "statistics: found 'median', expected one of mean, deviation"),
+        ({"spans": ()}, r"spans: found \[\], expected at least one positive number"),
+        ({"spans": (1, 0)}, r"spans: found \[1, 0\]"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_named(changes: dict[str, object], message: str) -> None:
+    """Someone would search the code for what a key may be."""
+    with pytest.raises(ValueError, match=message):
+        PoolConfig(**changes)  # type: ignore[arg-type]

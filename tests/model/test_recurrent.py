@@ -1,0 +1,159 @@
+"""The sequence-based encoders against their equations, and what the rest of the model needs of them.
+
+Axes: P body, C channel, T frame, V joint, H hidden unit.
+"""
+
+import dataclasses
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from data_specs.spec import Skeleton, load_spec
+from model.checkpoint import new_model
+from model.cpstn import CPSTN, ModelConfig
+from model.pooling import PoolConfig
+from model.recipe import Recipe, load_recipe
+from model.recurrent import RECURRENT, RecurrentConfig, RecurrentEncoder
+
+P, C, T, V, H = 2, 3, 7, 25, 6
+SMALL = RecurrentConfig(hidden=H)
+
+
+@pytest.fixture
+def skeleton() -> Skeleton:
+    return load_spec("ntu60").skeleton
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.mark.parametrize(("kind", "directions"), [("rnn", 1), ("bilstm", 2), ("bigru", 2)])
+def test_each_frame_goes_through_the_cell_in_turn(skeleton: Skeleton, kind: str, directions: int) -> None:
+    """Coordinates of a frame in the wrong order, or bodies taken for frames, would still train."""
+    encoder = RecurrentEncoder(skeleton, kind, SMALL).eval()
+    _stir(encoder.input_norm)
+    x_PCTV = torch.randn(P, C, T, V)
+    q_PCTV = encoder(x_PCTV)
+    assert q_PCTV.shape == (P, encoder.out_channels, T, 1)
+    assert encoder.out_channels == H * directions
+    for body in range(P):
+        frames = [encoder.input_norm(x_PCTV[body, :, t].reshape(1, C * V))[0] for t in range(T)]
+        forward = _run_slowly(encoder.layers, frames, "")
+        torch.testing.assert_close(q_PCTV[body, :H, :, 0].T, forward)
+        if directions == 2:
+            backward = _run_slowly(encoder.layers, frames[::-1], "_reverse").flip(0)
+            torch.testing.assert_close(q_PCTV[body, H:, :, 0].T, backward)
+
+
+@pytest.mark.parametrize("kind", RECURRENT)
+def test_every_parameter_learns_and_bodies_stay_apart(skeleton: Skeleton, kind: str) -> None:
+    """A weight without a gradient is trained in name only; a body's features must be its own."""
+    encoder = RecurrentEncoder(skeleton, kind, dataclasses.replace(SMALL, layers=2))
+    x_PCTV = torch.randn(P, C, T, V)
+    encoder(x_PCTV).square().sum().backward()
+    for name, parameter in encoder.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+    encoder.eval()
+    torch.testing.assert_close(encoder(x_PCTV)[1:], encoder(x_PCTV[1:]))
+    assert encoder.frames_left(T) == T
+
+
+@pytest.mark.parametrize("kind", RECURRENT)
+@pytest.mark.parametrize("pool", ["joints", "global"])
+def test_the_model_pools_and_projects_recurrent_features(skeleton: Skeleton, kind: str, pool: str) -> None:
+    """Contrast and classifier take any backbone; features without joints are averaged over time alone."""
+    config = ModelConfig(
+        pool=PoolConfig(pool),
+        contrast_pool=PoolConfig(pool),
+        projection=(12, 9),
+        backbone=kind,
+        recurrent=SMALL,
+    )
+    model = CPSTN(skeleton, config, spatial_pretext=False, temporal_pretext=False)
+    q_PCTV = model.encode(torch.randn(3, C, T, V))
+    h_ND = model.represent(q_PCTV, torch.tensor([0, 1, 1]), 2)
+    assert h_ND.shape == (2, model.representation_size)
+    torch.testing.assert_close(h_ND[1], q_PCTV[1:].mean(dim=(0, 2, 3)))
+    assert model.project(h_ND).shape == (2, 9)
+
+
+@pytest.mark.parametrize(
+    ("spatial", "temporal", "decoders"),
+    [(1, 1, {"spatial_decoder", "temporal_decoder"}), (1, 0, {"spatial_decoder"}), (0, 0, set())],
+)
+def test_a_pretext_of_weight_0_has_no_decoder(spatial: int, temporal: int, decoders: set[str]) -> None:
+    """Dead weights would lie in every checkpoint, and their optimiser state in memory."""
+    recipe = Recipe(spatial_weight=spatial, temporal_weight=temporal)
+    model = new_model(load_spec("ntu60"), recipe)
+    assert {name for name, _ in model.named_children() if "decoder" in name} == decoders
+
+
+def test_what_a_recipe_leaves_out_does_not_change_the_encoders_first_weights() -> None:
+    """Rows with and without pretexts start alike, so that a difference is the pretexts'."""
+    spec = load_spec("ntu60")
+    with_both, without = (
+        new_model(spec, Recipe(spatial_weight=weight, temporal_weight=weight)).encoder.state_dict()
+        for weight in (1, 0)
+    )
+    assert all(torch.equal(with_both[name], without[name]) for name in with_both)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["model.backbone=bilstm"], r"spatial_weight is 1\.0; expected 0 with model\.backbone = 'bilstm'"),
+        (["model.backbone=rnn", "spatial_weight=0"], r"temporal_weight is 1\.0; expected 0"),
+        (
+            ["model.backbone=lstm"],
+            r"model\.backbone: found 'lstm', expected one of st_gcn, rnn, bilstm, bigru",
+        ),
+        (["model.recurrent.hidden=0"], r"model\.recurrent\.hidden: found 0"),
+        (["model.recurrent.layers=-1"], r"model\.recurrent\.layers: found -1"),
+    ],
+)
+def test_a_wrong_backbone_is_named_with_the_way_out(changes: list[str], message: str) -> None:
+    """The user learns which key to mend before any hour of training is spent."""
+    with pytest.raises(ValueError, match=message):
+        load_recipe("compact", tuple(changes))
+
+
+def test_an_odd_number_of_features_is_fine_where_nothing_is_split(skeleton: Skeleton) -> None:
+    """The check of the channels' halves is for decoders, which a recurrent backbone does not have."""
+    config = ModelConfig(backbone="rnn", recurrent=RecurrentConfig(hidden=5))
+    model = CPSTN(skeleton, config, spatial_pretext=False, temporal_pretext=False)
+    assert model.representation_size == 5
+
+
+def _run_slowly(layers: nn.RNNBase, frames: list[Tensor], direction: str) -> Tensor:
+    """(T, H): one layer in one direction, gate by gate; torch's order of gates."""
+    w_input, w_hidden = (getattr(layers, f"weight_{of}_l0{direction}") for of in ("ih", "hh"))
+    b_input, b_hidden = (getattr(layers, f"bias_{of}_l0{direction}") for of in ("ih", "hh"))
+    hidden = cell = torch.zeros(H)
+    out = []
+    for frame in frames:
+        given, kept = w_input @ frame + b_input, w_hidden @ hidden + b_hidden
+        if isinstance(layers, nn.LSTM):
+            let_in, forget, new, let_out = (given + kept).chunk(4)
+            cell = forget.sigmoid() * cell + let_in.sigmoid() * new.tanh()
+            hidden = let_out.sigmoid() * cell.tanh()
+        elif isinstance(layers, nn.GRU):
+            (given_r, given_z, given_n), (kept_r, kept_z, kept_n) = given.chunk(3), kept.chunk(3)
+            update = (given_z + kept_z).sigmoid()
+            new = (given_n + (given_r + kept_r).sigmoid() * kept_n).tanh()
+            hidden = (1 - update) * new + update * hidden
+        else:
+            hidden = (given + kept).tanh()
+        out.append(hidden)
+    return torch.stack(out)
+
+
+def _stir(norm: nn.BatchNorm1d) -> None:
+    """Statistics that differ from 0 and 1, so that a norm in the wrong place is seen."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    norm.running_mean.normal_()
+    norm.running_var.uniform_(0.5, 2)

@@ -1,0 +1,75 @@
+"""The encoder sees the streams that the recipe names, and no motion where nobody was.
+
+Axes: P present body, C coordinate, T frame, V joint.
+"""
+
+import pytest
+import torch
+
+from data_specs.spec import load_spec
+from model.cpstn import CPSTN, ModelConfig
+from model.stgcn import DecoderConfig, EncoderConfig
+from model.streams import bones, check_streams, motion, streams
+
+P, C, T, V = 2, 3, 7, 20
+SKELETON = load_spec("ucla").skeleton
+
+
+def some_bodies() -> torch.Tensor:
+    return torch.randn(P, C, T, V, generator=torch.Generator().manual_seed(0))
+
+
+def test_bones_and_motion_equal_a_loop() -> None:
+    """A bone that points the wrong way, or a motion a frame late, would still train."""
+    x_PCTV = some_bodies()
+    bones_PCTV, motion_PCTV = bones(x_PCTV, SKELETON.parents), motion(x_PCTV)
+    for child, parent in SKELETON.bones:
+        assert torch.equal(bones_PCTV[..., child], x_PCTV[..., child] - x_PCTV[..., parent])
+    assert not bones_PCTV[..., SKELETON.root].any()
+    for frame in range(T - 1):
+        assert torch.equal(motion_PCTV[:, :, frame], x_PCTV[:, :, frame + 1] - x_PCTV[:, :, frame])
+    assert not motion_PCTV[:, :, -1].any()
+
+
+def test_coming_going_and_masking_are_no_motion() -> None:
+    """A jump from nowhere would be the largest motion of all, and tell a masked view from an unmasked one."""
+    x_PCTV = some_bodies()
+    x_PCTV[0, :, 3] = 0
+    x_PCTV[1, :, 5:] = 0
+    motion_PCTV = motion(x_PCTV)
+    assert not motion_PCTV[0, :, 2:4].any()
+    assert not motion_PCTV[1, :, 4:].any()
+    assert motion_PCTV[0, :, [0, 1, 4, 5]].abs().amin(dim=0).all()
+
+
+def test_streams_lie_one_behind_the_other() -> None:
+    """Weights of a checkpoint belong to channels: their order is part of what is stored."""
+    x_PCTV = some_bodies()
+    found_PCTV = streams(x_PCTV, ("motion", "joint"), SKELETON.parents)
+    assert torch.equal(found_PCTV[:, :3], motion(x_PCTV))
+    assert torch.equal(found_PCTV[:, 3:], x_PCTV)
+
+
+def test_a_model_encodes_all_its_streams() -> None:
+    """A stream that the encoder does not see would be an option without effect."""
+    torch.manual_seed(0)
+    config = ModelConfig(
+        encoder=EncoderConfig(widths=(4, 4), strides=(2, 1), kernel=3),
+        decoder=DecoderConfig(widths=(4, 4, 4, 4, 4), kernel=3),
+        projection=(6, 5),
+        streams=("joint", "bone", "motion"),
+    )
+    model = CPSTN(SKELETON, config).eval()
+    seen: list[torch.Tensor] = []
+    model.encoder.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    model.encode(some_bodies())
+    assert torch.equal(seen[0], streams(some_bodies(), config.streams, SKELETON.parents))
+
+
+@pytest.mark.parametrize("names", [(), ("joint", "joint"), ("depth",)])
+def test_other_streams_are_refused(names: tuple[str, ...]) -> None:
+    """A stream twice only costs time, and an unknown one must not be left out in silence."""
+    with pytest.raises(
+        ValueError, match=r"streams: found .*, expected some of joint, bone, motion, each once"
+    ):
+        check_streams(names)
