@@ -1,9 +1,11 @@
-"""What a machine can do at best, and what a piece of work asks of it.
+"""What a machine can do at best, what a piece of work asks of it, and what takes the work's time.
 
 The work is counted as torch runs it, operation by operation: each reads its inputs from memory and writes its
 outputs there. Caches and fused operations may do better than that; nothing here says they cannot.
 """
 
+import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +20,7 @@ from benchmarks.pairs import Clock
 
 COPY_BYTES, MATRIX = {"cpu": 1 << 28, "cuda": 1 << 30}, {"cpu": 2048, "cuda": 8192}
 REPEATS = 5
+OPERATION_REPEATS = 3
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,10 @@ class Machine:
 
     bandwidth: float
     peak: float
+
+    def or_better(self, other: "Machine") -> "Machine":
+        """The better of two measurements: what was slower was disturbed."""
+        return Machine(max(self.bandwidth, other.bandwidth), max(self.peak, other.peak))
 
 
 @dataclass(frozen=True)
@@ -43,9 +50,9 @@ class Demand:
 
 def measure_machine(device: torch.device, dtype: torch.dtype, clock: Clock) -> Machine:
     """The best of some copies and of some matrix products in this type, with as many threads as torch has."""
-    source = torch.ones(COPY_BYTES.get(device.type, 1 << 28) // 4, device=device)
+    source = torch.ones(COPY_BYTES[device.type] // 4, device=device)
     target = torch.empty_like(source)
-    size = MATRIX.get(device.type, 2048)
+    size = MATRIX[device.type]
     factor = torch.randn(size, size, device=device).to(dtype)
     bandwidth = 2 * source.nbytes / _fastest(lambda: target.copy_(source), clock)
     return Machine(bandwidth, 2 * size**3 / _fastest(lambda: factor @ factor, clock))
@@ -59,27 +66,54 @@ def measure_demand(work: Callable[[], object]) -> Demand:
 
 
 def costliest(work: Callable[[], object], device: torch.device, count: int = 6) -> list[tuple[str, float]]:
-    """The operations that take most time of one run, and their share of all; on a GPU, its kernels."""
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    on_gpu = device.type == "cuda"
-    if on_gpu:
-        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    """The kinds of operation that take most time, and their share of all; on a GPU, its kernels."""
+    times = _kernel_times(work) if device.type == "cuda" else _operation_times(work)
+    whole = sum(times.values()) or 1
+    return [(name, seconds / whole) for name, seconds in times.most_common(count)]
+
+
+def _kernel_times(work: Callable[[], object]) -> Counter[str]:
+    activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
     with torch.profiler.profile(activities=activities) as profile:
         work()
-    events = profile.key_averages()
-    times = {
-        event.key: event.self_device_time_total if on_gpu else event.self_cpu_time_total for event in events
-    }
-    whole = sum(times.values()) or 1
-    ranked = sorted(times, key=lambda name: -times[name])
-    return [(name, times[name] / whole) for name in ranked[:count]]
+    return Counter({event.key: event.self_device_time_total for event in profile.key_averages()})
+
+
+def _operation_times(work: Callable[[], object]) -> Counter[str]:
+    """CPU seconds, of each single operation its fastest run: torch's profiler counts the time in which
+    another process had the core."""
+    runs = []
+    for _ in range(OPERATION_REPEATS):
+        with _Stopwatch() as stopwatch:
+            work()
+        runs.append(stopwatch.operations)
+    times: Counter[str] = Counter()
+    for same in zip(*runs, strict=True):
+        times[same[0][0]] += min(seconds for _, seconds in same)
+    return times
+
+
+class _Stopwatch(TorchDispatchMode):
+    """Notes the name of every operation and the CPU seconds it took."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.operations: list[tuple[str, float]] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        start = time.process_time()
+        out = func(*args, **(kwargs or {}))
+        self.operations.append((func.overloadpacket.__name__, time.process_time() - start))
+        return out
 
 
 class _Traffic(TorchDispatchMode):
     """Adds up the bytes of what every operation reads and writes; a view moves nothing."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.moved = 0
 
     def __torch_dispatch__(

@@ -41,10 +41,14 @@ class Work:
 
     def seconds(self, clock: Clock) -> float:
         """What one run takes."""
+        return self.seconds_by([clock])[0]
+
+    def seconds_by(self, clocks: Sequence[Clock]) -> list[float]:
+        """What one and the same run takes by each of these clocks."""
         self.before()
-        start = clock.now()
+        starts = [clock.now() for clock in clocks]
         self.run()
-        return clock.now() - start
+        return [clock.now() - start for clock, start in zip(clocks, starts, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -101,24 +105,32 @@ class Comparison:
         return float(np.median(self.reference_R))
 
 
-def compare(pairs: Sequence[Pair], rounds: int, clock: Clock, *, warm_up: bool = True) -> list[Comparison]:
+def compare(pairs: Sequence[Pair], rounds: int, *clocks: Clock, warm_up: bool = True) -> list[Comparison]:
     """Time all pairs once in every round; ours comes first in even rounds, second in odd ones.
 
+    clocks: each run is timed by all of them; if they are several, their names end those of the comparisons.
     warm_up: run each once before, uncounted, for just-in-time compilation, page cache and first-touched
     memory. Without, the caller has seen to that.
     """
     assert rounds >= 1
     if warm_up:
         for pair in pairs:
-            pair.ours.seconds(clock)
-            pair.reference.seconds(clock)
-    rates = np.empty((len(pairs), rounds, 2))
+            pair.ours.seconds_by(clocks)
+            pair.reference.seconds_by(clocks)
+    rates = np.empty((len(pairs), rounds, 2, len(clocks)))
     for turn in range(rounds):
         for index, pair in enumerate(pairs):
             both = (pair.ours, pair.reference)
             for side in (0, 1) if turn % 2 == 0 else (1, 0):
-                rates[index, turn, side] = both[side].units / both[side].seconds(clock)
+                rates[index, turn, side] = both[side].units / np.array(both[side].seconds_by(clocks))
     return [
-        Comparison(pair.name, pair.unit, clock.name, rates[index, :, 0], rates[index, :, 1])
+        Comparison(
+            pair.name if len(clocks) == 1 else f"{pair.name}, {clock.name}",
+            pair.unit,
+            clock.name,
+            rates[index, :, 0, by],
+            rates[index, :, 1, by],
+        )
         for index, pair in enumerate(pairs)
+        for by, clock in enumerate(clocks)
     ]

@@ -215,6 +215,7 @@ def save_checkpoint(
 ) -> None:
     """Write the state after `step`, whole or not at all, to load on any machine; keep the newest `keep`.
 
+    What lies there of later steps is removed: it was damaged, or training would not have gone on from before.
     Raises RuntimeError, and leaves all as it was, if a weight or statistic is not a finite number.
     """
     content = {
@@ -231,9 +232,12 @@ def save_checkpoint(
     for name, value in _tensors(content, ""):
         if not value.isfinite().all():
             raise RuntimeError(f"{name} is no longer a number after step {step}; {run.way_out()}")
-    with published(run.checkpoint_at(step)) as temporary:
+    path = run.checkpoint_at(step)
+    with published(path) as temporary:
         torch.save(content, temporary)
-    for old in run.checkpoints[keep:]:
+    later = [other for other in run.checkpoints if other > path]
+    halves = path.parent.glob(".step-*.tmp")  # of processes that were killed while they wrote
+    for old in (*later, *[other for other in run.checkpoints if other <= path][keep:], *halves):
         old.unlink()
 
 

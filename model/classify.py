@@ -21,7 +21,7 @@ PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4)
 class Score:
     """One row of the result table.
 
-    protocol: "linear", "nearest neighbour", "semi-supervised" or "supervised".  features: what was classified.
+    protocol: "linear", "nearest neighbour", "semi-supervised", "supervised".  features: what was classified.
     labels: how many training labels were used.  top1, top5: share of test samples, 0 to 1; top5 is None for
     the nearest neighbour, which names one class only.  confusion_KK: test samples, true class down.
     """

@@ -183,7 +183,7 @@ def supervised_scores(
     table = shards.split(recipe.protocol or shards.spec.default_protocol, "train")
     used = balanced_subset(table["label"].to_numpy(np.int64), table["key"].tolist(), recipe.label_fraction)
     scores_NK = head_scores(model, head.to(device), parts.test, device)
-    labels_N = torch.from_numpy(parts.test.labels_N).to(device)
+    labels_N = torch.tensor(parts.test.labels_N, device=device)
     return [scored(scores_NK, labels_N, "supervised", FROM_LABELS, len(used))]
 
 

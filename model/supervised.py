@@ -30,14 +30,14 @@ class Supervised(nn.Module):
         """Add the batch's gradients to those of the weights. The losses, detached: this rank's share of them,
         in the order of `loss_names`."""
         whole = self.ranks.world * sum(batch.num_samples for batch in share.parts)
-        total = torch.zeros((), device=share.parts[0].original_PCTV.device)
+        done = []
         for index, batch in enumerate(share.parts):
             seed_dropout(self.recipe.seed, step, self.ranks, index, len(share.parts))
             scores_NK = self.head(self._represent(batch))
             loss = F.cross_entropy(scores_NK, batch.labels_N, reduction="sum") / whole
             loss.backward()
-            total += loss.detach()
-        return torch.stack([total, total])
+            done.append(loss.detach())
+        return torch.stack(done).sum().repeat(2)
 
     def _represent(self, batch: Batch) -> Tensor:
         x_PCTV = batch.views[0].x_PCTV if batch.views else batch.original_PCTV

@@ -120,8 +120,10 @@ def train(
                     wish = wish | tell(watch.settle())
                     if ranks.is_first:
                         saver.save(step)
-                    if wish.stop and step < steps:
+                    if wish.stop:
                         raise _stopped(sign, step, steps, run)
+        if sign.number:  # while the last step was saved
+            raise _stopped(sign, step, steps, run)
     return objective.model
 
 
@@ -223,8 +225,9 @@ def _of_all_ranks(losses_L: Tensor, stop: bool, save: bool, ranks: Ranks) -> Ten
 
 def _stopped(sign: StopSign, step: int, steps: int, run: Run) -> Stopped:
     where = f"stopped at step {step} of {steps}, saved in {run.checkpoint}"
+    way_on = f"go on with train --resume {run.folder}" if step < steps else "its training is finished"
     # Where only another rank heard the signal, it was torchrun's.
-    return Stopped(f"{where}; go on with train --resume {run.folder}", sign.number or signal.SIGTERM)
+    return Stopped(f"{where}; {way_on}", sign.number or signal.SIGTERM)
 
 
 @dataclass

@@ -108,12 +108,3 @@ def test_mistakes_with_addresses(shards: Shards, serve: Callable[..., str], tmp_
 def test_a_server_that_does_not_answer_is_a_failure() -> None:
     """Exit code 1: nothing that the user typed is wrong for certain."""
     assert "refused" in fails(1, "inspect", "http://127.0.0.1:1/ntu60")
-
-
-def test_torchrun_does_not_train_twice(shards: Shards, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four processes that write into one run, each training all of it, would look like a run on four GPUs."""
-    monkeypatch.setenv("WORLD_SIZE", "4")
-    line = fails(2, "train", "--shards", str(shards.folder), *TINY)
-    assert "one of 4 processes" in line
-    assert "without torchrun" in line
-    assert not Path("runs").exists()

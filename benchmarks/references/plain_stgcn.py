@@ -1,7 +1,7 @@
-"""CP-STN with an ST-GCN written the usual way, to compare ours with: same layers, same weights, same losses.
+"""CP-STN with an ST-GCN written the usual way, to compare ours with: same layers, weights and losses.
 
-Every sample has two bodies, an absent one being zeros that go through all layers; a graph convolution is a 1x1
-convolution to all partitions and an einsum with the adjacency; everything is float32 in NCTV.
+Every sample has two bodies, an absent one being zeros that go through all layers; a graph convolution is a
+1x1 convolution to all partitions and an einsum with the adjacency; everything is float32 in NCTV.
 
 Axes: N sample, M body, B = N * M, C channel, T frame, V joint (W the joint that takes), K partition.
 """
@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from model.cpstn import CPSTN
 from model.losses import nt_xent
+from model.recipe import Recipe
 from model.stgcn import STGCN, Decoder, STGCNUnit
 from pipeline.loader import Batch
 
@@ -108,6 +109,27 @@ class PlainDecoder(nn.Module):
         return rebuilt
 
 
+def refuse_unlike(recipe: Recipe) -> None:
+    """Raises ValueError that names the key if a recipe asks for what the plain network does not have."""
+    usual, encoder = Recipe(), recipe.model.encoder
+    expected = {
+        "objective": (recipe.objective, usual.objective),
+        "views": (recipe.views, usual.views),
+        "reduction": (recipe.reduction, usual.reduction),
+        "model.backbone": (recipe.model.backbone, usual.model.backbone),
+        "model.streams": (recipe.model.streams, usual.model.streams),
+        "model.contrast_pool": (recipe.model.contrast_pool, usual.model.contrast_pool),
+        "model.encoder.adaptive": (encoder.adaptive, usual.model.encoder.adaptive),
+        "model.encoder.residual": (encoder.residual, usual.model.encoder.residual),
+    }
+    for key, (found, known) in expected.items():
+        if found != known:
+            raise ValueError(f"{key} is {found!r}; the plain ST-GCN to compare with knows only {known!r}")
+    for key in ("contrast_weight", "spatial_weight", "temporal_weight"):
+        if getattr(recipe, key) == 0:
+            raise ValueError(f"{key} is 0; the plain ST-GCN to compare with computes all losses")
+
+
 @dataclass(frozen=True)
 class PlainBatch:
     """The same batch, with two bodies for every sample; zeros where one is absent.
@@ -145,8 +167,9 @@ class PlainCPSTN(nn.Module):
         super().__init__()
         self.encoder = PlainEncoder(_stgcn(ours.encoder))
         hidden, out = ours.config.projection
+        pooled = ours.config.contrast_pool.size(ours.encoder.out_channels, ours.num_joints)
         self.projector = nn.Sequential(
-            nn.Linear(ours.representation_size, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, out)
+            nn.Linear(pooled, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, out)
         )
         self.projector.load_state_dict(ours.projector.state_dict())
         self.spatial_decoder = PlainDecoder(ours.spatial_decoder)
@@ -154,7 +177,7 @@ class PlainCPSTN(nn.Module):
         self.share = ours.share
 
     def losses(self, batch: PlainBatch, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Contrast of the views, spatial and temporal reconstruction (means); each view in a pass of its own."""
+        """Contrast of the views, spatial and temporal reconstruction (means); each view in its own pass."""
         first_BCTV, second_BCTV = (self.encoder(view_NMCTV) for view_NMCTV in batch.views_NMCTV)
         z_first_NZ, z_second_NZ = (
             self.projector(self.represent(q_BCTV, batch.present_NM)) for q_BCTV in (first_BCTV, second_BCTV)

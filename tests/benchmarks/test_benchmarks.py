@@ -26,8 +26,14 @@ RATIOS: dict[str, dict[str, float]] = {
     },
     "feed": {"per-sample feeder": 60, "two loader threads": 1.6},
     "preprocess": {"CTR-GCN-style chain": 20, "zip, beside folder + inflating": 1},
+    "train_step": {
+        "encoder, forward and backward, wall": 1.8,
+        "encoder, forward and backward, CPU": 1.8,
+        "training step, wall": 1.8,
+        "training step, CPU": 1.8,
+    },
 }
-OPTIONS = {"preprocess": ["--scale", "12"]}
+OPTIONS = {"preprocess": ["--scale", "12"], "train_step": ["--device", "cpu"]}
 FIGURES = {
     "parse": {"text parsed"},
     "write": {"size of the shard"},
@@ -40,6 +46,11 @@ FIGURES = {
         "113,945 files on 2 cores, extrapolated",
         "113,945 files on 32 cores, extrapolated",
     },
+    "train_step": {
+        "training step, of the limit, CPU",
+        "training step, peak memory, ours",
+        "training step, peak memory, plain",
+    },
 }
 
 
@@ -49,6 +60,8 @@ FIGURES = {
 def test_benchmark(module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A benchmark that broke, lost a bar, or left its files, is found out when someone wants the figures."""
     monkeypatch.setattr("benchmarks.threads._STEPS", 1000)
+    monkeypatch.setattr("benchmarks.limits.MATRIX", {"cpu": 64})
+    monkeypatch.setattr("benchmarks.limits.COPY_BYTES", {"cpu": 1 << 20})
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     options = ["--quick", *OPTIONS.get(module, [])]
     done = CliRunner().invoke(import_module(f"benchmarks.{module}").main, options, catch_exceptions=False)

@@ -36,6 +36,18 @@ def test_each_goes_first_in_every_other_round_and_the_first_run_does_not_count()
     assert found.clock == "ticks"
 
 
+def test_several_clocks_time_the_same_run() -> None:
+    """Wall clock and CPU time would be of different moments, and take twice as long to measure."""
+    ticking = Ticking()
+    ours, theirs = ticking.work("ours", [100, 1, 1]), ticking.work("theirs", [100, 4, 4])
+    clocks = (Clock("ticks", ticking.now), Clock("double", lambda: 2 * ticking.now()))
+    ticks, double = compare([Pair("theirs", "runs", ours, theirs)], 2, *clocks)
+    assert (ticks.name, double.name) == ("theirs, ticks", "theirs, double")
+    assert (ticks.clock, double.clock) == ("ticks", "double")
+    assert (ticks.ours, double.ours) == (1, 0.5)
+    assert ticking.ran.count("ours") == 3
+
+
 def test_what_is_warm_is_not_run_once_more() -> None:
     """A reference that needs minutes would take them twice."""
     ticking = Ticking()

@@ -1,5 +1,6 @@
 """Training goes on to the very same result after a stop, and says what it needs when it cannot."""
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -7,10 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.checkpoint import Run, find_run, load_checkpoint, newest_run, next_run
+import model.train as train_module
+from model.checkpoint import Run, load_checkpoint
+from model.objective import Pretraining, Share
 from model.recipe import Recipe, load_recipe
-from model.train import Progress, train
+from model.train import Progress, train, training_samples
 from pipeline.normalize import NormalizeConfig
+from pipeline.order import batch_indices, steps_per_epoch
 from pipeline.preprocess import PreprocessConfig, prepare, run
 from pipeline.store.damage import DamagedError
 from pipeline.store.shards import Shards, open_shards
@@ -77,22 +81,6 @@ def test_losses_fall_and_are_reported(shards: Shards, tmp_path: Path) -> None:
     assert list(new.folder.glob("events.out.tfevents.*"))
 
 
-def test_the_checkpoint_is_plain_and_rebuilds_the_model(shards: Shards, tmp_path: Path) -> None:
-    recipe, new = started(shards, tmp_path / "run")
-    model = train(shards, recipe, new, device=CPU)
-    content = torch.load(new.checkpoint, weights_only=True)
-    assert set(content["model"]) == set(model.state_dict())
-    checkpoint = load_checkpoint(new)
-    assert checkpoint.recipe() == recipe
-    assert checkpoint.spec() == shards.spec
-    x_PCTV = torch.randn(3, 3, 16, 20)
-    model.eval()
-    rebuilt = checkpoint.build_model().eval()
-    assert torch.equal(rebuilt.encode(x_PCTV), model.encode(x_PCTV))
-    untrained = checkpoint.build_model(trained=False).eval()
-    assert not torch.equal(untrained.encode(x_PCTV), model.encode(x_PCTV))
-
-
 def test_pretexts_can_be_switched_off(shards: Shards, tmp_path: Path) -> None:
     recipe, new = started(shards, tmp_path / "run", "epochs=1", "spatial_weight=0", "temporal_weight=0")
     heard: list[Progress] = []
@@ -110,46 +98,16 @@ def test_views_pair_freely(shards: Shards, tmp_path: Path, views: str) -> None:
     assert heard[-1].losses["temporal"] > 0
 
 
-def test_a_loss_that_is_no_number_names_the_step_and_the_samples(shards: Shards, tmp_path: Path) -> None:
-    recipe, new = started(shards, tmp_path / "run", "lr=1e30")
-    with pytest.raises(RuntimeError, match=r"no longer a number at step \d+.*a\d\d_s\d\d_e\d\d_v\d\d"):
-        train(shards, recipe, new, device=CPU)
-
-
 def test_other_shards_or_another_length_are_refused(shards: Shards, tmp_path: Path) -> None:
     recipe, new = started(shards, tmp_path / "run", "epochs=1")
     train(shards, recipe, new, device=CPU)
-    with pytest.raises(ValueError, match="was planned for"):
+    with pytest.raises(ValueError, match="another recipe, which differs in epochs; a run goes on"):
         train(shards, load_recipe("compact", TINY), new, device=CPU, resume=True)
     config = PreprocessConfig(NormalizeConfig(frames=17))
     raw = shards.folder.parent / "raw"
     run(prepare(shards.spec, [raw], tmp_path / "other", config, overwrite=False), workers=1)
     with pytest.raises(ValueError, match="other shards than those"):
         train(open_shards(tmp_path / "other"), recipe, new, device=CPU, resume=True)
-
-
-def test_runs_are_found_and_never_overwritten(shards: Shards, tmp_path: Path) -> None:
-    _, first = started(shards, next_run(tmp_path, "ucla").folder)
-    assert first.folder.name == "ucla-001"
-    assert next_run(tmp_path, "ucla").folder.name == "ucla-002"
-    with pytest.raises(ValueError, match="exists already; choose another --name"):
-        started(shards, first.folder)
-    assert find_run("ucla-001", tmp_path) == first
-    with pytest.raises(ValueError, match=r"no run .other.; runs under .*: ucla-001"):
-        find_run("other", tmp_path)
-    with pytest.raises(ValueError, match="no checkpoint yet"):
-        load_checkpoint(first)
-    with pytest.raises(ValueError, match="run train first"):
-        newest_run(tmp_path)
-
-
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 cut"])
-def test_a_damaged_checkpoint_is_told(shards: Shards, tmp_path: Path, content: bytes) -> None:
-    _, new = started(shards, tmp_path / "run")
-    new.checkpoint.parent.mkdir()
-    new.checkpoint.write_bytes(content)
-    with pytest.raises(ValueError, match="not a readable checkpoint"):
-        load_checkpoint(new)
 
 
 def test_a_run_stopped_before_its_first_checkpoint_can_be_resumed(shards: Shards, tmp_path: Path) -> None:
@@ -186,3 +144,69 @@ def test_damaged_shards_are_not_trained_on(shards: Shards, tmp_path: Path) -> No
     recipe, new = started(damaged, tmp_path / "run")
     with pytest.raises(DamagedError, match=str(file)):
         train(damaged, recipe, new, device=CPU)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_step_that_is_no_number_is_named_with_its_samples_and_the_last_good_state(
+    shards: Shards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: bool
+) -> None:
+    """After a night of training, one wants to know which recordings to look at, and where to go on from; also
+    on a GPU, where a step is read when the next one is under way."""
+    recipe, new = started(shards, tmp_path / "run", "epochs=3")
+    samples = training_samples(shards, recipe)
+    per_epoch = steps_per_epoch(len(samples), recipe.batch_size)
+    bad_step = per_epoch + 2
+    backward = Pretraining.backward
+
+    def poisoned(self: Pretraining, share: Share, step: int) -> torch.Tensor:
+        losses_L = backward(self, share, step)
+        return losses_L * torch.nan if step + 1 == bad_step else losses_L
+
+    monkeypatch.setattr(Pretraining, "backward", poisoned)
+    monkeypatch.setattr(train_module, "reads_late", lambda _: late)
+    heard: list[Progress] = []
+    with pytest.raises(RuntimeError) as told:
+        train(shards, recipe, new, device=CPU, on_progress=heard.append)
+    message = str(told.value)
+    assert f"no longer a number at step {bad_step}:" in message
+    chosen = batch_indices(bad_step - 1, len(samples), recipe.batch_size, recipe.seed)
+    rows = samples.rows_N[chosen].tolist()
+    keys = set(shards.table.loc[shards.table["row"].isin(rows), "key"])
+    named = set(re.findall(r"a\d\d_s\d\d_e\d\d_v\d\d", message))
+    assert len(named) == 5
+    assert named <= keys
+    assert str(new.checkpoint) in message
+    assert load_checkpoint(new).step == per_epoch
+    assert [progress.step for progress in heard] == list(range(1, bad_step))
+
+
+def test_diverging_weights_are_told(shards: Shards, tmp_path: Path) -> None:
+    """A learning rate that is far too high must not end in a run that looks finished."""
+    recipe, new = started(shards, tmp_path / "run", "lr=1e30")
+    with pytest.raises(RuntimeError, match=r"no longer a number.*a lower lr may help"):
+        train(shards, recipe, new, device=CPU)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.00 GiB."),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:118] . DefaultCPUAllocator: can't allocate memory: 12 bytes."
+        ),
+        MemoryError(),
+    ],
+)
+def test_out_of_memory_says_what_to_lower(
+    shards: Shards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Torch's own message speaks of allocators, and ends in a page of traceback."""
+    recipe, new = started(shards, tmp_path / "run", "accumulate=2")
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Pretraining, "backward", fail)
+    expected = r"out of memory on cpu: batches of 16 samples of 16 frames, worked on in 2 parts.*accumulate=4"
+    with pytest.raises(RuntimeError, match=expected):
+        train(shards, recipe, new, device=CPU)

@@ -1,0 +1,307 @@
+"""What a run leaves on disk: whole states, the newest few, that go on to the very same weights."""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from model.checkpoint import (
+    FORMAT_VERSION,
+    Run,
+    find_run,
+    load_checkpoint,
+    new_model,
+    newest_run,
+    next_run,
+    save_checkpoint,
+)
+from model.recipe import Recipe, load_recipe
+from model.train import train
+from pipeline.store.damage import DamagedError
+from pipeline.store.shards import Shards
+
+ROOT = Path(__file__).parents[2]
+CPU = torch.device("cpu")
+TINY = (
+    "epochs=3",
+    "batch_size=16",
+    "model.encoder.widths=[4, 4, 4, 4, 8, 8]",
+    "model.decoder.widths=[4, 4, 4, 4, 4]",
+    "model.projection=[8, 6]",
+)
+
+# Trains, saving after every step, and is killed at step 7: in the step or, half written, in its checkpoint.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from model.checkpoint import Run
+from model.train import train
+from pipeline.store.shards import open_shards
+
+torch.set_num_threads(1)
+
+def kill(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def kill_at_7(progress):
+    if progress.step == 7 and sys.argv[3] == "step":
+        kill()
+
+def half(content, path):
+    save(content, path)
+    if content["step"] == 7:
+        path.write_bytes(path.read_bytes()[:5000])
+        kill()
+
+save, torch.save = torch.save, half
+new = Run(Path(sys.argv[2]))
+train(open_shards(Path(sys.argv[1])), new.recipe(), new, device=torch.device("cpu"), save_minutes=0,
+      on_progress=kill_at_7)
+"""
+
+
+def started(shards: Shards, folder: Path, *changes: str) -> tuple[Recipe, Run]:
+    recipe, new = load_recipe("compact", TINY + changes), Run(folder)
+    new.create(recipe, shards.location, shards.manifest.digest)
+    return recipe, new
+
+
+def trained(shards: Shards, folder: Path, *changes: str, **settings: Any) -> Run:
+    recipe, new = started(shards, folder, *changes)
+    train(shards, recipe, new, device=CPU, **settings)
+    return new
+
+
+def assert_same(found: object, expected: object, name: str = "") -> None:
+    """Nested states with the same bits."""
+    assert type(found) is type(expected), name
+    if isinstance(found, dict) and isinstance(expected, dict):
+        assert found.keys() == expected.keys(), name
+        for key in expected:
+            assert_same(found[key], expected[key], f"{name}.{key}")
+    elif isinstance(found, torch.Tensor) and isinstance(expected, torch.Tensor):
+        assert torch.equal(found, expected), name
+    else:
+        assert found == expected, name
+
+
+@pytest.fixture(scope="module")
+def whole(shards: Shards, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run that never stopped, with the checkpoint of every step."""
+    return trained(shards, tmp_path_factory.mktemp("whole") / "run", keep=99, save_minutes=0)
+
+
+@pytest.mark.parametrize("place", ["step", "save"])
+def test_a_killed_run_goes_on_to_the_same_bits(
+    shards: Shards, whole: Run, tmp_path: Path, place: str
+) -> None:
+    """Power cuts and out-of-memory killers give no warning; what they cost is a step, not an epoch."""
+    recipe, killed = started(shards, tmp_path / "run")
+    (tmp_path / "killed.py").write_text(KILLED)
+    done = subprocess.run(
+        [sys.executable, tmp_path / "killed.py", shards.folder, killed.folder, place],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL
+    before, end = load_checkpoint(killed), load_checkpoint(whole)
+    assert before.step == 6
+    assert before.step % (before.steps // recipe.epochs) != 0, "not in mid-epoch"
+    train(shards, recipe, killed, device=CPU, resume=True)
+    assert_same(load_checkpoint(killed).content, end.content)
+    assert sorted(path.suffix for path in killed.checkpoint.parent.iterdir()) == [".pt"] * 3
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_says_how_to_go_on(
+    shards: Shards, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    """Schedulers send SIGTERM before they kill; whoever presses Ctrl-C wants to keep what is done."""
+    sets = [f"--set={change}" for change in (*TINY, "epochs=100000")]
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "cli.py", "train", "--shards", shards.folder, "--save-minutes=0", *sets],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    new = Run(tmp_path / "runs/ucla-001")
+    while not new.checkpoints:
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == code, said
+    step = load_checkpoint(new).step
+    assert f"stopped at step {step} of " in said
+    assert said.rstrip().endswith("go on with train --resume runs/ucla-001")
+
+
+def test_the_newest_few_are_kept(shards: Shards, tmp_path: Path) -> None:
+    """A long run would fill the disk; a single checkpoint would leave nothing to fall back on."""
+    new = trained(shards, tmp_path / "run", keep=2, save_minutes=0)
+    steps = load_checkpoint(new).steps
+    assert [path.name for path in new.checkpoints] == [f"step-{n:08d}.pt" for n in (steps, steps - 1)]
+
+
+def test_saving_follows_the_clock_and_the_epochs(shards: Shards, tmp_path: Path, whole: Run) -> None:
+    """An epoch of a large data set takes hours: minutes between checkpoints are what a stop costs."""
+    by_epoch = trained(shards, tmp_path / "run", keep=99, save_minutes=60)
+    steps = load_checkpoint(whole).steps
+    assert len(whole.checkpoints) == steps
+    assert [path.stem for path in by_epoch.checkpoints] == [
+        f"step-{n:08d}" for n in (steps, 2 * steps // 3, steps // 3)
+    ]
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "text"])
+def test_a_damaged_newest_falls_back_to_the_one_before(
+    shards: Shards, whole: Run, tmp_path: Path, damage: str
+) -> None:
+    """One bad block must not cost the whole run, nor be trained on from; and --keep 1 keeps the good one."""
+    recipe, new = started(shards, tmp_path / "run")
+    new.checkpoint.parent.mkdir()
+    for path in whole.checkpoints[:2]:
+        (new.checkpoint.parent / path.name).write_bytes(path.read_bytes())
+    newest, before = new.checkpoints
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    broken = {"cut": bytes(content[:-100]), "flipped": bytes(content), "empty": b"", "text": b"none"}
+    newest.write_bytes(broken[damage])
+    notes: list[str] = []
+    assert load_checkpoint(new, notes.append).step == int(before.stem[5:])
+    assert len(notes) == 1
+    assert notes[0].startswith(f"{newest}: not a readable checkpoint")
+    assert notes[0].endswith("taking the one before")
+    train(shards, recipe, new, device=CPU, resume=True, keep=1)
+    assert new.checkpoints == [newest]
+    assert_same(load_checkpoint(new).content, load_checkpoint(whole).content)
+
+
+def test_what_was_damaged_later_does_not_push_out_what_is_whole(shards: Shards, tmp_path: Path) -> None:
+    """Damaged checkpoints of later steps would count as the newest, and the whole ones be thrown away."""
+    recipe, new = started(shards, tmp_path / "run")
+    train(shards, recipe, new, device=CPU, keep=99, save_minutes=0)
+    whole = new.checkpoints[-1]
+    for path in new.checkpoints[:-1]:
+        path.write_bytes(b"damaged")
+    assert load_checkpoint(new).step == int(whole.stem[5:])
+    heard: list[int] = []
+    train(
+        shards,
+        recipe,
+        new,
+        device=CPU,
+        resume=True,
+        keep=1,
+        save_minutes=0,
+        on_progress=lambda _: heard.append(len(new.checkpoints)),
+    )
+    assert heard[1:] == [1] * (len(heard) - 1)
+
+
+def test_all_damaged_says_so(shards: Shards, tmp_path: Path) -> None:
+    """Starting again in silence would throw away what a rescue might have saved."""
+    _, new = started(shards, tmp_path / "run")
+    new.checkpoint_at(3).parent.mkdir()
+    new.checkpoint_at(3).write_bytes(b"PK\x03\x04 cut")
+    with pytest.raises(DamagedError, match=r"step-00000003.pt: not a readable .*start a new run"):
+        load_checkpoint(new)
+
+
+class Malicious:
+    """Whoever unpickles it runs its code."""
+
+    def __init__(self, victim: Path) -> None:
+        self.victim = victim
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.victim),)
+
+
+@pytest.mark.parametrize("way", ["torch", "pickle"])
+def test_loading_runs_no_code(shards: Shards, tmp_path: Path, way: str) -> None:
+    """Checkpoints are passed around; one from a stranger must not be a program."""
+    _, new = started(shards, tmp_path / "run")
+    victim, path = tmp_path / "victim", new.checkpoint_at(1)
+    path.parent.mkdir()
+    content = {"version": FORMAT_VERSION, "model": Malicious(victim)}
+    if way == "torch":
+        torch.save(content, path)
+    else:
+        path.write_bytes(pickle.dumps(content))
+    with pytest.raises(DamagedError, match="not a readable checkpoint"):
+        load_checkpoint(new)
+    assert not victim.exists()
+    if way == "torch":
+        torch.load(path, weights_only=False)
+        assert victim.exists(), "the bait does nothing"
+
+
+def test_other_versions_say_what_to_do(shards: Shards, tmp_path: Path) -> None:
+    """After an update the old runs are still there; their owner wants to know what becomes of them."""
+    recipe, new = started(shards, tmp_path / "run")
+    with pytest.raises(ValueError, match="no checkpoint yet"):
+        load_checkpoint(new)
+    (new.folder / "checkpoints").mkdir()
+    torch.save({"model": {}}, new.folder / "checkpoints/last.pt")
+    with pytest.raises(ValueError, match=r"earlier version .* train a new run with --recipe .*recipe.toml"):
+        train(shards, recipe, new, device=CPU, resume=True)
+    torch.save({"version": 99}, new.checkpoint_at(5))
+    with pytest.raises(ValueError, match=f"a checkpoint of version 99; expected {FORMAT_VERSION}"):
+        load_checkpoint(new)
+
+
+def test_weights_that_are_no_numbers_are_not_saved(shards: Shards, tmp_path: Path) -> None:
+    """They would become the "last good checkpoint" and push out the ones that were."""
+    recipe, new = started(shards, tmp_path / "run")
+    model = new_model(shards.spec, recipe)
+    optimiser = torch.optim.Adam(model.parameters())
+    facts: dict[str, Any] = {"recipe": recipe, "spec": shards.spec, "manifest": "", "steps": 9, "keep": 1}
+    save_checkpoint(new, model, None, optimiser, step=3, **facts)
+    model.projector.get_parameter("2.bias").data[1] = torch.inf
+    told = r"model\.projector\.2\.bias is no longer a number after step 4; .* checkpoint is .*step-00000003"
+    with pytest.raises(RuntimeError, match=told):
+        save_checkpoint(new, model, None, optimiser, step=4, **facts)
+    assert load_checkpoint(new).step == 3
+
+
+def test_the_checkpoint_is_plain_and_rebuilds_the_model(shards: Shards, tmp_path: Path) -> None:
+    """Other programs read it with torch alone; `eval` rebuilds the very model."""
+    recipe, new = started(shards, tmp_path / "run")
+    model = train(shards, recipe, new, device=CPU)
+    content = torch.load(new.checkpoint, weights_only=True)
+    assert set(content["model"]) == set(model.state_dict())
+    checkpoint = load_checkpoint(new)
+    assert checkpoint.recipe() == recipe
+    assert checkpoint.spec() == shards.spec
+    assert checkpoint.manifest == shards.manifest.digest
+    x_PCTV = torch.randn(3, 3, 16, 20)
+    model.eval()
+    rebuilt = checkpoint.build_model().eval()
+    assert torch.equal(rebuilt.encode(x_PCTV), model.encode(x_PCTV))
+    untrained = checkpoint.build_model(trained=False).eval()
+    assert not torch.equal(untrained.encode(x_PCTV), model.encode(x_PCTV))
+
+
+def test_runs_are_found_and_never_overwritten(shards: Shards, tmp_path: Path) -> None:
+    """A second run in the same folder would mix two histories."""
+    _, first = started(shards, next_run(tmp_path, "ucla").folder)
+    assert first.folder.name == "ucla-001"
+    assert next_run(tmp_path, "ucla").folder.name == "ucla-002"
+    with pytest.raises(ValueError, match="exists already; choose another --name"):
+        started(shards, first.folder)
+    assert find_run("ucla-001", tmp_path) == first
+    with pytest.raises(ValueError, match=r"no run .other.; runs under .*: ucla-001"):
+        find_run("other", tmp_path)
+    with pytest.raises(ValueError, match="run train first"):
+        newest_run(tmp_path)

@@ -1,0 +1,138 @@
+"""A batch that is worked on in parts, to save memory, is the same batch.
+
+Axes: N sample, P packed present body, C coordinate, T frame, V joint.
+"""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from data_specs.spec import load_spec
+from model.checkpoint import new_model
+from model.objective import Pretraining, share_out, split_batch
+from model.recipe import Recipe, load_recipe
+from model.supervised import Supervised
+from pipeline.loader import Batch, View
+
+CPU = torch.device("cpu")
+SPEC = load_spec("ucla")
+N, C, T, V = 7, 3, 12, 20
+TINY = (
+    "model.encoder.widths=[4, 4, 4, 4, 8, 8]",
+    "model.decoder.widths=[4, 4, 4, 4, 4]",
+    "model.decoder.dropout=0.0",
+    "model.projection=[8, 6]",
+)
+
+
+@pytest.fixture(autouse=True)
+def _float64_stands_for_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that rounding is too small to be taken for an error, or an error for it."""
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
+    monkeypatch.setattr(torch, "float32", torch.float64)
+
+
+def some_batch(cropped: bool = False) -> Batch:
+    """Seven samples, two of which have two bodies."""
+    random = torch.Generator().manual_seed(1)
+    sample_P = torch.tensor([0, 1, 1, 2, 3, 4, 5, 5, 6])
+    bodies = len(sample_P)
+
+    def some_bodies() -> Tensor:
+        return torch.randn(bodies, C, T, V, generator=random, dtype=torch.float64)
+
+    visible_N = torch.tensor([4, 5, 6, 7, 8, 9, 10])
+    whole_N = torch.full((N,), T)
+    views = (
+        View("spatial", some_bodies(), whole_N),
+        View("temporal", some_bodies(), visible_N, some_bodies() if cropped else None),
+    )
+    labels_N = torch.arange(N) % 3
+    return Batch(some_bodies(), views, sample_P, torch.arange(N), labels_N, N)
+
+
+def gradients(recipe: Recipe, batch: Batch, parts: int) -> tuple[Tensor, dict[str, Tensor]]:
+    """Losses and gradients of one step in float64, batch normalisation by its running statistics."""
+    model = new_model(SPEC, recipe).double()
+    objective: Pretraining | Supervised
+    if recipe.objective == "supervised":
+        torch.manual_seed(3)
+        objective = Supervised(model, recipe, len(SPEC.classes)).double().eval()
+    else:
+        objective = Pretraining(model, recipe).eval()
+    losses_L = objective.backward(share_out(batch, parts, CPU), step=4)
+    found = {name: weight.grad for name, weight in objective.named_parameters() if weight.grad is not None}
+    return losses_L, found
+
+
+@pytest.mark.parametrize("parts", [2, 3, 100])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        (),
+        ("reduction=sum",),
+        ("contrast_weight=0",),
+        ("spatial_weight=0", "temporal_weight=0"),
+        ("views=['temporal', 'temporal']",),
+        ("objective=supervised",),
+    ],
+)
+def test_parts_add_up_to_the_whole(parts: int, changes: tuple[str, ...]) -> None:
+    """Who sets `accumulate` because memory is short would train something else: with fewer negatives."""
+    recipe = load_recipe("compact", (*TINY, *changes))
+    batch = some_batch()
+    if recipe.views[0] == "temporal":
+        batch.views[0].visible_N[:] = torch.tensor([3, 11, 5, 6, 6, 2, 8])
+    expected_L, expected = gradients(recipe, batch, 1)
+    found_L, found = gradients(recipe, batch, parts)
+    torch.testing.assert_close(found_L, expected_L, rtol=1e-10, atol=1e-12)
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        scale = float(gradient.abs().max()) or 1.0
+        torch.testing.assert_close(found[name] / scale, gradient / scale, rtol=1e-8, atol=1e-9)
+
+
+def test_running_statistics_move_once_a_part() -> None:
+    """The look ahead without gradients must leave no trace: it would count every body twice."""
+    recipe = load_recipe("compact", (*TINY, "accumulate=2"))
+    model = new_model(SPEC, recipe).double()
+    Pretraining(model, recipe).train().backward(share_out(some_batch(), 2, CPU), step=0)
+    norms = [module for module in model.encoder.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert norms
+    assert {int(norm.num_batches_tracked or 0) for norm in norms} == {2}
+
+
+def test_every_sample_and_body_goes_into_one_part() -> None:
+    """A second person must stay with the first, and a crop with its view."""
+    batch = some_batch(cropped=True)
+    parts = split_batch(batch, 3)
+    assert [part.num_samples for part in parts] == [2, 2, 3]
+    assert torch.equal(torch.cat([part.original_PCTV for part in parts]), batch.original_PCTV)
+    for index, view in enumerate(batch.views):
+        assert torch.equal(torch.cat([part.views[index].x_PCTV for part in parts]), view.x_PCTV)
+        assert torch.equal(torch.cat([part.views[index].visible_N for part in parts]), view.visible_N)
+    crops = [part.views[1].cropped_PCTV for part in (*parts, batch)]
+    *of_parts, whole_PCTV = [crop_PCTV for crop_PCTV in crops if crop_PCTV is not None]
+    assert len(of_parts) == 3
+    assert torch.equal(torch.cat(of_parts), whole_PCTV)
+    starts = torch.tensor([0, 2, 4])
+    joined = torch.cat([part.sample_P + start for part, start in zip(parts, starts, strict=True)])
+    assert torch.equal(joined, batch.sample_P)
+
+
+def test_a_cropped_view_owes_its_own_frames() -> None:
+    """The decoder would be trained to guess frames from another part of the recording."""
+    recipe = load_recipe("compact", (*TINY, "contrast_weight=0", "spatial_weight=0"))
+    model = new_model(SPEC, recipe).double()
+    batch = some_batch(cropped=True)
+    losses = Pretraining(model, recipe).eval().backward(share_out(batch, 1, CPU), step=0)
+    temporal = batch.views[1]
+    assert temporal.cropped_PCTV is not None
+    with torch.no_grad():
+        rebuilt_PCTV = model.reconstruct_temporal(model.encode(temporal.x_PCTV), T)
+    errors = []
+    for body, sample in enumerate(batch.sample_P.tolist()):
+        unseen = slice(int(temporal.visible_N[sample]), T)
+        difference = rebuilt_PCTV[body, :, unseen] - temporal.cropped_PCTV[body, :, unseen]
+        errors.append(difference.square().flatten())
+    torch.testing.assert_close(losses[2], torch.cat(errors).mean(), rtol=1e-10, atol=1e-12)
