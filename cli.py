@@ -306,12 +306,14 @@ def train(
 @click.option(
     "--label-fraction", type=float, help="Also the semi-supervised protocol, on this share of the labels."
 )
+@click.option("--whiten", is_flag=True, help="Also on features whitened by the scatter of views.")
 @click.option("--shards", help="Folder, or its http(s) address.  [default: those of the run]")
 @click.option("--protocol", help="Train/test split.  [default: the one of the run]")
 @click.option("--device", help="cpu, cuda, cuda:1, mps.  [default: the best there is]")
 def evaluate(
     run_name: str | None,
     label_fraction: float | None,
+    whiten: bool,
     shards: str | None,
     protocol: str | None,
     device: str | None,
@@ -339,6 +341,7 @@ def evaluate(
             protocol=chosen,
             label_fraction=label_fraction,
             device=chosen_device,
+            whiten=whiten,
             on_stage=say,
         )
     table, picture = save_evaluation(result, run.folder, opened.spec.classes)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from model.features import Features
 
-PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4)
+PENALTIES = (1.0, 1e-1, 1e-2, 1e-3, 1e-4)
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class LinearClassifier(nn.Module):
     def __init__(self, train: Features, num_classes: int) -> None:
         super().__init__()
         self.register_buffer("mean_D", train.x_ND.mean(0))
-        self.register_buffer("deviation_D", train.x_ND.std(0, correction=0).clamp_min(1e-6))
+        self.register_buffer("deviation_D", _deviations(train))
         self.linear = nn.Linear(train.x_ND.shape[1], num_classes, device=train.x_ND.device)
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
@@ -54,8 +54,16 @@ class LinearClassifier(nn.Module):
         return scores_NK
 
     def standardise(self, x_ND: Tensor) -> Tensor:
-        """Zero mean and unit deviation over the training samples, feature by feature."""
+        """Zero mean and unit deviation over the training samples: of each feature, or of all where they are
+        scaled already."""
         return (x_ND - self.mean_D) / self.deviation_D
+
+
+def _deviations(train: Features) -> Tensor:
+    deviation_D = train.x_ND.std(0, correction=0)
+    if train.scaled:
+        deviation_D = deviation_D.square().mean().sqrt().expand_as(deviation_D)
+    return deviation_D.clamp_min(1e-6)
 
 
 def fit_linear(train: Features, num_classes: int, penalty: float, iterations: int = 200) -> LinearClassifier:

@@ -20,17 +20,30 @@ from torch import nn
 from model.checkpoint import Checkpoint
 from model.classify import Score, balanced_subset, linear_evaluation, nearest_neighbour, scored
 from model.cpstn import CPSTN
-from model.features import Features, encoder_features, statistics_features
+from model.features import (
+    Extractor,
+    Features,
+    encoder_extractor,
+    encoder_features,
+    extract_features,
+    statistics_extractor,
+)
 from model.pictures import draw_confusion
 from model.recipe import FinetuneConfig, Recipe
 from model.supervised import head_scores
+from model.whitening import fit_whitening, join, view_scatter
 from pipeline.loader import Samples, in_any_order, sequential_batches, split_samples
 from pipeline.store.publish import publish_bytes
 from pipeline.store.shards import Shards
 
 TRAINED, UNTRAINED, STATISTICS = "trained encoder", "untrained encoder", "input statistics"
+# Beside whitened statistics; chosen with the changes of model.whitening.
+ENCODER_WEIGHT = 0.3
 FINETUNED, FROM_SCRATCH = "trained encoder, fine-tuned", "untrained encoder, fine-tuned"
 FROM_LABELS = "encoder and linear layer"
+
+# Of the training and of the test samples.
+Pair = tuple[Features, Features]
 
 
 @dataclass(frozen=True)
@@ -93,10 +106,12 @@ def evaluate(
     protocol: str,
     label_fraction: float | None,
     device: torch.device,
+    whiten: bool = False,
     on_stage: Callable[[str], None] = lambda _: None,
 ) -> Evaluation:
     """Every protocol on every kind of features. `on_stage` hears what is being done.
 
+    whiten: also on the features whitened by the views' scatter, and on encoder and statistics joined.
     Raises ValueError if the shards do not fit the model, or the protocol or the fraction do not exist.
     """
     _check_fit(shards, checkpoint)
@@ -111,7 +126,11 @@ def evaluate(
         TRAINED: checkpoint.build_model().to(device),
         UNTRAINED: calibrated(checkpoint.build_model(trained=False).to(device), parts.train, device),
     }
-    features = all_features(models, parts, shards.spec.skeleton.parents, device, on_stage)
+    extractors = {name: encoder_extractor(model.eval()) for name, model in models.items()}
+    extractors[STATISTICS] = statistics_extractor(shards.spec.skeleton.parents)
+    features = all_features(extractors, parts, device, on_stage)
+    if whiten:
+        features |= whitened_features(extractors, features, parts, device, on_stage)
     scores = frozen_scores(features, parts, on_stage)
     scores += supervised_scores(shards, checkpoint, models[TRAINED], parts, device)
     if labelled is not None:
@@ -138,31 +157,49 @@ def evaluate(
 
 
 def all_features(
-    models: dict[str, CPSTN],
+    extractors: dict[str, Extractor],
     parts: Parts,
-    parents: tuple[int, ...],
     device: torch.device,
     on_stage: Callable[[str], None],
-) -> dict[str, tuple[Features, Features]]:
-    """(training, test) features of every model, and the input's statistics, by name."""
+) -> dict[str, Pair]:
+    """The features that each extractor makes, by its name."""
     features = {}
-    for name, model in models.items():
-        on_stage(f"features of the {name}")
-        features[name] = (
-            encoder_features(model, parts.train, device),
-            encoder_features(model, parts.test, device),
-        )
-    on_stage(STATISTICS)
-    features[STATISTICS] = (
-        statistics_features(parts.train, parents, device),
-        statistics_features(parts.test, parents, device),
-    )
+    for name, extractor in extractors.items():
+        on_stage(f"features: {name}")
+        train, test = (extract_features(extractor, part, device) for part in (parts.train, parts.test))
+        features[name] = train, test
     return features
 
 
-def frozen_scores(
-    features: dict[str, tuple[Features, Features]], parts: Parts, on_stage: Callable[[str], None]
-) -> list[Score]:
+def whitened_features(
+    extractors: dict[str, Extractor],
+    features: dict[str, Pair],
+    parts: Parts,
+    device: torch.device,
+    on_stage: Callable[[str], None],
+) -> dict[str, Pair]:
+    """All features whitened by the views' scatter, and each encoder's joined with the input's statistics.
+
+    Learnt on the training samples, without labels.
+    """
+    maps = {}
+    for name, extractor in extractors.items():
+        on_stage(f"scatter of the views: {name}")
+        maps[name] = fit_whitening(features[name][0], view_scatter(extractor, parts.train, device))
+
+    def through(name: str, part: int, weight: float = 1.0) -> Features:
+        return maps[name].apply(features[name][part], weight)
+
+    found = {f"{name}, whitened": (through(name, 0), through(name, 1)) for name in maps}
+    for name in (TRAINED, UNTRAINED):
+        train, test = (
+            join(through(STATISTICS, part), through(name, part, ENCODER_WEIGHT)) for part in (0, 1)
+        )
+        found[f"{name} and {STATISTICS}, whitened"] = train, test
+    return found
+
+
+def frozen_scores(features: dict[str, Pair], parts: Parts, on_stage: Callable[[str], None]) -> list[Score]:
     """Linear evaluation and nearest neighbour of all features."""
     scores = []
     for name, (train, test) in features.items():

@@ -3,6 +3,7 @@
 Axes: N sample, P packed present body, C channel, T frame, V joint, D feature.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,41 +16,41 @@ from model.pooling import mean_over_bodies
 from model.streams import STREAMS, streams
 from pipeline.loader import Samples, sequential_batches
 
+# (P, 3, T, V) metres, the sample of each body, the number of samples -> (N, D) float32.
+Extractor = Callable[[Tensor, Tensor, int], Tensor]
+
 
 @dataclass(frozen=True)
 class Features:
-    """Representations of a part of the data. x_ND: float32.  labels_N: int64."""
+    """Representations of a part of the data. x_ND: float32.  labels_N: int64.
+
+    scaled: how large a feature is says how much it counts, so that a classifier must not standardise it.
+    """
 
     x_ND: Tensor
     labels_N: Tensor
+    scaled: bool = False
 
     def take(self, indices_N: NDArray[np.int64]) -> "Features":
         """The given samples only."""
         chosen = torch.from_numpy(indices_N).to(self.x_ND.device)
-        return Features(self.x_ND[chosen], self.labels_N[chosen])
+        return Features(self.x_ND[chosen], self.labels_N[chosen], self.scaled)
 
 
-@torch.no_grad()
-def encoder_features(model: CPSTN, samples: Samples, device: torch.device, batch_size: int = 64) -> Features:
-    """h of every sample: the frozen encoder's output, pooled over time and bodies."""
-    model.eval()
-    parts, labels = [], []
-    for batch in sequential_batches(samples, batch_size):
-        q_PCTV = model.encode(batch.original_PCTV.to(device))
-        parts.append(model.represent(q_PCTV, batch.sample_P.to(device), batch.num_samples))
-        labels.append(batch.labels_N)
-    return Features(torch.cat(parts), torch.cat(labels).to(device))
+def encoder_extractor(model: CPSTN) -> Extractor:
+    """h: the frozen encoder's output, pooled over time and bodies."""
+
+    def extract(x_PCTV: Tensor, sample_P: Tensor, num_samples: int) -> Tensor:
+        return model.represent(model.encode(x_PCTV), sample_P, num_samples)
+
+    return extract
 
 
-@torch.no_grad()
-def statistics_features(
-    samples: Samples, parents: tuple[int, ...], device: torch.device, batch_size: int = 64
-) -> Features:
+def statistics_extractor(parents: tuple[int, ...]) -> Extractor:
     """The floor that needs no network: mean, deviation and mean absolute value over time of every coordinate
     of joints, bones and motion, over the whole sequence and each third, mean over present bodies."""
-    parts, labels = [], []
-    for batch in sequential_batches(samples, batch_size):
-        x_PCTV = batch.original_PCTV.to(device)
+
+    def extract(x_PCTV: Tensor, sample_P: Tensor, num_samples: int) -> Tensor:
         streams_PCTV = streams(x_PCTV, STREAMS, parents)
         spans = [streams_PCTV, *streams_PCTV.tensor_split(3, dim=2)]
         pooled = [
@@ -57,6 +58,31 @@ def statistics_features(
             for span in spans
             for statistic in (span.mean(2), span.std(2, correction=0), span.abs().mean(2))
         ]
-        parts.append(mean_over_bodies(torch.cat(pooled, dim=1), batch.sample_P.to(device), batch.num_samples))
+        return mean_over_bodies(torch.cat(pooled, dim=1), sample_P, num_samples)
+
+    return extract
+
+
+def encoder_features(model: CPSTN, samples: Samples, device: torch.device, batch_size: int = 64) -> Features:
+    """h of every sample, as `encoder_extractor` says; the model is left in eval mode."""
+    return extract_features(encoder_extractor(model.eval()), samples, device, batch_size)
+
+
+def statistics_features(
+    samples: Samples, parents: tuple[int, ...], device: torch.device, batch_size: int = 64
+) -> Features:
+    """The input's statistics of every sample, as `statistics_extractor` says."""
+    return extract_features(statistics_extractor(parents), samples, device, batch_size)
+
+
+@torch.no_grad()
+def extract_features(
+    extractor: Extractor, samples: Samples, device: torch.device, batch_size: int = 64
+) -> Features:
+    """Features of every sample, in one pass over the bodies as stored."""
+    parts, labels = [], []
+    for batch in sequential_batches(samples, batch_size):
+        x_PCTV, sample_P = batch.original_PCTV.to(device), batch.sample_P.to(device)
+        parts.append(extractor(x_PCTV, sample_P, batch.num_samples))
         labels.append(batch.labels_N)
     return Features(torch.cat(parts), torch.cat(labels).to(device))

@@ -302,6 +302,32 @@ def sequential_batches(samples: Samples, batch_size: int) -> Iterator[Batch]:
         yield batch
 
 
+def changed_copy(
+    batch: Batch, parents: tuple[int, ...], config: ViewConfig, *, seed: int, copy: int
+) -> torch.Tensor:
+    """The batch's bodies cropped and then changed as in a spatial view, nothing masked: float32 (P, C, T, V).
+
+    copy: one of any number of copies; it takes the epoch's place in the random numbers' identity.
+    """
+    sample_P, ids_N = batch.sample_P.numpy(), batch.ids_N.numpy()
+    x_PCTV = batch.original_PCTV.numpy()
+    out_PCTV = np.empty_like(x_PCTV)
+    if config.crop > 0:
+        cropped_PCTV, visible_N = np.empty_like(x_PCTV), np.empty_like(ids_N)
+        temporal_view(
+            *(x_PCTV, sample_P, ids_N),
+            **_Identity(seed=seed, epoch=copy, view=1),
+            config=config,
+            out_PCTV=out_PCTV,  # not used: its tail is masked
+            visible_N=visible_N,
+            cropped_PCTV=cropped_PCTV,
+        )
+        x_PCTV = cropped_PCTV
+    identity = _Identity(seed=seed, epoch=copy, view=0)
+    spatial_view(x_PCTV, sample_P, ids_N, **identity, config=config, parents=parents, out_PCTV=out_PCTV)
+    return torch.from_numpy(out_PCTV)
+
+
 def _in_order(
     feed: Feed, fill: Callable[[int, _Slot], Batch], steps: range, ring: list[_Slot], threads: int
 ) -> Generator[Batch, None, None]:

@@ -1,0 +1,87 @@
+"""Whitening by the views' own scatter: what only tells two views of one recording apart counts less.
+
+Contrastive training pulls the views of a sample together by a network's weights. For features that are fixed
+there is a closed form: copies of every training sample are changed as views are. How their features scatter
+around each sample's own mean is what a change of viewpoint, body or speed does to them, and these directions
+are divided by their scatter (within-class covariance normalisation, with each sample as a class). No label is
+used, and no test sample.
+
+Axes: K copy, N sample, D feature.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from model.features import Extractor, Features
+from pipeline.augment import ViewConfig
+from pipeline.loader import Samples, changed_copy, sequential_batches
+
+COPIES = 4
+# Chosen on splits of NW-UCLA's training views and an NTU-60 subset's training subjects: docs/experiments.md.
+CHANGES = ViewConfig(rotation=math.pi / 6, shear=0.3, jitter_std=0.03, bones=0.2, crop=0.5)
+STRENGTH = 1.0
+# Above this many, features are first projected to their principal components: matrices grow with the square.
+MOST_DIMENSIONS = 4096
+LEAST_DEVIATION = 1e-4
+
+
+@dataclass(frozen=True)
+class Whitening:
+    """A linear map of features: (x - mean_D) @ map_DE, float32."""
+
+    mean_D: Tensor
+    map_DE: Tensor
+
+    def apply(self, features: Features, weight: float = 1.0) -> Features:
+        """The features through the map, times a weight; from here on their scale matters."""
+        return Features((features.x_ND - self.mean_D) @ self.map_DE * weight, features.labels_N, scaled=True)
+
+
+@torch.no_grad()
+def view_scatter(
+    extractor: Extractor, samples: Samples, device: torch.device, *, seed: int = 0, batch_size: int = 64
+) -> Tensor:
+    """The features' mean scatter around each sample's mean over its changed copies: float64 (D, D)."""
+    total_DD, count = torch.zeros((), dtype=torch.float64, device=device), 0
+    for batch in sequential_batches(samples, batch_size):
+        sample_P = batch.sample_P.to(device)
+        copies = [
+            changed_copy(batch, samples.parents, CHANGES, seed=seed, copy=copy).to(device)
+            for copy in range(COPIES)
+        ]
+        features_KND = torch.stack(
+            [extractor(x_PCTV, sample_P, batch.num_samples) for x_PCTV in copies]
+        ).double()
+        apart_RD = (features_KND - features_KND.mean(dim=0)).flatten(0, 1)
+        total_DD = total_DD + apart_RD.T @ apart_RD
+        count += len(apart_RD)
+    return total_DD / count
+
+
+@torch.no_grad()
+def fit_whitening(train: Features, scatter_DD: Tensor, strength: float = STRENGTH) -> Whitening:
+    """Standardise, project to at most MOST_DIMENSIONS components, multiply by (S / mean(diag S) + 1/strength)
+    to the power of -1/2, and scale so that the training features' mean square length is 1.
+
+    strength: how much the scatter S counts beside an equal share for every direction; 0 would not whiten.
+    """
+    mean_D, deviation_D = train.x_ND.mean(0), train.x_ND.std(0, correction=0).clamp_min(LEAST_DEVIATION)
+    z_ND = ((train.x_ND - mean_D) / deviation_D).double()
+    scatter_DD = scatter_DD / torch.outer(deviation_D, deviation_D).double()
+    map_DE = torch.diag(1 / deviation_D.double())
+    if z_ND.shape[1] > MOST_DIMENSIONS:
+        components_DE = torch.linalg.eigh(z_ND.T @ z_ND).eigenvectors[:, -MOST_DIMENSIONS:]
+        scatter_DD = components_DE.T @ scatter_DD @ components_DE
+        z_ND, map_DE = z_ND @ components_DE, map_DE @ components_DE
+    values_E, vectors_EE = torch.linalg.eigh(scatter_DD / scatter_DD.diagonal().mean())
+    whiten_EE = (vectors_EE * (values_E.clamp_min(0) + 1 / strength) ** -0.5) @ vectors_EE.T
+    length = (z_ND @ whiten_EE).square().sum(1).mean().sqrt()
+    return Whitening(mean_D, (map_DE @ whiten_EE / length).float())
+
+
+def join(*parts: Features) -> Features:
+    """Features of the same samples, one behind the other; their scales are kept."""
+    return Features(torch.cat([part.x_ND for part in parts], dim=1), parts[0].labels_N, scaled=True)
