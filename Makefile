@@ -1,5 +1,5 @@
 # make test: set up and run every check.   make demo: set up and go from raw files to a report.
-# make bench: set up and measure; about ten minutes.
+# make bench: set up and measure; about fifteen minutes.
 PYTHON ?= python3
 BIN := .venv/bin
 SETUP := .venv/.ready
@@ -31,6 +31,7 @@ bench: $(SETUP)
 	$(BIN)/python -m benchmarks.views
 	$(BIN)/python -m benchmarks.feed
 	$(BIN)/python -m benchmarks.preprocess
+	$(BIN)/python -m benchmarks.train_step
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

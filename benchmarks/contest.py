@@ -18,6 +18,7 @@ from benchmarks.pairs import Pair, Work
 from benchmarks.references.plain_stgcn import PlainBatch, PlainCPSTN, plain_batch, refuse_unlike
 from model.checkpoint import new_model
 from model.cpstn import CPSTN
+from model.device import reuse_freed_memory
 from model.objective import batch_losses, mixed_precision
 from model.recipe import Recipe
 from pipeline.loader import Batch, View
@@ -57,6 +58,7 @@ class Contest:
     def work(self, name: str, side: str) -> Callable[[], None]:
         """One forward and backward of the encoder on one view, or one whole step."""
         torch.set_num_threads(self.threads)
+        reuse_freed_memory(self.device)
         model, batch = self.model(), self.batch()
         if side == OURS:
             recipe = replace(self.recipe, precision=PRECISION[self.device.type])

@@ -1,6 +1,14 @@
-"""Which device computes."""
+"""Which device computes, and what has to be set for it."""
+
+import ctypes
+import platform
 
 import torch
+
+# Settings of mallopt(3): what is larger is given back to the system as soon as it is freed; how much free
+# memory at the heap's end is.
+M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -3, -1
+LARGEST_KEPT, MOST_KEPT = 2**30, 2**31 - 1
 
 
 def choose_device(name: str | None) -> torch.device:
@@ -15,3 +23,17 @@ def choose_device(name: str | None) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError):
         raise ValueError(f"device {name!r} cannot be used here; expected cpu, cuda, cuda:1 or mps") from None
     return device
+
+
+def reuse_freed_memory(device: torch.device) -> None:
+    """On a CPU, keep freed memory for the next step, as torch does by itself on a GPU; for the whole process.
+
+    glibc gives blocks above 32 MB back at once, and gets them again page by page, each zeroed: about a tenth
+    of a step's CPU time at 64 samples. Changes nothing where the C library is another one.
+    """
+    if device.type != "cpu" or platform.libc_ver()[0] != "glibc":
+        return
+    library = ctypes.CDLL(None)
+    # Alone, the second would lower the first for good; an old glibc refuses the first.
+    if library.mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT):
+        library.mallopt(M_TRIM_THRESHOLD, MOST_KEPT)

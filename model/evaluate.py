@@ -20,6 +20,7 @@ from torch import nn
 from model.checkpoint import Checkpoint
 from model.classify import Score, balanced_subset, linear_evaluation, nearest_neighbour, scored
 from model.cpstn import CPSTN
+from model.device import reuse_freed_memory
 from model.features import (
     Extractor,
     Features,
@@ -114,6 +115,7 @@ def evaluate(
     whiten: also on the features whitened by the views' scatter, and on encoder and statistics joined.
     Raises ValueError if the shards do not fit the model, or the protocol or the fraction do not exist.
     """
+    reuse_freed_memory(device)
     _check_fit(shards, checkpoint)
     keys = shards.split(protocol, "train")["key"].tolist()
     on_stage("reading the samples")

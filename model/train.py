@@ -17,6 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 from model.checkpoint import Checkpoint, Run, load_checkpoint, new_model, save_checkpoint
 from model.classify import balanced_subset
 from model.cpstn import CPSTN
+from model.device import reuse_freed_memory
 from model.memory import memory_explained
 from model.objective import Pretraining, share_out
 from model.parallel import ALONE, Ranks, check_share, share_batch_norm
@@ -78,6 +79,7 @@ def train(
     Raises ValueError if the shards or the recipe are not those of the run, or cannot be trained on;
     RuntimeError if a number stops being one or memory does not suffice; Stopped after SIGINT or SIGTERM.
     """
+    reuse_freed_memory(device)
     if run.manifest() != shards.manifest.digest:
         raise ValueError(f"{shards.location}: other shards than those that {run.folder} was started on")
     samples = training_samples(shards, recipe, ranks.world)

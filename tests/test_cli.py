@@ -4,9 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
-from cli import main
+from tests.commands import call, fails, works
 
 TINY = [
     "--set=epochs=2",
@@ -14,25 +13,6 @@ TINY = [
     "--set=model.encoder.widths=[4, 4, 4, 4, 8, 8]",
     "--set=model.decoder.widths=[4, 4, 4, 4, 4]",
 ]
-
-
-def call(*arguments: str) -> Result:
-    return CliRunner().invoke(main, arguments)
-
-
-def works(*arguments: str) -> str:
-    """What the command prints on standard output; its exit code must be 0."""
-    result = call(*arguments)
-    assert result.exit_code == 0, result.output
-    return result.stdout
-
-
-def fails(code: int, *arguments: str) -> str:
-    """The one line that a failing command prints."""
-    result = call(*arguments)
-    assert result.exit_code == code, result.output
-    assert isinstance(result.exception, SystemExit)
-    return result.stderr.strip().splitlines()[-1]
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
-from cli import main
 from pipeline.store import web
 from pipeline.store.shards import Shards
+from tests.commands import call, fails, works
 
 TINY = [
     "--set=epochs=1",
@@ -24,23 +23,6 @@ TINY = [
 def _impatient(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(web, "BACKOFF_SECONDS", 0.001)
     monkeypatch.chdir(tmp_path)
-
-
-def call(*arguments: str) -> Result:
-    return CliRunner().invoke(main, arguments)
-
-
-def works(*arguments: str) -> str:
-    result = call(*arguments)
-    assert result.exit_code == 0, result.output
-    return result.stdout
-
-
-def fails(code: int, *arguments: str) -> str:
-    """The one line that a failing command prints."""
-    result = call(*arguments)
-    assert result.exit_code == code, result.output
-    return result.stderr.strip().splitlines()[-1]
 
 
 def test_a_folder_of_tars_trains() -> None:

@@ -63,7 +63,7 @@ def test_a_wrong_change_says_so(change: str, message: str) -> None:
 
 
 def test_unknown_recipe_lists_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="expected compact, paper"):
+    with pytest.raises(ValueError, match="expected best, compact, paper"):
         load_recipe("papr")
 
 
