@@ -54,6 +54,16 @@ class ModelConfig:
                 "split_channels = false"
             )
 
+    def check_frames(self, num_frames: int) -> None:
+        """Raises ValueError if recordings of that many frames leave too few for a pool's spans."""
+        left = self.encoder.frames_left(num_frames) if self.backbone == ST_GCN else num_frames
+        for name, config in (("pool", self.pool), ("contrast_pool", self.contrast_pool)):
+            if max(config.spans) > left:
+                raise ValueError(
+                    f"model.{name}.spans: found {max(config.spans)}, expected at most the {left} frames that "
+                    f"the encoder leaves of {num_frames}; use fewer spans or smaller strides"
+                )
+
 
 class CPSTN(nn.Module):
     """The framework of the paper's Figure 1. Every step is a method; the training loop puts them together.

@@ -55,6 +55,12 @@ class EncoderConfig:
             raise ValueError(f"adaptive: found {self.adaptive!r}, expected one of {', '.join(ADAPTIVE)}")
         _check_kernel_and_dropout(self.kernel, self.dropout)
 
+    def frames_left(self, num_frames: int) -> int:
+        """t: how many of that many frames the strides leave, each rounded up."""
+        for stride in self.strides:
+            num_frames = -(-num_frames // stride)
+        return num_frames
+
 
 @dataclass(frozen=True)
 class DecoderConfig:
@@ -234,9 +240,7 @@ class STGCN(nn.Module):
 
     def frames_left(self, num_frames: int) -> int:
         """t: how many of that many frames the strides leave, each rounded up."""
-        for stride in self.config.strides:
-            num_frames = -(-num_frames // stride)
-        return num_frames
+        return self.config.frames_left(num_frames)
 
     def forward(self, x_PCTV: Tensor) -> Tensor:
         """float (P, C_in, T, V) -> features q (P, widths[-1], t, V), t = `frames_left(T)`."""

@@ -132,10 +132,11 @@ def train(
 def training_samples(shards: Shards, recipe: Recipe, world: int = 1) -> Samples:
     """The samples that a recipe trains on, on `world` ranks together.
 
-    Raises ValueError if these shards do not have any, or none that temporal masking could be learnt from, or
-    if the ranks cannot share a batch.
+    Raises ValueError if these shards do not have any, or none that temporal masking could be learnt from, if
+    they have too few frames, or if the ranks cannot share a batch.
     """
     check_share(recipe.batch_size, world)
+    recipe.model.check_frames(shards.source.shape[3])
     if shards.manifest.settings["resample"] == "pad":
         raise ValueError(
             f"{shards.location}: padded with zeros, which temporal masking would take for motion; "

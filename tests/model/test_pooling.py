@@ -66,12 +66,6 @@ def test_half_precision_is_pooled_in_full() -> None:
     assert pool(torch.ones(P, C, T, V, dtype=torch.bfloat16), PoolConfig()).dtype == torch.float32
 
 
-def test_more_spans_than_frames_are_refused() -> None:
-    """An empty span has no mean: NaN, epochs later."""
-    with pytest.raises(ValueError, match=r"spans: found 9, expected at most the 8 frames"):
-        pool(torch.ones(P, C, T, V), PoolConfig(spans=(1, 9)))
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -210,3 +210,14 @@ def test_out_of_memory_says_what_to_lower(
     expected = r"out of memory on cpu: batches of 16 samples of 16 frames, worked on in 2 parts.*accumulate=4"
     with pytest.raises(RuntimeError, match=expected):
         train(shards, recipe, new, device=CPU)
+
+
+@pytest.mark.parametrize("name", ["pool", "contrast_pool"])
+def test_more_spans_than_frames_are_refused_before_training(
+    shards: Shards, tmp_path: Path, name: str
+) -> None:
+    """It would be found out when the run is evaluated, after the last epoch."""
+    recipe, new = started(shards, tmp_path / "run", f"model.{name}.spans=[1, 3]")
+    message = rf"model\.{name}\.spans: found 3, expected at most the 2 frames that the encoder leaves of 16"
+    with pytest.raises(ValueError, match=message):
+        train(shards, recipe, new, device=CPU)
