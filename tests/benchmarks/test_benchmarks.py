@@ -76,7 +76,8 @@ def test_benchmark(module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert entry["ours"] > 0
         assert entry["reference"] > 0
     assert FIGURES.get(module, set()) <= found["figures"].keys()
-    assert not list(tmp_path.iterdir())
+    # torch makes a folder for a compiler that is not used, wherever temporary files go when it is first imported.
+    assert not [path for path in tmp_path.iterdir() if not path.name.startswith("torchinductor_")]
 
 
 def test_a_size_that_is_none_is_an_error_before_anything_is_measured() -> None:
