@@ -76,7 +76,7 @@ def test_benchmark(module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert entry["ours"] > 0
         assert entry["reference"] > 0
     assert FIGURES.get(module, set()) <= found["figures"].keys()
-    # torch makes a folder for a compiler that is not used, wherever temporary files go when it is first imported.
+    # On import, torch may make a folder for its compiler, which is not used here.
     assert not [path for path in tmp_path.iterdir() if not path.name.startswith("torchinductor_")]
 
 
