@@ -19,7 +19,7 @@ from benchmarks.references.plain_stgcn import PlainBatch, PlainCPSTN, plain_batc
 from model.checkpoint import new_model
 from model.cpstn import CPSTN
 from model.device import reuse_freed_memory
-from model.objective import batch_losses, mixed_precision
+from model.objective import batch_losses, mixed_precision, weighted_sum
 from model.recipe import Recipe
 from pipeline.loader import Batch, View
 
@@ -124,12 +124,7 @@ def check_equal(model: CPSTN, batch: Batch, recipe: Recipe) -> None:
 
 def plain_total(plain: PlainCPSTN, dense: PlainBatch, recipe: Recipe) -> Tensor:
     """The plain network's loss, Eq. 3."""
-    contrast, spatial, temporal = plain.losses(dense, recipe.temperature)
-    return (
-        recipe.contrast_weight * contrast
-        + recipe.spatial_weight * spatial
-        + recipe.temporal_weight * temporal
-    )
+    return weighted_sum(recipe, *plain.losses(dense, recipe.temperature))
 
 
 def encode_both_ways(encoder: nn.Module, x: Tensor, mixed: torch.autocast) -> None:

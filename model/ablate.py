@@ -23,7 +23,7 @@ from model.checkpoint import Run, load_checkpoint, new_model
 from model.classify import linear_evaluation
 from model.cpstn import CPSTN
 from model.evaluate import STATISTICS, TRAINED, UNTRAINED, Parts, calibrated
-from model.features import encoder_features, statistics_features
+from model.features import Extractor, encoder_extractor, extract_features, statistics_extractor
 from model.recipe import Recipe, load_recipe
 from model.table5 import Row
 from model.train import OnProgress, train, training_samples
@@ -174,20 +174,16 @@ class _Bench:
     watch: Watcher
     on_stage: Callable[[str], None]
 
-    def top1(self, model: CPSTN, name: str) -> float:
-        """Linear evaluation of the frozen encoder."""
+    def top1(self, extractor: Extractor, name: str) -> float:
+        """Linear evaluation of these features."""
         train, test = (
-            encoder_features(model, part, self.device) for part in (self.parts.train, self.parts.test)
+            extract_features(extractor, part, self.device) for part in (self.parts.train, self.parts.test)
         )
         return linear_evaluation(train, test, self.parts.num_classes, self.parts.keys, name).top1
 
-    def statistics_top1(self) -> float:
-        """Linear evaluation of the input's statistics."""
-        parents = self.shards.spec.skeleton.parents
-        train, test = (
-            statistics_features(part, parents, self.device) for part in (self.parts.train, self.parts.test)
-        )
-        return linear_evaluation(train, test, self.parts.num_classes, self.parts.keys, STATISTICS).top1
+    def encoder_top1(self, model: CPSTN, name: str) -> float:
+        """Linear evaluation of the frozen encoder."""
+        return self.top1(encoder_extractor(model.eval()), name)
 
     def identity(self, recipe: Recipe | None) -> dict[str, Any]:
         """What an accuracy belongs to."""
@@ -208,7 +204,8 @@ class _Measurement:
 def _of_row(bench: _Bench, trial: Trial) -> _Measurement:
     def measure() -> float:
         _train(bench, trial)
-        return bench.top1(load_checkpoint(trial.run).build_model().to(bench.device), TRAINED)
+        model = load_checkpoint(trial.run).build_model().to(bench.device)
+        return bench.encoder_top1(model, TRAINED)
 
     path = trial.run.folder / "linear.json"
     line = Line(trial.row.name, trial.row.encoder, trial.row)
@@ -219,7 +216,7 @@ def _of_row(bench: _Bench, trial: Trial) -> _Measurement:
 def _of_untrained(bench: _Bench, trial: Trial, folder: Path) -> _Measurement:
     def measure() -> float:
         model = new_model(bench.shards.spec, trial.recipe).to(bench.device)
-        return bench.top1(calibrated(model, bench.parts.train, bench.device), UNTRAINED)
+        return bench.encoder_top1(calibrated(model, bench.parts.train, bench.device), UNTRAINED)
 
     encoder, seed = trial.row.encoder, trial.recipe.seed
     path = folder / "untrained" / f"{encoder}-{seed}.json"
@@ -229,8 +226,11 @@ def _of_untrained(bench: _Bench, trial: Trial, folder: Path) -> _Measurement:
 
 
 def _of_statistics(bench: _Bench, trial: Trial, folder: Path) -> _Measurement:
+    def measure() -> float:
+        return bench.top1(statistics_extractor(bench.shards.spec.skeleton.parents), STATISTICS)
+
     path = folder / "untrained" / "statistics.json"
-    top1 = partial(_remembered, path, bench.identity(None), bench.statistics_top1)
+    top1 = partial(_remembered, path, bench.identity(None), measure)
     return _Measurement(Line(STATISTICS, ""), trial.recipe.seed, STATISTICS, top1)
 
 

@@ -235,9 +235,10 @@ def save_checkpoint(
     path = run.checkpoint_at(step)
     with published(path) as temporary:
         torch.save(content, temporary)
-    later = [other for other in run.checkpoints if other > path]
+    newest_first = run.checkpoints
+    this = newest_first.index(path)
     halves = path.parent.glob(".step-*.tmp")  # of processes that were killed while they wrote
-    for old in (*later, *[other for other in run.checkpoints if other <= path][keep:], *halves):
+    for old in (*newest_first[:this], *newest_first[this + keep :], *halves):
         old.unlink()
 
 

@@ -31,7 +31,7 @@ from model.features import (
 )
 from model.pictures import draw_confusion
 from model.recipe import FinetuneConfig, Recipe
-from model.supervised import head_scores
+from model.supervised import head_scores, labelled_samples
 from model.whitening import fit_whitening, join, view_scatter
 from pipeline.loader import Samples, in_any_order, sequential_batches, split_samples
 from pipeline.store.publish import publish_bytes
@@ -216,11 +216,10 @@ def supervised_scores(
     shards: Shards, checkpoint: Checkpoint, model: CPSTN, parts: Parts, device: torch.device
 ) -> list[Score]:
     """The classifier that a supervised run was trained with, as it is; no row for other runs."""
-    head, recipe = checkpoint.build_head(model), checkpoint.recipe()
+    head = checkpoint.build_head(model)
     if head is None:
         return []
-    table = shards.split(recipe.protocol or shards.spec.default_protocol, "train")
-    used = balanced_subset(table["label"].to_numpy(np.int64), table["key"].tolist(), recipe.label_fraction)
+    used = labelled_samples(shards, checkpoint.recipe())
     scores_NK = head_scores(model, head.to(device), parts.test, device)
     labels_N = torch.tensor(parts.test.labels_N, device=device)
     return [scored(scores_NK, labels_N, "supervised", FROM_LABELS, len(used))]

@@ -93,7 +93,7 @@ class Pretraining(nn.Module):
         terms = torch.stack(done).sum(dim=0)
         if ahead:
             terms = torch.cat([ahead.value.unsqueeze(0), terms[1:]])
-        return torch.cat([terms, _weighted(recipe, *terms).unsqueeze(0)])
+        return torch.cat([terms, weighted_sum(recipe, *terms).unsqueeze(0)])
 
     def _contrast_ahead(self, parts: list[Batch], step: int) -> "_Ahead":
         """The contrast of the whole batch, and its gradient with respect to each part's z."""
@@ -162,7 +162,7 @@ def batch_losses(
         with mixed_precision(recipe.precision, device):
             rebuilt_PCTV = model.reconstruct_temporal(encoded.q_second_PCtV, frames)
         temporal = _reconstruction(rebuilt_PCTV, batch, batch.views[1], reduction, counts[1])
-    return Losses(contrasted, spatial, temporal, _weighted(recipe, contrasted, spatial, temporal))
+    return Losses(contrasted, spatial, temporal, weighted_sum(recipe, contrasted, spatial, temporal))
 
 
 def encode_views(model: CPSTN, batch: Batch, precision: str) -> Encoded:
@@ -282,7 +282,8 @@ def _reconstruction(
     return temporal_reconstruction(rebuilt_PCTV, original_PCTV, visible_P, reduction, count)
 
 
-def _weighted(recipe: Recipe, contrast: Tensor, spatial: Tensor, temporal: Tensor) -> Tensor:
+def weighted_sum(recipe: Recipe, contrast: Tensor, spatial: Tensor, temporal: Tensor) -> Tensor:
+    """Eq. 3, from its three terms."""
     return (
         recipe.contrast_weight * contrast
         + recipe.spatial_weight * spatial

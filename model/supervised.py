@@ -7,11 +7,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from model.classify import balanced_subset
 from model.cpstn import CPSTN
 from model.objective import Share, mixed_precision, seed_dropout
 from model.parallel import ALONE, Ranks
 from model.recipe import Recipe
-from pipeline.loader import Batch, Samples, sequential_batches
+from pipeline.loader import Batch, Samples, sequential_batches, split_samples
+from pipeline.store.shards import Shards
+
+
+def labelled_samples(shards: Shards, recipe: Recipe) -> Samples:
+    """The training samples whose labels a supervised recipe uses: of every class the same share."""
+    protocol = recipe.protocol or shards.spec.default_protocol
+    samples = split_samples(shards, protocol, "train")
+    keys = shards.split(protocol, "train")["key"].tolist()
+    return samples.take(balanced_subset(samples.labels_N, keys, recipe.label_fraction))
 
 
 class Supervised(nn.Module):

@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from model.checkpoint import Checkpoint, Run, load_checkpoint, new_model, save_checkpoint
-from model.classify import balanced_subset
 from model.cpstn import CPSTN
 from model.device import reuse_freed_memory
 from model.memory import memory_explained
@@ -23,7 +22,7 @@ from model.objective import Pretraining, share_out
 from model.parallel import ALONE, Ranks, check_share, share_batch_norm
 from model.recipe import SUPERVISED, Recipe
 from model.stop import Stopped, StopSign, stop_sign
-from model.supervised import Supervised
+from model.supervised import Supervised, labelled_samples
 from model.watch import Outcome, Watch
 from pipeline.loader import Samples, split_samples, train_batches
 from pipeline.order import steps_per_epoch
@@ -142,12 +141,9 @@ def training_samples(shards: Shards, recipe: Recipe, world: int = 1) -> Samples:
             f"{shards.location}: padded with zeros, which temporal masking would take for motion; "
             f"train on shards made with --resample linear or nearest"
         )
-    protocol = recipe.protocol or shards.spec.default_protocol
-    samples = split_samples(shards, protocol, "train")
-    if recipe.objective != SUPERVISED:
-        return samples
-    keys = shards.split(protocol, "train")["key"].tolist()
-    return samples.take(balanced_subset(samples.labels_N, keys, recipe.label_fraction))
+    if recipe.objective == SUPERVISED:
+        return labelled_samples(shards, recipe)
+    return split_samples(shards, recipe.protocol or shards.spec.default_protocol, "train")
 
 
 def views_of(recipe: Recipe) -> tuple[str, ...]:
