@@ -18,7 +18,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from pipeline.memory import copy_bytes, fill_bytes
+from pipeline.memory import finish_streams, stream_bytes, stream_zeros
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MULTIPLY_1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -29,7 +29,7 @@ _MULTIPLY_ONCE = np.uint64(0xD6E8FEB86659FD93)
 _TABLE_SIZE = 4096
 _TABLE_MASK = np.uint64(_TABLE_SIZE - 1)
 
-# x, y and z of this many joints and their results stay in the first-level cache between transform and jitter.
+# x, y and z of this many joints and their results stay in the first-level cache from transform to jitter.
 _TILE = 1024
 
 # A bone is never shorter, nor a crop, than a tenth.
@@ -277,17 +277,25 @@ def _spatial_body(x_CF, joints, matrix, key, distances, noise, out_CF):  # type:
     counter = key + _GOLDEN
     bits = _mix64_once(counter)
     flat = np.uint64(distances[bits >> np.uint64(52)])
+    tile = np.empty((3, _TILE), np.float32)
     for start in range(0, x_CF.shape[1], _TILE):
         end = min(start + _TILE, x_CF.shape[1])
         x, y, z = x_CF[0, start:end], x_CF[1, start:end], x_CF[2, start:end]
-        _transform(x, y, z, matrix, out_CF[0, start:end], out_CF[1, start:end], out_CF[2, start:end])
+        _transform(x, y, z, matrix, tile[0, : end - start], tile[1, : end - start], tile[2, : end - start])
         while flat < np.uint64(end):
-            out_CF[0, flat] += noise[bits & _TABLE_MASK]
-            out_CF[1, flat] += noise[(bits >> np.uint64(12)) & _TABLE_MASK]
-            out_CF[2, flat] += noise[(bits >> np.uint64(24)) & _TABLE_MASK]
+            place = flat - np.uint64(start)
+            tile[0, place] += noise[bits & _TABLE_MASK]
+            tile[1, place] += noise[(bits >> np.uint64(12)) & _TABLE_MASK]
+            tile[2, place] += noise[(bits >> np.uint64(24)) & _TABLE_MASK]
             counter += _GOLDEN
             bits = _mix64_once(counter)
             flat += np.uint64(1) + np.uint64(distances[bits >> np.uint64(52)])
+        for coordinate in range(3):
+            stream_bytes(
+                np.uint64(out_CF[coordinate, start:end].ctypes.data),
+                np.uint64(tile[coordinate].ctypes.data),
+                np.uint64(4 * (end - start)),
+            )
     _clear_empty_frames(x_CF, joints, out_CF)
 
 
@@ -326,6 +334,7 @@ def _spatial_kernel(  # type: ignore[no-untyped-def]
             _change_bones(x_CF, joints, bones_key, most, bones, out_PCF[p])
             x_CF = out_PCF[p].copy()
         _spatial_body(x_CF, joints, matrix, key, distances, noise, out_PCF[p])
+    finish_streams()
 
 
 @njit(cache=True, nogil=True)
@@ -374,10 +383,11 @@ def _temporal_kernel(  # type: ignore[no-untyped-def]
         seen = np.uint64(visible_N[sample_P[p]]) * frame_bytes
         masked = np.uint64(frames) * frame_bytes - seen
         for _ in range(coordinates):
-            copy_bytes(out, x, seen)
-            fill_bytes(out + seen, 0, masked)
+            stream_bytes(out, x, seen)
+            stream_zeros(out + seen, masked)
             x += seen + masked
             out += seen + masked
+    finish_streams()
 
 
 @lru_cache(maxsize=8)
