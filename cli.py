@@ -3,22 +3,17 @@
 import json
 import os
 import re
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-if TYPE_CHECKING:
-    from rich.progress import Progress as Bar
+from model.terminal import bar, print_ablation, print_description, print_scores, status, training_bar
 
-    from model.ablate import Ablation
-    from model.evaluate import Evaluation
+if TYPE_CHECKING:
     from model.recipe import Recipe
-    from model.train import Progress
     from pipeline.store.shards import Shards
 
 SHARDS, RUNS = Path("shards"), Path("runs")
@@ -138,7 +133,7 @@ def preprocess(
     )
     started = time.perf_counter()
     job = job_module.prepare(spec, list(raw), out or SHARDS / spec.name, config, overwrite=overwrite)
-    with _bar("files", len(job.recordings)) as advance:
+    with bar("files", len(job.recordings)) as advance:
         job_module.run(
             job,
             workers=workers,
@@ -151,7 +146,7 @@ def preprocess(
     from pipeline.store.shards import open_shards  # and pandas, for which no recording has to wait
 
     shards = open_shards(job.out)
-    _print_description(shards)
+    print_description(shards)
     rate = len(job.recordings) / seconds
     click.echo(f"{len(job.recordings):,} recordings in {seconds:.1f} s, {rate:,.0f} a second")
     _say_next(f"train --shards {job.out}")
@@ -168,7 +163,7 @@ def inspect(shards: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(opened.describe(), indent=1, ensure_ascii=False))
     else:
-        _print_description(opened)
+        print_description(opened)
 
 
 @main.command(short_help="Re-read every byte of SHARDS against its checksums.")
@@ -205,7 +200,7 @@ def synthesize(dataset: str, out: Path, samples: int, seed: int, oddities: float
     from pipeline.raw.synthetic import synthesize as write
 
     spec = load_spec(dataset)
-    with _bar("files", samples) as advance:
+    with bar("files", samples) as advance:
         written = write(
             spec, out, samples, seed=seed, oddities=oddities, layout=layout, on_file=lambda: advance(1, "")
         )
@@ -229,7 +224,10 @@ def synthesize(dataset: str, out: Path, samples: int, seed: int, oddities: float
 @click.option(
     "--threads", type=click.IntRange(1), default=2, show_default=True, help="Threads that make views."
 )
-@click.option("--objective", help="cpstn, or supervised: from scratch, with labels.  [default: the recipe's]")
+@click.option(
+    "--objective",
+    help="cpstn, supervised (from scratch, with labels), or a baseline's.  [default: the recipe's]",
+)
 @click.option("--label-fraction", type=float, help="Of the training labels, for supervised.  [default: all]")
 @click.option(
     "--keep", type=click.IntRange(1), default=3, show_default=True, help="Checkpoints to keep, the newest."
@@ -254,7 +252,10 @@ def train(
     keep: int,
     save_minutes: float,
 ) -> None:
-    """Train CP-STN on shards, without labels; or its encoder with labels. On several GPUs with torchrun."""
+    """Train CP-STN on shards, without labels; its encoder with labels; or a baseline, by its recipe.
+
+    On several GPUs with torchrun.
+    """
     from model.checkpoint import Run, find_run
     from model.device import choose_device
     from model.parallel import device_of_rank, joined
@@ -282,7 +283,7 @@ def train(
             run = Run(Path(ranks.first_says(lambda: str(_new_run(opened, chosen, name, ranks.world)))))
         if ranks.is_first:
             click.echo(f"training on {opened.location} into {run.folder}, on {ranks.describe(chosen_device)}")
-        with _training_bar() if ranks.is_first else nullcontext(lambda _: None) as show:
+        with training_bar() if ranks.is_first else nullcontext(lambda _: None) as show:
             run_training(
                 opened,
                 chosen,
@@ -301,10 +302,34 @@ def train(
         _say_next(f"eval --run {run.folder}")
 
 
-@main.command(name="eval", short_help="Evaluate a run: linear, nearest neighbour, semi-supervised.")
+@main.command(name="eval", short_help="Evaluate a run: linear, nearest neighbours, semi, fine-tuned.")
 @click.option("--run", "run_name", metavar="DIR", help="Run to evaluate.  [default: newest in runs/]")
 @click.option(
-    "--label-fraction", type=float, help="Also the semi-supervised protocol, on this share of the labels."
+    "--mode",
+    "modes",
+    metavar="MODES",
+    help="Of linear,knn,semi,finetune.  [default: linear,knn and, with few labels, semi]",
+)
+@click.option(
+    "--label-fraction",
+    "fractions",
+    metavar="SHARES",
+    help="Also with these shares of the labels, such as 0.01,0.1.",
+)
+@click.option(
+    "--subset",
+    "subsets",
+    multiple=True,
+    type=PATH,
+    metavar="FILE",
+    help="Labels of these samples instead, a key a line; several files of a size are repetitions.",
+)
+@click.option(
+    "--seeds",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Repetitions with other labels and fine-tunings.",
 )
 @click.option("--whiten", is_flag=True, help="Also on features whitened by the scatter of views.")
 @click.option("--shards", help="Folder, or its http(s) address.  [default: those of the run]")
@@ -312,41 +337,51 @@ def train(
 @click.option("--device", help="cpu, cuda, cuda:1, mps.  [default: the best there is]")
 def evaluate(
     run_name: str | None,
-    label_fraction: float | None,
+    modes: str | None,
+    fractions: str | None,
+    subsets: tuple[Path, ...],
+    seeds: int,
     whiten: bool,
     shards: str | None,
     protocol: str | None,
     device: str | None,
 ) -> None:
-    """Evaluate a run: linear, nearest neighbour and, with a label fraction, semi-supervised."""
+    """Evaluate a run: linear and nearest neighbours on the frozen encoder, semi-supervised, fine-tuned.
+
+    Beside it stand an untrained encoder, statistics of the input and its raw coordinates.
+    """
     from model.checkpoint import find_run, load_checkpoint, newest_run
     from model.device import choose_device
+    from model.evaluate import Question, usual_protocol
     from model.evaluate import evaluate as run_evaluation
-    from model.evaluate import save_evaluation
+    from model.evaluation_file import save_evaluation, to_table
     from pipeline.store.shards import open_shards
 
     chosen_device = choose_device(device)
+    shares = _numbers("--label-fraction", fractions)
+    default = "linear,knn,semi" if subsets or any(share < 1 for share in shares) else "linear,knn"
+    asked = tuple(part.strip() for part in (modes or default).split(","))
     run = find_run(run_name, RUNS) if run_name else newest_run(RUNS)
     checkpoint = load_checkpoint(run, _note)
     opened = open_shards(shards or run.shards())
-    chosen = protocol or checkpoint.recipe().protocol or opened.spec.default_protocol
+    chosen = protocol or usual_protocol(checkpoint, opened.spec)
+    question = Question(asked, chosen, shares, subsets, seeds, whiten)
     if checkpoint.step < checkpoint.steps:
-        click.echo(
-            f"note: {run.folder} is unfinished, at step {checkpoint.step} of {checkpoint.steps}", err=True
-        )
-    with _status() as say:
+        _note(f"{run.folder} is unfinished, at step {checkpoint.step} of {checkpoint.steps}")
+    with status() as say:
         result = run_evaluation(
-            opened,
-            checkpoint,
-            protocol=chosen,
-            label_fraction=label_fraction,
-            device=chosen_device,
-            whiten=whiten,
-            on_stage=say,
+            opened, checkpoint, question, device=chosen_device, cache=run.folder / "features", on_stage=say
         )
-    table, picture = save_evaluation(result, run.folder, opened.spec.classes)
-    _print_scores(result, run.folder)
-    click.echo(f"{table}\n{picture}")
+    saved = save_evaluation(result, run.folder)
+    print_scores(to_table(result, run.folder.name), run.folder)
+    if result.seen_in_training:
+        labels = "and perhaps" if checkpoint.recipe().objective == "supervised" else "without"
+        _note(
+            f"training saw {result.seen_in_training:,} of {result.test_samples:,} test samples, {labels} "
+            "their labels"
+        )
+    click.echo("\n".join(map(str, saved.paths)))
+    _say_next(f"report {run.folder}")
 
 
 @main.command(short_help="Train and evaluate the rows of the paper's Table 5.")
@@ -411,7 +446,7 @@ def ablate(
             folder,
             device=chosen_device,
             threads=threads,
-            watch=lambda _: _training_bar(),
+            watch=lambda _: training_bar(),
             on_stage=lambda text: click.echo(text, err=True),
         )
     except KeyboardInterrupt:
@@ -419,7 +454,7 @@ def ablate(
         raise
     made_from = {"recipe": recipe, "changes": changes, "seeds": seeds, "shards": opened.manifest.digest}
     files = save_ablation(result, folder, "rows" if rows else table, made_from)
-    _print_ablation(result, folder)
+    print_ablation(result, folder)
     click.echo("\n".join(map(str, files)))
     if result.failed:
         raise Failure(f"failed: {', '.join(line.name for line in result.failed)}", 1)
@@ -437,6 +472,67 @@ def draw(shards: str, picture: Path, sample: str | None, seed: int) -> None:
 
     key = draw_sample(open_shards(shards), picture, sample, seed)
     click.echo(f"{picture}: {key}")
+
+
+def _numbers(option: str, text: str | None) -> tuple[float, ...]:
+    """Numbers between commas."""
+    try:
+        return tuple(float(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        raise ValueError(
+            f"{option} {text!r}: expected numbers with commas between, such as 0.01,0.1"
+        ) from None
+
+
+@main.command(short_help="Make one page of one or several evaluated runs.")
+@click.argument("runs", nargs=-1, required=True)
+@click.option(
+    "--out", type=PATH, help="Page to write.  [default: report.html in the run, or in runs/ for several]"
+)
+@click.option("--shards", help="Folder, or its http(s) address.  [default: those of each run]")
+@click.option("--sample", metavar="KEY", help="Sample that the player shows.  [default: the first tested]")
+@click.option("--device", help="cpu, cuda, cuda:1, mps.  [default: the best there is]")
+def report(
+    runs: tuple[str, ...], out: Path | None, shards: str | None, sample: str | None, device: str | None
+) -> None:
+    """Make one page of RUNS, which opens from disk, and its pictures."""
+    from model.checkpoint import find_run
+    from model.device import choose_device
+    from model.report.page import write_report
+    from pipeline.store.shards import open_shards
+
+    chosen_device, found = choose_device(device), [find_run(run, RUNS) for run in runs]
+    page = out or (found[0].folder if len(found) == 1 else RUNS) / "report.html"
+    opened = open_shards(shards) if shards else None
+    with status() as say:
+        written = write_report(found, page, shards=opened, sample=sample, device=chosen_device, on_stage=say)
+    click.echo(f"{written}")
+
+
+@main.command(short_help="Show a sample of SHARDS and its two views in 3D, in the browser.")
+@click.argument("shards")
+@click.option("--sample", metavar="KEY", help="Sample to show.  [default: the first]")
+@click.option("--run", "run_name", metavar="DIR", help="Also what this run's decoders rebuild.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the views.")
+@click.option("--out", type=PATH, help="Page to write.  [default: KEY.html]")
+@click.option("--open/--no-open", "show", default=True, help="Open it in the browser.  [default: open]")
+def view(
+    shards: str, sample: str | None, run_name: str | None, seed: int, out: Path | None, show: bool
+) -> None:
+    """Show a sample of SHARDS and its two views in 3D: one page for the browser, which needs no network."""
+    from model.checkpoint import find_run, load_checkpoint
+    from model.report.player import player_page
+    from model.report.scene import scene_of
+    from pipeline.store.publish import publish_bytes
+    from pipeline.store.shards import open_shards
+
+    checkpoint = load_checkpoint(find_run(run_name, RUNS), _note) if run_name else None
+    scene = scene_of(open_shards(shards), sample, checkpoint=checkpoint, seed=seed)
+    page = out or Path(f"{scene.key}.html")
+    publish_bytes(page, player_page(scene).encode())
+    click.echo(f"{page}: {scene.key}")
+    if show:
+        click.launch(page.resolve().as_uri())
 
 
 def _checked_name(name: str) -> str:
@@ -464,165 +560,6 @@ def _say_next(command: str) -> None:
     """What a newcomer would type next, under the name that this program was called by."""
     name = click.get_current_context().find_root().info_name or "cpstn"
     click.echo(f"next: {f'python {name}' if name.endswith('.py') else name} {command}")
-
-
-def _print_description(shards: "Shards") -> None:
-    """What `inspect` says, for people."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    facts = shards.describe()
-    frames, bodies = facts["captured_frames"], facts["bodies"]
-    word = "shard" if facts["shards"] == 1 else "shards"
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_row(
-        "samples",
-        f"{facts['samples']:,} in {facts['shards']} {word}, {facts['bytes'] / 1e6:,.1f} MB",
-    )
-    table.add_row(
-        "array", f"{' x '.join(f'{n:,}' for n in facts['shape'])} (sample, body, channel, frame, joint)"
-    )
-    table.add_row("captured frames", f"{frames['least']} to {frames['most']}, mean {frames['mean']}")
-    table.add_row("bodies", ", ".join(f"{count:,} with {n}" for n, count in bodies.items()))
-    table.add_row("classes", f"{facts['classes']} of {len(shards.spec.classes)}")
-    for name, counts in facts["protocols"].items():
-        table.add_row(f"{name}", f"{counts['train']:,} train, {counts['test']:,} test")
-    reasons = {
-        "missing": "on the official list of missing skeletons",
-        "too_short": "shorter than --min-frames",
-        "foreign": "not of this data set",
-        "duplicate": "found twice",
-    }
-    for name, count in facts["left_out"].items():
-        if count:
-            table.add_row("left out", f"{count:,} {reasons[name]}")
-    if facts["rejected"]:
-        table.add_row("rejected", f"{facts['rejected']:,}, listed in rejects.csv")
-    for reason, count in facts["rejects_by_reason"].items():
-        table.add_row("", Text(f"{count:,} x {reason}"))
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    console.print(Text(f"{shards.location}: {shards.spec.title}", style="bold"))
-    console.print(table, highlight=False)
-
-
-def _print_scores(result: "Evaluation", folder: Path) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    sizes = f"{result.train_samples:,} train, {result.test_samples:,} test"
-    title = f"{folder}: {result.dataset} {result.protocol}, {sizes}"
-    table = Table(title=Text(title), title_justify="left")
-    for column in ("protocol", "features", "labels", "top-1 %", "top-5 %"):
-        table.add_column(column, justify="left" if column in ("protocol", "features") else "right")
-    for score in result.scores:
-        top5 = "" if score.top5 is None else f"{100 * score.top5:.1f}"
-        table.add_row(score.protocol, score.features, f"{score.labels:,}", f"{100 * score.top1:.1f}", top5)
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
-    if result.seen_in_training:
-        supervised = result.made_from["recipe"]["objective"] == "supervised"
-        click.echo(
-            f"note: training saw {result.seen_in_training:,} of {result.test_samples:,} test samples, "
-            f"{'and perhaps' if supervised else 'without'} their labels"
-        )
-
-
-def _print_ablation(result: "Ablation", folder: Path) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    sizes = f"{result.train_samples:,} train, {result.test_samples:,} test"
-    title = f"{folder}: {result.dataset} {result.protocol}, {sizes}; linear on the frozen encoder, top-1 %"
-    table = Table(title=Text(title), title_justify="left")
-    for column in ("row", "Encoder", "Aug1", "Pre1", "Aug2", "Pre2", "Half-C"):
-        table.add_column(column)
-    for column in ("Acc", "paper, on NTU-60 X-Sub"):
-        table.add_column(column, justify="right")
-    sign = {True: "√", False: "×", None: "–"}
-    for line, top1 in zip(result.lines, result.to_frame().to_dict("records"), strict=True):
-        row, marks, paper = line.row, [""] * 5, ""
-        if row:
-            marks = [row.aug1, sign[row.pre1], row.aug2, sign[row.pre2], sign[row.half_c]]
-            paper = f"{100 * row.paper:.2f}" if row.paper else "–"
-        accuracy = f"{100 * top1['top1']:.1f}" if top1["seeds"] else ""
-        spread = f" ± {100 * top1['deviation']:.1f}" if top1["seeds"] > 1 else ""
-        failed = f" {len(line.problems)} failed" if line.problems else ""
-        table.add_row(line.name, line.encoder, *marks, f"{accuracy}{spread}{failed}".strip(), paper)
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
-    for line in result.failed:
-        for seed, problem in line.problems.items():
-            click.echo(f"{line.name}, seed {seed}: {problem}", err=True)
-
-
-@contextmanager
-def _bar(unit: str, total: int) -> Iterator[Callable[[int, str], None]]:
-    """A progress bar on standard error: done of total, rate, time left."""
-    bar = _progress_columns(unit)
-    with bar:
-        task = bar.add_task("", total=total, note="")
-        yield lambda count, note: bar.update(task, advance=count, note=note)
-
-
-@contextmanager
-def _training_bar() -> "Iterator[Callable[[Progress], None]]":
-    """A bar over all samples of all epochs, with the losses; a line an epoch where there is no terminal."""
-    bar = _progress_columns("samples")
-    started = time.perf_counter()
-    with bar:
-        task = bar.add_task("", total=None, note="")
-
-        def show(progress: "Progress") -> None:
-            losses = " ".join(
-                f"{name} {value:.3f}" for name, value in progress.losses.items() if name != "total"
-            )
-            note = f"epoch {progress.epoch + 1}/{progress.epochs}: {losses}"
-            left = (progress.steps - progress.step) * progress.samples
-            bar.update(task, advance=progress.samples, note=note)
-            bar.update(task, total=bar.tasks[task].completed + left)
-            if progress.epoch_done and not bar.console.is_terminal:
-                click.echo(f"{time.perf_counter() - started:7.1f} s  {note}", err=True)
-
-        yield show
-
-
-def _progress_columns(unit: str) -> "Bar":
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        ProgressColumn,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-    from rich.table import Column
-    from rich.text import Text
-
-    class Rate(ProgressColumn):
-        def render(self, task: Any) -> Text:
-            speed = task.finished_speed or task.speed
-            return Text(f"{speed:,.0f} {unit}/s" if speed else f"- {unit}/s")
-
-    return Progress(
-        BarColumn(bar_width=12),
-        MofNCompleteColumn(table_column=Column(no_wrap=True)),
-        Rate(table_column=Column(no_wrap=True)),
-        TimeRemainingColumn(compact=True, elapsed_when_finished=True, table_column=Column(no_wrap=True)),
-        TextColumn("{task.fields[note]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
-        expand=True,
-        console=Console(stderr=True, width=None if sys.stderr.isatty() else 120),
-    )
-
-
-@contextmanager
-def _status() -> Iterator[Callable[[str], None]]:
-    """A spinner on standard error that says what is being done."""
-    from rich.console import Console
-
-    with Console(stderr=True).status("") as status:
-        yield status.update
 
 
 if __name__ == "__main__":

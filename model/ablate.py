@@ -22,7 +22,7 @@ import torch
 from model.checkpoint import Run, load_checkpoint, new_model
 from model.classify import linear_evaluation
 from model.cpstn import CPSTN
-from model.evaluate import STATISTICS, TRAINED, UNTRAINED, Parts, calibrated
+from model.evaluate import STATISTICS, UNTRAINED, Parts, calibrated
 from model.features import Extractor, encoder_extractor, extract_features, statistics_extractor
 from model.recipe import Recipe, load_recipe
 from model.table5 import Row
@@ -174,16 +174,16 @@ class _Bench:
     watch: Watcher
     on_stage: Callable[[str], None]
 
-    def top1(self, extractor: Extractor, name: str) -> float:
+    def top1(self, extractor: Extractor) -> float:
         """Linear evaluation of these features."""
         train, test = (
             extract_features(extractor, part, self.device) for part in (self.parts.train, self.parts.test)
         )
-        return linear_evaluation(train, test, self.parts.num_classes, self.parts.keys, name).top1
+        return linear_evaluation(train, test, self.parts.num_classes, self.parts.keys).top1
 
-    def encoder_top1(self, model: CPSTN, name: str) -> float:
+    def encoder_top1(self, model: CPSTN) -> float:
         """Linear evaluation of the frozen encoder."""
-        return self.top1(encoder_extractor(model.eval()), name)
+        return self.top1(encoder_extractor(model.eval()))
 
     def identity(self, recipe: Recipe | None) -> dict[str, Any]:
         """What an accuracy belongs to."""
@@ -205,7 +205,7 @@ def _of_row(bench: _Bench, trial: Trial) -> _Measurement:
     def measure() -> float:
         _train(bench, trial)
         model = load_checkpoint(trial.run).build_model().to(bench.device)
-        return bench.encoder_top1(model, TRAINED)
+        return bench.encoder_top1(model)
 
     path = trial.run.folder / "linear.json"
     line = Line(trial.row.name, trial.row.encoder, trial.row)
@@ -216,7 +216,7 @@ def _of_row(bench: _Bench, trial: Trial) -> _Measurement:
 def _of_untrained(bench: _Bench, trial: Trial, folder: Path) -> _Measurement:
     def measure() -> float:
         model = new_model(bench.shards.spec, trial.recipe).to(bench.device)
-        return bench.encoder_top1(calibrated(model, bench.parts.train, bench.device), UNTRAINED)
+        return bench.encoder_top1(calibrated(model, bench.parts.train, bench.device))
 
     encoder, seed = trial.row.encoder, trial.recipe.seed
     path = folder / "untrained" / f"{encoder}-{seed}.json"
@@ -227,7 +227,7 @@ def _of_untrained(bench: _Bench, trial: Trial, folder: Path) -> _Measurement:
 
 def _of_statistics(bench: _Bench, trial: Trial, folder: Path) -> _Measurement:
     def measure() -> float:
-        return bench.top1(statistics_extractor(bench.shards.spec.skeleton.parents), STATISTICS)
+        return bench.top1(statistics_extractor(bench.shards.spec.skeleton.parents))
 
     path = folder / "untrained" / "statistics.json"
     top1 = partial(_remembered, path, bench.identity(None), measure)

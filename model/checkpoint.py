@@ -23,7 +23,7 @@ from torch import nn
 
 from data_specs.spec import DatasetSpec, parse_spec
 from model.cpstn import CPSTN
-from model.recipe import SUPERVISED, Recipe, load_recipe, recipe_from
+from model.recipe import CPSTN_OBJECTIVE, SUPERVISED, Recipe, load_recipe, recipe_from
 from model.supervised import new_head
 from pipeline.store.damage import DamagedError
 from pipeline.store.location import Folder, Location, locate
@@ -178,7 +178,7 @@ class Checkpoint:
 
     def build_head(self, model: CPSTN) -> nn.Linear | None:
         """The linear layer on the model's h that a supervised run was trained with."""
-        if self.content["head"] is None:
+        if self.recipe().objective != SUPERVISED:
             return None
         head = new_head(model, len(self.spec().classes))
         head.load_state_dict(self.content["head"])
@@ -188,10 +188,10 @@ class Checkpoint:
 def new_model(spec: DatasetSpec, recipe: Recipe) -> CPSTN:
     """A model with the initial weights that the recipe's seed gives.
 
-    A pretext of weight 0 gets no decoder, nor does supervised training.
+    A pretext of weight 0 gets no decoder, nor does any objective but CP-STN's own.
     """
     torch.manual_seed(recipe.seed)
-    pretexts = recipe.objective != SUPERVISED
+    pretexts = recipe.objective == CPSTN_OBJECTIVE
     return CPSTN(
         spec.skeleton,
         recipe.model,

@@ -1,10 +1,9 @@
-"""Classifiers on cached features, and how well they do. Nothing here is chosen on the test set.
+"""Classifiers on frozen features. Nothing here is chosen on the test set.
 
-Axes: N sample, D feature, K class.
+Axes: N sample, D feature, E dimension of the samples' span, K class.
 """
 
-import hashlib
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -13,25 +12,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from model.features import Features
+from model.scores import Result, result_of_classes, result_of_scores
+from model.subset import balanced_subset, hashed_places
 
-PENALTIES = (1.0, 1e-1, 1e-2, 1e-3, 1e-4)
-
-
-@dataclass(frozen=True)
-class Score:
-    """One row of the result table.
-
-    protocol: "linear", "nearest neighbour", "semi-supervised", "supervised".  features: what was classified.
-    labels: how many training labels were used.  top1, top5: share of test samples, 0 to 1; top5 is None for
-    the nearest neighbour, which names one class only.  confusion_KK: test samples, true class down.
-    """
-
-    protocol: str
-    features: str
-    labels: int
-    top1: float
-    top5: float | None
-    confusion_KK: NDArray[np.int64]
+# Strongest first.
+PENALTIES: tuple[float, ...] = (1.0, 1e-1, 1e-2, 1e-3, 1e-4)
+FOLDS = 5
+# Above this many labels the penalty is chosen on a balanced part of them.
+MOST_LABELS_TO_CHOOSE_ON = 10_000
+# Each penalty begins where a stronger one ended, and only which class wins has to be right.
+ITERATIONS, ITERATIONS_TO_CHOOSE = 200, 100
+TOLERANCE = 1e-5  # of the gradient, whose first is of the order of 0.1
 
 
 class LinearClassifier(nn.Module):
@@ -66,105 +57,109 @@ def _deviations(train: Features) -> Tensor:
     return deviation_D.clamp_min(1e-6)
 
 
-def fit_linear(train: Features, num_classes: int, penalty: float, iterations: int = 200) -> LinearClassifier:
-    """Full-batch L-BFGS on cross-entropy plus penalty/2 times the squared weights; no randomness in it."""
+def fit_linear(train: Features, num_classes: int, penalty: float) -> LinearClassifier:
+    """The minimum of cross-entropy plus penalty/2 times the squared weights; no randomness in it."""
+    return fit_path(train, num_classes, (penalty,))[0]
+
+
+def fit_path(
+    train: Features, num_classes: int, penalties: Sequence[float], iterations: int = ITERATIONS
+) -> list[LinearClassifier]:
+    """One classifier for each penalty; each begins where the one before ended. Full-batch L-BFGS.
+
+    Where there are more features than samples, the fit is made in the samples' span, in which the best
+    weights lie: the same minimum with fewer numbers.
+    """
     classifier = LinearClassifier(train, num_classes)
     x_ND = classifier.standardise(train.x_ND)
-    optimiser = torch.optim.LBFGS(
-        classifier.linear.parameters(), max_iter=iterations, history_size=10, line_search_fn="strong_wolfe"
-    )
+    basis_DE = _span(x_ND) if x_ND.shape[1] > x_ND.shape[0] else None
+    x_NE = x_ND if basis_DE is None else x_ND @ basis_DE
+    weight_KE = torch.zeros(num_classes, x_NE.shape[1], device=x_NE.device, requires_grad=True)
+    bias_K = torch.zeros(num_classes, device=x_NE.device, requires_grad=True)
+    found = []
+    for penalty in penalties:
+        optimiser = torch.optim.LBFGS(
+            [weight_KE, bias_K],
+            max_iter=iterations,
+            tolerance_grad=TOLERANCE,
+            tolerance_change=TOLERANCE / 100,
+            line_search_fn="strong_wolfe",
+        )
 
-    def closure() -> Tensor:
-        optimiser.zero_grad()
-        weight = classifier.linear.weight
-        loss = F.cross_entropy(classifier.linear(x_ND), train.labels_N) + penalty / 2 * weight.square().sum()
-        loss.backward()
-        return loss
+        def closure(penalty: float = penalty, optimiser: torch.optim.LBFGS = optimiser) -> Tensor:
+            optimiser.zero_grad()
+            loss = F.cross_entropy(x_NE @ weight_KE.T + bias_K, train.labels_N)
+            loss = loss + penalty / 2 * weight_KE.square().sum()
+            loss.backward()
+            return loss
 
-    optimiser.step(closure)
-    return classifier
+        optimiser.step(closure)
+        fitted = LinearClassifier(train, num_classes)
+        with torch.no_grad():
+            fitted.linear.weight.copy_(weight_KE if basis_DE is None else weight_KE @ basis_DE.T)
+            fitted.linear.bias.copy_(bias_K)
+        found.append(fitted)
+    return found
 
 
-def choose_penalty(train: Features, num_classes: int, keys: list[str]) -> float:
-    """The penalty that does best on a fifth of the training labels fitted on the others; of equals, the
-    strongest."""
-    held_out = np.zeros(len(keys), bool)
-    held_out[balanced_subset(train.labels_N.cpu().numpy(), keys, 0.2)] = True
-    if held_out.all():
+def _span(x_ND: Tensor) -> Tensor:
+    """Orthonormal directions (D, E) in which all rows lie."""
+    values_N, vectors_NN = torch.linalg.eigh((x_ND @ x_ND.T).double())
+    kept = values_N > values_N[-1] * 1e-7
+    basis_DE: Tensor = x_ND.double().T @ (vectors_NN[:, kept] / values_N[kept].sqrt())
+    return basis_DE.float()
+
+
+def choose_penalty(train: Features, num_classes: int, keys: Sequence[str]) -> float:
+    """The penalty that does best in cross-validation on the training labels; of equals, the strongest."""
+    if len(PENALTIES) == 1:
+        return PENALTIES[0]
+    labels_N = train.labels_N.cpu().numpy()
+    if len(keys) > MOST_LABELS_TO_CHOOSE_ON:
+        part = balanced_subset(labels_N, keys, MOST_LABELS_TO_CHOOSE_ON / len(keys))
+        train, labels_N, keys = train.take(part), labels_N[part], [keys[index] for index in part]
+    fold_N = balanced_folds(labels_N, keys)
+    if fold_N.max() == 0:
         return PENALTIES[len(PENALTIES) // 2]  # one label a class: nothing can be held out
-    fit_on, check_on = train.take(np.flatnonzero(~held_out)), train.take(np.flatnonzero(held_out))
+    hits = np.zeros(len(PENALTIES), np.int64)
+    for fold in range(fold_N.max() + 1):
+        fit_on = train.take(np.flatnonzero(fold_N != fold))
+        check_on = train.take(np.flatnonzero(fold_N == fold))
+        for index, classifier in enumerate(fit_path(fit_on, num_classes, PENALTIES, ITERATIONS_TO_CHOOSE)):
+            with torch.no_grad():
+                predicted_N = classifier(check_on.x_ND).argmax(1)
+            hits[index] += int((predicted_N == check_on.labels_N).sum())
+    return PENALTIES[int(hits.argmax())]
 
-    def accuracy(penalty: float) -> float:
-        return _top_share(fit_linear(fit_on, num_classes, penalty)(check_on.x_ND), check_on.labels_N, 1)
 
-    return max(PENALTIES, key=accuracy)
+def balanced_folds(labels_N: NDArray[np.int64], keys: Sequence[str]) -> NDArray[np.int64]:
+    """The fold of every sample, 0 to FOLDS - 1, every class spread over all of them by a hash of the keys."""
+    place_N, fold_N = hashed_places(keys, seed=0), np.zeros(len(keys), np.int64)
+    for label in np.unique(labels_N):
+        members = np.flatnonzero(labels_N == label)
+        fold_N[members[np.argsort(place_N[members])]] = np.arange(len(members)) % FOLDS
+    return fold_N
 
 
-def linear_evaluation(
-    train: Features,
-    test: Features,
-    num_classes: int,
-    keys: list[str],
-    features: str,
-    protocol: str = "linear",
-) -> Score:
+def linear_evaluation(train: Features, test: Features, num_classes: int, keys: Sequence[str]) -> Result:
     """Fit on all of `train`, score once on `test`. keys: of the training samples."""
     classifier = fit_linear(train, num_classes, choose_penalty(train, num_classes, keys))
     with torch.no_grad():
-        scores_NK = classifier(test.x_ND)
-    return scored(scores_NK, test.labels_N, protocol, features, len(train.labels_N))
-
-
-def scored(scores_NK: Tensor, labels_N: Tensor, protocol: str, features: str, labels: int) -> Score:
-    """How good the classes' scores of test samples are. labels: how many were trained on."""
-    num_classes = scores_NK.shape[1]
-    return Score(
-        protocol,
-        features,
-        labels,
-        _top_share(scores_NK, labels_N, 1),
-        _top_share(scores_NK, labels_N, min(5, num_classes)),
-        _confusion(scores_NK.argmax(1), labels_N, num_classes),
-    )
+        return result_of_scores(classifier(test.x_ND), test.labels_N)
 
 
 @torch.no_grad()
-def nearest_neighbour(train: Features, test: Features, num_classes: int, features: str) -> Score:
-    """The class of the training sample with the highest cosine similarity (k = 1)."""
-    train_ND = F.normalize(train.x_ND, dim=1)
-    predicted = [
-        train.labels_N[(F.normalize(part, dim=1) @ train_ND.T).argmax(1)]
-        for part in torch.split(test.x_ND, 1024)
-    ]
-    predicted_N = torch.cat(predicted)
-    top1 = float((predicted_N == test.labels_N).float().mean())
-    confusion_KK = _confusion(predicted_N, test.labels_N, num_classes)
-    return Score("nearest neighbour", features, len(train.labels_N), top1, None, confusion_KK)
+def nearest_neighbours(train: Features, test: Features, num_classes: int, k: int) -> Result:
+    """The class of most of the k training samples with the highest cosine similarity.
 
-
-def balanced_subset(labels_N: NDArray[np.int64], keys: list[str], fraction: float) -> NDArray[np.int64]:
-    """Indices of a class-balanced part, sorted: of every class the same share, at least one sample.
-
-    Samples are taken in the order of a hash of their keys, so that the subset is the same everywhere, and a
-    smaller fraction's subset lies within a larger one's. Raises ValueError if fraction is not in (0, 1].
+    Of classes with equally many, the one whose similarities have the greatest sum. k is at most the number of
+    training samples.
     """
-    if not 0 < fraction <= 1:
-        raise ValueError(f"label fraction is {fraction}; expected above 0, at most 1 (0.1 is ten per cent)")
-    place_N = np.array([hashlib.sha256(f"labels {key}".encode()).hexdigest() for key in keys])
-    chosen = []
-    for label in np.unique(labels_N):
-        members = np.flatnonzero(labels_N == label)
-        count = max(1, round(fraction * len(members)))
-        chosen.append(members[np.argsort(place_N[members])][:count])
-    return np.sort(np.concatenate(chosen))
-
-
-def _top_share(scores_NK: Tensor, labels_N: Tensor, k: int) -> float:
-    """Share of samples whose class is among the k highest scores."""
-    best_Nk = scores_NK.topk(k, dim=1).indices
-    return float((best_Nk == labels_N[:, None]).any(1).float().mean())
-
-
-def _confusion(predicted_N: Tensor, labels_N: Tensor, num_classes: int) -> NDArray[np.int64]:
-    pairs = torch.bincount(labels_N * num_classes + predicted_N, minlength=num_classes**2)
-    return pairs.reshape(num_classes, num_classes).cpu().numpy()
+    train_ND, predicted = F.normalize(train.x_ND, dim=1), []
+    for part_ND in torch.split(test.x_ND, 1024):
+        similar_Nk, nearest_Nk = (F.normalize(part_ND, dim=1) @ train_ND.T).topk(min(k, len(train_ND)), dim=1)
+        # Similarities lie within [-1, 1]: the sum of k of them over 4k decides between equal counts only.
+        votes_Nk = 1 + similar_Nk / (4 * k)
+        votes_NK = votes_Nk.new_zeros(len(part_ND), num_classes)
+        predicted.append(votes_NK.scatter_add_(1, train.labels_N[nearest_Nk], votes_Nk).argmax(1))
+    return result_of_classes(torch.cat(predicted), test.labels_N, num_classes)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from data_specs.spec import Skeleton
-from model.pooling import PoolConfig, mean_over_bodies, pool
+from model.pooling import PoolConfig, final_state, mean_over_bodies, pool
 from model.recurrent import RECURRENT, RecurrentConfig, RecurrentEncoder
 from model.stgcn import STGCN, Decoder, DecoderConfig, EncoderConfig, initialise
 from model.streams import check_streams, streams
@@ -86,11 +86,12 @@ class CPSTN(nn.Module):
         self.encoder: STGCN | RecurrentEncoder
         if config.backbone == ST_GCN:
             self.encoder, self.num_joints = STGCN(skeleton, config.encoder, in_channels), skeleton.num_joints
+            self.backward_channels = 0
         else:
             assert not spatial_pretext, "a decoder needs features of joints"
             assert not temporal_pretext, "a decoder needs features of joints"
             self.encoder = RecurrentEncoder(skeleton, config.backbone, config.recurrent, in_channels)
-            self.num_joints = 1
+            self.num_joints, self.backward_channels = 1, self.encoder.backward_channels
         hidden, out = config.projection
         self.projector = nn.Sequential(
             nn.Linear(self._pooled_size(config.contrast_pool), hidden),
@@ -121,11 +122,18 @@ class CPSTN(nn.Module):
         sample_P: int64, the sample 0..num_samples-1 that each body belongs to, in any order. A sample without
         a body gets zeros. D is ordered as `model.pooling.pool` says.
         """
-        return mean_over_bodies(pool(q_PCtV, self.config.pool), sample_P, num_samples)
+        pooled_PD = pool(q_PCtV, self.config.pool, self.backward_channels)
+        return mean_over_bodies(pooled_PD, sample_P, num_samples)
 
     def to_contrast(self, q_PCtV: Tensor, sample_P: Tensor, num_samples: int) -> Tensor:
         """What is projected and contrasted, float32: as `represent`, pooled as `contrast_pool` says."""
-        return mean_over_bodies(pool(q_PCtV, self.config.contrast_pool), sample_P, num_samples)
+        pooled_PD = pool(q_PCtV, self.config.contrast_pool, self.backward_channels)
+        return mean_over_bodies(pooled_PD, sample_P, num_samples)
+
+    def final_state(self, q_PCtV: Tensor) -> Tensor:
+        """What a recurrent encoder has at its end, (P, C), float32: see `model.pooling.final_state`."""
+        assert self.num_joints == 1
+        return final_state(q_PCtV, self.backward_channels).squeeze(2)
 
     def project(self, pooled_ND: Tensor) -> Tensor:
         """z (N, Z): the MLP of two linear layers into the contrastive space (3.2.1)."""

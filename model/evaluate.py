@@ -1,89 +1,88 @@
-"""How good a representation is: linear evaluation, nearest neighbour, the paper's semi-supervised protocol.
+"""How good a representation is: linear, nearest neighbours, semi-supervised, fine-tuned.
 
 The last checkpoint counts, and no number of the test set decides anything. Beside the trained encoder stand
-an untrained one and plain statistics of the input: what does not beat them has learned nothing worth having.
+an untrained one, plain statistics of the input and its raw coordinates: what does not beat them has learned
+nothing worth having.
+
+Axes: N sample, P packed present body, C channel, T frame, V joint, K class.
 """
 
 import copy
-import json
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
+from data_specs.spec import DatasetSpec
 from model.checkpoint import Checkpoint
-from model.classify import Score, balanced_subset, linear_evaluation, nearest_neighbour, scored
+from model.classify import linear_evaluation, nearest_neighbours
 from model.cpstn import CPSTN
 from model.device import reuse_freed_memory
+from model.feature_cache import FeatureCache
 from model.features import (
     Extractor,
     Features,
+    coordinates_extractor,
     encoder_extractor,
     encoder_features,
     extract_features,
     statistics_extractor,
 )
-from model.pictures import draw_confusion
-from model.recipe import FinetuneConfig, Recipe
+from model.finetune import finetune
+from model.scores import Result, Score, result_of_scores
+from model.subset import Labelled, all_labels, balanced, from_files
 from model.supervised import head_scores, labelled_samples
 from model.whitening import fit_whitening, join, view_scatter
 from pipeline.loader import Samples, in_any_order, sequential_batches, split_samples
-from pipeline.store.publish import publish_bytes
 from pipeline.store.shards import Shards
 
-TRAINED, UNTRAINED, STATISTICS = "trained encoder", "untrained encoder", "input statistics"
+LINEAR, KNN, SEMI, FINETUNE, SUPERVISED = "linear", "knn", "semi", "finetune", "supervised"
+MODES = (LINEAR, KNN, SEMI, FINETUNE)
+NEIGHBOURS = (1, 20)
+TRAINED, UNTRAINED = "trained encoder", "untrained encoder"
+STATISTICS, COORDINATES = "input statistics", "raw coordinates"
+FROM_LABELS = "encoder and linear layer"
 # Beside whitened statistics; chosen with the changes of model.whitening.
 ENCODER_WEIGHT = 0.3
-FINETUNED, FROM_SCRATCH = "trained encoder, fine-tuned", "untrained encoder, fine-tuned"
-FROM_LABELS = "encoder and linear layer"
 
 # Of the training and of the test samples.
 Pair = tuple[Features, Features]
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """All scores of one run on one protocol, the run's linear evaluation first.
+class Question:
+    """What is to be measured.
 
-    seen_in_training: how many test samples pre-training saw, without labels: not 0 where the run was trained
-    on another protocol than it is evaluated on.  made_from: what the scores belong to: steps, recipe, shards.
+    modes: of MODES.  protocol: the train/test split.  fractions: shares of the training labels, beside all of
+    them.  subsets: id files of labelled training samples, instead of fractions.  seeds: repetitions of
+    whatever is random: which labels are taken, and fine-tuning.  whiten: also features whitened by the views'
+    scatter, and each encoder's joined with the input's statistics.
     """
 
-    dataset: str
+    modes: tuple[str, ...]
     protocol: str
-    label_fraction: float | None
-    train_samples: int
-    test_samples: int
-    seen_in_training: int
-    made_from: dict[str, Any]
-    scores: tuple[Score, ...]
+    fractions: tuple[float, ...] = ()
+    subsets: tuple[Path, ...] = ()
+    seeds: int = 1
+    whiten: bool = False
 
-    @property
-    def headline(self) -> Score:
-        """The score that the picture shows: semi-supervised where it was asked for, else linear."""
-        semi = [score for score in self.scores if score.features == FINETUNED]
-        return (semi or list(self.scores))[0]
-
-    def to_table(self) -> dict[str, Any]:
-        """Plain data for JSON, accuracies as shares of 1."""
-        rows = [
-            {
-                "protocol": score.protocol,
-                "features": score.features,
-                "labels": score.labels,
-                "top1": score.top1,
-                "top5": score.top5,
-                "confusion": score.confusion_KK.tolist(),
-            }
-            for score in self.scores
-        ]
-        return vars(self) | {"scores": rows}
+    def __post_init__(self) -> None:
+        """Raises ValueError that names what cannot be asked."""
+        for mode in self.modes:
+            if mode not in MODES:
+                raise ValueError(f"unknown mode {mode!r}; expected some of {','.join(MODES)}")
+        if not self.modes:
+            raise ValueError(f"no mode; expected some of {','.join(MODES)}")
+        if self.fractions and self.subsets:
+            raise ValueError("a subset file says which labels are used; leave the label fraction out")
+        if SEMI in self.modes and not self.subsets and not any(fraction < 1 for fraction in self.fractions):
+            raise ValueError("mode semi needs a label fraction below 1, such as 0.1, or a subset file")
+        if self.seeds < 1:
+            raise ValueError(f"seeds is {self.seeds}; expected at least 1")
 
 
 @dataclass(frozen=True)
@@ -95,82 +94,235 @@ class Parts:
     keys: list[str]
     num_classes: int
 
-    def with_labels(self, chosen: NDArray[np.int64]) -> "Parts":
-        """The same with these training samples only."""
-        return replace(self, train=self.train.take(chosen), keys=[self.keys[index] for index in chosen])
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The scores of one run on one protocol.
+
+    pretrained_on: name of the data set that the encoder was trained on.  seen_in_training: how many test
+    samples pre-training used, by their keys: not 0 where the run was trained on another protocol than it is
+    evaluated on.  made_from: what the scores belong to: steps, recipe, shards.  labelled: the sets of labels.
+    """
+
+    dataset: str
+    title: str
+    pretrained_on: str
+    protocol: str
+    classes: tuple[str, ...]
+    train_samples: int
+    test_samples: int
+    seen_in_training: int
+    made_from: dict[str, Any]
+    labelled: tuple[Labelled, ...]
+    keys: tuple[str, ...]
+    scores: tuple[Score, ...]
 
 
 def evaluate(
     shards: Shards,
     checkpoint: Checkpoint,
+    question: Question,
     *,
-    protocol: str,
-    label_fraction: float | None,
     device: torch.device,
-    whiten: bool = False,
+    cache: Path | None = None,
     on_stage: Callable[[str], None] = lambda _: None,
 ) -> Evaluation:
-    """Every protocol on every kind of features. `on_stage` hears what is being done.
+    """Every mode on every kind of features. `on_stage` hears what is being done.
 
-    whiten: also on the features whitened by the views' scatter, and on encoder and statistics joined.
-    Raises ValueError if the shards do not fit the model, or the protocol or the fraction do not exist.
+    cache: a folder for features, to encode once only; what lies there of the same is used.
+    Raises ValueError if the shards do not fit the model, or protocol, fraction or id file do not fit them.
     """
     reuse_freed_memory(device)
     _check_fit(shards, checkpoint)
+    spec, protocol = shards.spec, question.protocol
     keys = shards.split(protocol, "train")["key"].tolist()
     on_stage("reading the samples")
     train, test = in_any_order(*(split_samples(shards, protocol, part) for part in ("train", "test")))
-    parts = Parts(train, test, keys, len(shards.spec.classes))
-    labelled = None
-    if label_fraction is not None:
-        labelled = balanced_subset(parts.train.labels_N, keys, label_fraction)
-    models = {
-        TRAINED: checkpoint.build_model().to(device),
-        UNTRAINED: calibrated(checkpoint.build_model(trained=False).to(device), parts.train, device),
-    }
-    extractors = {name: encoder_extractor(model.eval()) for name, model in models.items()}
-    extractors[STATISTICS] = statistics_extractor(shards.spec.skeleton.parents)
-    features = all_features(extractors, parts, device, on_stage)
-    if whiten:
-        features |= whitened_features(extractors, features, parts, device, on_stage)
-    scores = frozen_scores(features, parts, on_stage)
-    scores += supervised_scores(shards, checkpoint, models[TRAINED], parts, device)
-    if labelled is not None:
-        few = parts.with_labels(labelled)
-        few_features = {name: (train.take(labelled), test) for name, (train, test) in features.items()}
-        scores += frozen_scores(few_features, few, on_stage)
-        scores += semi_supervised_scores(models, few, checkpoint.recipe(), device, on_stage)
+    parts = Parts(train, test, keys, len(spec.classes))
+    labelled = _labelled(question, parts)
+    bench = _Bench(shards, checkpoint, parts, device, cache, on_stage)
+    scores: list[Score] = []
+    if LINEAR in question.modes or KNN in question.modes:
+        features = bench.features(question.whiten)
+        scores += bench.frozen_scores(features, labelled, question.modes)
+    scores += bench.supervised_scores()
+    if SEMI in question.modes or FINETUNE in question.modes:
+        scores += bench.finetuned_scores(labelled, question)
     return Evaluation(
-        shards.manifest.dataset,
-        protocol,
-        label_fraction,
-        len(parts.train),
-        len(parts.test),
-        _seen_in_training(shards, checkpoint, protocol),
-        {
+        dataset=shards.manifest.dataset,
+        title=spec.title,
+        pretrained_on=checkpoint.spec().name,
+        protocol=protocol,
+        classes=tuple(spec.classes),
+        train_samples=len(parts.train),
+        test_samples=len(parts.test),
+        seen_in_training=_seen_in_training(shards, checkpoint, protocol),
+        made_from={
             "step": checkpoint.step,
             "steps": checkpoint.steps,
             "recipe": checkpoint.recipe().to_table(),
             "trained_on": checkpoint.manifest,
             "evaluated_on": shards.manifest.digest,
         },
-        tuple(scores),
+        labelled=tuple(labelled),
+        keys=tuple(keys),
+        scores=tuple(scores),
     )
 
 
-def all_features(
-    extractors: dict[str, Extractor],
-    parts: Parts,
-    device: torch.device,
-    on_stage: Callable[[str], None],
-) -> dict[str, Pair]:
-    """The features that each extractor makes, by its name."""
-    features = {}
-    for name, extractor in extractors.items():
-        on_stage(f"features: {name}")
-        train, test = (extract_features(extractor, part, device) for part in (parts.train, parts.test))
-        features[name] = train, test
-    return features
+def usual_protocol(checkpoint: Checkpoint, spec: DatasetSpec) -> str:
+    """The protocol that the run was trained by; of another data set its default one."""
+    own = checkpoint.recipe().protocol if checkpoint.spec().name == spec.name else ""
+    return own or spec.default_protocol
+
+
+def _labelled(question: Question, parts: Parts) -> list[Labelled]:
+    """All labels first, then fewer and fewer."""
+    if question.subsets:
+        fewer = from_files(question.subsets, parts.keys)
+    else:
+        wanted = sorted({fraction for fraction in question.fractions if fraction != 1})
+        fewer = [balanced(parts.train.labels_N, parts.keys, share, question.seeds) for share in wanted]
+    return [all_labels(len(parts.keys)), *reversed(fewer)]
+
+
+@dataclass(frozen=True, eq=False)
+class _Bench:
+    """What all modes have in common."""
+
+    shards: Shards
+    checkpoint: Checkpoint
+    parts: Parts
+    device: torch.device
+    cache: Path | None
+    on_stage: Callable[[str], None]
+
+    def models(self) -> dict[str, CPSTN]:
+        """The trained encoder, and the same with its initial weights."""
+        untrained = self.checkpoint.build_model(trained=False).to(self.device)
+        return {
+            TRAINED: self.checkpoint.build_model().to(self.device).eval(),
+            UNTRAINED: calibrated(untrained, self.parts.train, self.device),
+        }
+
+    def features(self, whiten: bool) -> dict[str, Pair]:
+        """Of every kind, by its name."""
+        extractors = {name: encoder_extractor(model) for name, model in self.models().items()}
+        extractors[STATISTICS] = statistics_extractor(self.shards.spec.skeleton.parents)
+        extractors[COORDINATES] = coordinates_extractor(self.parts.train.source.shape[1])
+        found = {}
+        for name, extractor in extractors.items():
+            self.on_stage(f"features: {name}")
+            found[name] = (
+                self._extract(name, extractor, self.parts.train),
+                self._extract(name, extractor, self.parts.test),
+            )
+        if whiten:
+            del extractors[COORDINATES]
+            found |= whitened_features(extractors, found, self.parts, self.device, self.on_stage)
+        return found
+
+    def _extract(self, name: str, extractor: Extractor, samples: Samples) -> Features:
+        if self.cache is None:
+            return extract_features(extractor, samples, self.device)
+        identity = {
+            "weights": _weights_digest(self.checkpoint),
+            "recipe": self.checkpoint.recipe().to_table(),
+            "shards": self.shards.manifest.digest,
+            # An untrained encoder's statistics are measured on the training samples.
+            "calibrated_on": hashlib.sha256(self.parts.train.rows_N.tobytes()).hexdigest(),
+        }
+        return FeatureCache(self.cache, identity).features(name, extractor, samples, self.device)
+
+    def frozen_scores(
+        self, features: dict[str, Pair], labelled: Sequence[Labelled], modes: Sequence[str]
+    ) -> list[Score]:
+        """Linear evaluation and nearest neighbours of all features, on all sets of labels."""
+        scores = []
+        classes, keys = self.parts.num_classes, self.parts.keys
+        for labels in labelled:
+            count = len(labels.sets[0])
+            for name, (train, test) in features.items() if LINEAR in modes else ():
+                self.on_stage(f"linear classifier on {count:,} labels, {name}")
+                results = tuple(
+                    linear_evaluation(train.take(chosen), test, classes, [keys[index] for index in chosen])
+                    for chosen in labels.sets
+                )
+                scores.append(Score(LINEAR, name, None, labels.fraction, count, results))
+            for k in NEIGHBOURS if KNN in modes else ():
+                for name, (train, test) in features.items():
+                    self.on_stage(f"nearest {k} of {count:,} labels, {name}")
+                    results = tuple(
+                        nearest_neighbours(train.take(chosen), test, classes, k) for chosen in labels.sets
+                    )
+                    scores.append(Score(KNN, name, k, labels.fraction, count, results))
+        return scores
+
+    def supervised_scores(self) -> list[Score]:
+        """The classifier that a supervised run was trained with, as it is; no row for other runs.
+
+        None either where it names the classes of another data set.
+        """
+        model = self.checkpoint.build_model().to(self.device)
+        head = self.checkpoint.build_head(model)
+        if head is None or self.checkpoint.spec().classes != self.shards.spec.classes:
+            return []
+        used = len(labelled_samples(self.shards, self.checkpoint.recipe()))
+        result = self._head_result(model, head.to(self.device))
+        fraction = self.checkpoint.recipe().label_fraction
+        return [Score(SUPERVISED, FROM_LABELS, None, fraction, used, (result,))]
+
+    def finetuned_scores(self, labelled: Sequence[Labelled], question: Question) -> list[Score]:
+        """Fine-tuning end to end, and the paper's semi-supervised protocol (4.2.2): fine-tune, freeze, fit a
+        linear classifier on the same labels. Both from the same fine-tuned encoder."""
+        rows: dict[str, list[Score]] = {SEMI: [], FINETUNE: []}
+        models = self.models()
+        for labels in labelled:
+            wanted = [mode for mode in (SEMI, FINETUNE) if mode in question.modes]
+            if labels.fraction == 1:
+                wanted = [mode for mode in wanted if mode == FINETUNE]
+            # With all labels the same set is repeated: then fine-tuning alone is random.
+            sets = labels.sets * question.seeds if labels.fraction == 1 else labels.sets
+            for name, model in models.items() if wanted else ():
+                found: dict[str, list[Result]] = {mode: [] for mode in wanted}
+                for seed, chosen in enumerate(sets):
+                    for mode, result in self._finetuned(name, model, chosen.tolist(), seed, wanted).items():
+                        found[mode].append(result)
+                for mode in wanted:
+                    row = Score(mode, name, None, labels.fraction, len(sets[0]), tuple(found[mode]))
+                    rows[mode].append(row)
+        return rows[SEMI] + rows[FINETUNE]
+
+    def _finetuned(
+        self, name: str, model: CPSTN, chosen: list[int], seed: int, modes: Sequence[str]
+    ) -> dict[str, Result]:
+        """The results of one fine-tuned copy."""
+        recipe, classes = self.checkpoint.recipe(), self.parts.num_classes
+        few = self.parts.train.take(torch.tensor(chosen).numpy())
+        epochs = recipe.finetune.epochs
+
+        def say(epoch: int) -> None:
+            self.on_stage(
+                f"fine-tuning on {len(few):,} labels, {name}, seed {seed}, epoch {epoch + 1} of {epochs}"
+            )
+
+        tuned, head = finetune(
+            model, few, classes, recipe.finetune, self.device, recipe.seed + seed, on_epoch=say
+        )
+        results = {}
+        if FINETUNE in modes:
+            results[FINETUNE] = self._head_result(tuned, head)
+        if SEMI in modes:
+            train, test = (encoder_features(tuned, part, self.device) for part in (few, self.parts.test))
+            keys = [self.parts.keys[index] for index in chosen]
+            results[SEMI] = linear_evaluation(train, test, classes, keys)
+        return results
+
+    def _head_result(self, model: CPSTN, head: nn.Linear) -> Result:
+        test = self.parts.test
+        return result_of_scores(
+            head_scores(model, head, test, self.device), torch.tensor(test.labels_N, device=self.device)
+        )
 
 
 def whitened_features(
@@ -201,59 +353,13 @@ def whitened_features(
     return found
 
 
-def frozen_scores(features: dict[str, Pair], parts: Parts, on_stage: Callable[[str], None]) -> list[Score]:
-    """Linear evaluation and nearest neighbour of all features."""
-    scores = []
-    for name, (train, test) in features.items():
-        on_stage(f"linear classifier on {len(parts.train):,} labels, {name}")
-        scores.append(linear_evaluation(train, test, parts.num_classes, parts.keys, name))
-    for name, (train, test) in features.items():
-        scores.append(nearest_neighbour(train, test, parts.num_classes, name))
-    return scores
-
-
-def supervised_scores(
-    shards: Shards, checkpoint: Checkpoint, model: CPSTN, parts: Parts, device: torch.device
-) -> list[Score]:
-    """The classifier that a supervised run was trained with, as it is; no row for other runs."""
-    head = checkpoint.build_head(model)
-    if head is None:
-        return []
-    used = labelled_samples(shards, checkpoint.recipe())
-    scores_NK = head_scores(model, head.to(device), parts.test, device)
-    labels_N = torch.tensor(parts.test.labels_N, device=device)
-    return [scored(scores_NK, labels_N, "supervised", FROM_LABELS, len(used))]
-
-
-def semi_supervised_scores(
-    models: dict[str, CPSTN],
-    few: Parts,
-    recipe: Recipe,
-    device: torch.device,
-    on_stage: Callable[[str], None],
-) -> list[Score]:
-    """The paper's protocol (4.2.2): fine-tune, freeze, fit a linear classifier on the same labels."""
-    scores = []
-    epochs = recipe.finetune.epochs
-    for name, model in zip((FINETUNED, FROM_SCRATCH), models.values(), strict=True):
-
-        def say(epoch: int, name: str = name) -> None:
-            on_stage(f"fine-tuning on {len(few.train):,} labels, {name}, epoch {epoch + 1} of {epochs}")
-
-        tuned = finetune(
-            model, few.train, few.num_classes, recipe.finetune, device, recipe.seed, on_epoch=say
-        )
-        train, test = encoder_features(tuned, few.train, device), encoder_features(tuned, few.test, device)
-        scores.append(linear_evaluation(train, test, few.num_classes, few.keys, name, "semi-supervised"))
-    return scores
-
-
 @torch.no_grad()
 def calibrated(model: CPSTN, samples: Samples, device: torch.device) -> CPSTN:
-    """The model with batch-normalisation statistics measured on the samples, its weights untouched.
+    """A copy with batch-normalisation statistics measured on the samples, its weights untouched.
 
     Without them an untrained network normalises by nothing at all, which would make the comparison too easy.
     """
+    model = copy.deepcopy(model)
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.reset_running_stats()
@@ -264,62 +370,35 @@ def calibrated(model: CPSTN, samples: Samples, device: torch.device) -> CPSTN:
     return model.eval()
 
 
-def finetune(
-    model: CPSTN,
-    samples: Samples,
-    num_classes: int,
-    config: FinetuneConfig,
-    device: torch.device,
-    seed: int,
-    on_epoch: Callable[[int], None] = lambda _: None,
-) -> CPSTN:
-    """A copy of the model whose encoder was trained jointly with a linear layer on labelled samples."""
-    torch.manual_seed(seed)
-    model = copy.deepcopy(model).to(device).train()
-    head = nn.Linear(model.representation_size, num_classes).to(device)
-    optimiser = torch.optim.Adam([*model.encoder.parameters(), *head.parameters()], lr=config.lr)
-    shuffle = np.random.default_rng(seed)
-    for epoch in range(config.epochs):
-        on_epoch(epoch)
-        for batch in sequential_batches(samples.take(shuffle.permutation(len(samples))), config.batch_size):
-            q_PCTV = model.encode(batch.original_PCTV.to(device))
-            h_ND = model.represent(q_PCTV, batch.sample_P.to(device), batch.num_samples)
-            loss = F.cross_entropy(head(h_ND), batch.labels_N.to(device))
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            optimiser.step()
-    return model
-
-
-def save_evaluation(evaluation: Evaluation, folder: Path, classes: tuple[str, ...]) -> tuple[Path, Path]:
-    """Write eval-*.json and the confusion picture beside the run; returns both paths.
-
-    The picture leaves out classes that are neither tested nor predicted.
-    """
-    fraction = "" if evaluation.label_fraction is None else f"-{evaluation.label_fraction:g}"
-    stem = f"eval-{evaluation.protocol}{fraction}"
-    table, picture = folder / f"{stem}.json", folder / f"{stem}-confusion.png"
-    publish_bytes(table, json.dumps(evaluation.to_table(), indent=1).encode() + b"\n")
-    shown = evaluation.headline
-    what = f"{evaluation.dataset} {evaluation.protocol}: {shown.protocol}, {shown.features}"
-    title = f"{what}, top-1 {shown.top1:.1%}"
-    occurring = np.flatnonzero(shown.confusion_KK.sum(0) + shown.confusion_KK.sum(1))
-    counts_KK = shown.confusion_KK[np.ix_(occurring, occurring)]
-    draw_confusion(picture, counts_KK, [classes[label] for label in occurring], title=title)
-    return table, picture
-
-
 def _check_fit(shards: Shards, checkpoint: Checkpoint) -> None:
-    joints, expected = shards.spec.skeleton.num_joints, checkpoint.spec().skeleton.num_joints
-    if joints != expected:
+    """Another data set will do if its skeleton is the same."""
+    found, trained_on = shards.spec.skeleton, checkpoint.spec()
+    expected = trained_on.skeleton
+    if found.num_joints != expected.num_joints:
         raise ValueError(
-            f"{shards.location}: skeletons of {joints} joints; the run was trained on "
-            f"{checkpoint.spec().name} with {expected}"
+            f"{shards.location}: skeletons of {found.num_joints} joints; the run was trained on "
+            f"{trained_on.name} with {expected.num_joints}"
+        )
+    if found.parents != expected.parents:
+        raise ValueError(
+            f"{shards.location}: joints hang together otherwise than in {trained_on.name}, which the run was "
+            "trained on"
         )
 
 
 def _seen_in_training(shards: Shards, checkpoint: Checkpoint, protocol: str) -> int:
-    """How many of a protocol's test samples are among those that the run was trained on, by key."""
-    trained_on = checkpoint.recipe().protocol or shards.spec.default_protocol
-    training_keys = set(shards.split(trained_on, "train")["key"])
-    return len(training_keys & set(shards.split(protocol, "test")["key"]))
+    """How many of a protocol's test samples the run was trained on, by their keys: NTU-120 holds NTU-60."""
+    spec = checkpoint.spec()
+    trained_by = spec.protocol(checkpoint.recipe().protocol or spec.default_protocol)
+    facts = [spec.parse_name(key) for key in shards.split(protocol, "test")["key"]]
+    return sum(fact is not None and trained_by.split(fact) == "train" for fact in facts)
+
+
+def _weights_digest(checkpoint: Checkpoint) -> str:
+    """Of the encoder's weights and everything else in the model."""
+    digest = hashlib.sha256()
+    weights: dict[str, Tensor] = checkpoint.content["model"]
+    for name in sorted(weights):
+        digest.update(name.encode())
+        digest.update(weights[name].contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,6 +1,6 @@
 """What a classifier is given: one vector per sample, from a frozen encoder or from plain statistics.
 
-Axes: N sample, P packed present body, C channel, T frame, V joint, D feature.
+Axes: N sample, P packed present body, C channel, T frame, V joint, D feature, M body slot.
 """
 
 from collections.abc import Callable
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -18,6 +19,9 @@ from pipeline.loader import Samples, sequential_batches
 
 # (P, 3, T, V) metres, the sample of each body, the number of samples -> (N, D) float32.
 Extractor = Callable[[Tensor, Tensor, int], Tensor]
+
+# Of raw coordinates: NTU's 200 frames of two bodies would be 30,000 numbers a sample.
+COORDINATE_FRAMES = 50
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,23 @@ def statistics_extractor(parents: tuple[int, ...]) -> Extractor:
             for statistic in (span.mean(2), span.std(2, correction=0), span.abs().mean(2))
         ]
         return mean_over_bodies(torch.cat(pooled, dim=1), sample_P, num_samples)
+
+    return extract
+
+
+def coordinates_extractor(max_bodies: int) -> Extractor:
+    """The least that a classifier can be given: every coordinate of every joint of every body slot, zeros
+    where a body is absent, at up to COORDINATE_FRAMES moments (means of neighbouring frames)."""
+
+    def extract(x_PCTV: Tensor, sample_P: Tensor, num_samples: int) -> Tensor:
+        x_PCTV = F.adaptive_avg_pool2d(x_PCTV, (min(x_PCTV.shape[2], COORDINATE_FRAMES), x_PCTV.shape[3]))
+        order_P = torch.argsort(sample_P, stable=True)
+        x_PD, sample_P = x_PCTV.flatten(1)[order_P], sample_P[order_P]
+        first_N = torch.searchsorted(sample_P, torch.arange(num_samples, device=sample_P.device))
+        slot_P = torch.arange(len(sample_P), device=sample_P.device) - first_N[sample_P]
+        slots_NMD = x_PD.new_zeros(num_samples, max_bodies, x_PD.shape[1])
+        slots_NMD[sample_P, slot_P] = x_PD
+        return slots_NMD.flatten(1)
 
     return extract
 

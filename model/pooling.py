@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 POOLS = ("joints", "global")
-STATISTICS = ("mean", "deviation")
+STATISTICS = ("mean", "deviation", "final")
 # Added to a variance before its root, whose slope at 0 is infinite; far below what a moving joint shows.
 LEAST_VARIANCE = 1e-5
 
@@ -19,7 +19,8 @@ class PoolConfig:
     """How features become a vector. The defaults are the paper's time average pooling (3.1).
 
     over: "joints" keeps the joints apart, "global" averages the statistics over them.
-    statistics: of each channel over time, "mean", "deviation" or both. The mean alone forgets how much moved.
+    statistics: of each channel over time, some of "mean", "deviation" and "final", what a recurrent encoder
+        has at its end; see `final_state`. The mean alone forgets how much moved.
     spans: into how many equal spans of time the sequence is cut, for each entry: [1, 3] is the whole and its
         thirds. The whole alone forgets the order.
     Raises ValueError that names the key.
@@ -46,14 +47,14 @@ class PoolConfig:
         return places * len(self.statistics) * sum(self.spans)
 
 
-def pool(x_PCTV: Tensor, config: PoolConfig) -> Tensor:
+def pool(x_PCTV: Tensor, config: PoolConfig, backward: int = 0) -> Tensor:
     """float (P, C, T, V) -> float32 (P, D): span by span, within it statistic by statistic, channels, joints.
 
-    There are at least as many frames as spans.
+    There are at least as many frames as spans. backward: see `final_state`.
     """
     assert x_PCTV.shape[2] >= max(config.spans)
     pooled = [
-        _statistic(span_PCTV, name)
+        _statistic(span_PCTV, name, backward)
         for parts in config.spans
         for span_PCTV in x_PCTV.tensor_split(parts, dim=2)
         for name in config.statistics
@@ -61,6 +62,15 @@ def pool(x_PCTV: Tensor, config: PoolConfig) -> Tensor:
     if config.over == "global":
         return torch.cat([statistic_PCV.mean(dim=2) for statistic_PCV in pooled], dim=1)
     return torch.cat([statistic_PCV.flatten(1) for statistic_PCV in pooled], dim=1)
+
+
+def final_state(x_PCTV: Tensor, backward: int = 0) -> Tensor:
+    """float (P, C, T, V) -> float32 (P, C, V): the last frame or, of what runs backward in time, the first.
+
+    backward: how many of the channels, the last ones, a recurrent encoder made from the sequence's end.
+    """
+    forward = x_PCTV.shape[1] - backward
+    return torch.cat([x_PCTV[:, :forward, -1], x_PCTV[:, forward:, 0]], dim=1).float()
 
 
 def mean_over_bodies(x_PD: Tensor, sample_P: Tensor, num_samples: int) -> Tensor:
@@ -73,8 +83,10 @@ def mean_over_bodies(x_PD: Tensor, sample_P: Tensor, num_samples: int) -> Tensor
     return sum_ND / bodies_N.clamp(min=1).unsqueeze(1)
 
 
-def _statistic(x_PCTV: Tensor, name: str) -> Tensor:
+def _statistic(x_PCTV: Tensor, name: str, backward: int) -> Tensor:
     """float32 (P, C, V), over time."""
     if name == "mean":
         return x_PCTV.mean(dim=2, dtype=torch.float32)
+    if name == "final":
+        return final_state(x_PCTV, backward)
     return (x_PCTV.float().var(dim=2, correction=0) + LEAST_VARIANCE).sqrt()

@@ -11,8 +11,10 @@ from typing import Any, TypeVar
 
 import tomli_w
 
+from model.baselines.settings import AS_CAL, BASELINES, MS2L, AsCalConfig, MS2LConfig, PCConfig
 from model.cpstn import ST_GCN, ModelConfig
 from model.losses import REDUCTIONS
+from model.recurrent import RECURRENT
 from model.table5 import find_row
 from pipeline.augment import ViewConfig
 from pipeline.loader import VIEW_KINDS
@@ -21,7 +23,7 @@ BUILT_IN_FOLDER = Path(__file__).parent / "recipes"
 SCHEDULES = ("linear", "cosine")
 PRECISIONS = ("float32", "bf16")
 CPSTN_OBJECTIVE, SUPERVISED = "cpstn", "supervised"
-OBJECTIVES = (CPSTN_OBJECTIVE, SUPERVISED)
+OBJECTIVES = (CPSTN_OBJECTIVE, SUPERVISED, *BASELINES)
 
 Config = TypeVar("Config")
 
@@ -44,7 +46,7 @@ class Recipe:
 
     protocol: whose training split is used; "" is the data set's default one.
     lr falls from its value to 0 over all epochs, as `schedule` says.
-    temperature: tau of Eq. 4, which the paper does not give.
+    temperature: tau of Eq. 4, which the paper does not give, and of the baselines' contrasts.
     contrast_weight, spatial_weight, temporal_weight: alpha, beta, gamma of Eq. 3.
     reduction: "mean" per element, or the literal "sum" of Eq. 6 and 7.
     views: the two views' kinds; the first is the one the spatial decoder rebuilds from.
@@ -52,7 +54,9 @@ class Recipe:
     precision: "float32", or "bf16" for the layers of encoder, projector and decoders.
     objective: "cpstn", which needs no labels, or "supervised": encoder and linear layer from scratch on the
     class-balanced share `label_fraction` of the training labels, shown as `supervised_view`, one of the views
-    or "none" for the recording as stored.
+    or "none" for the recording as stored; or a baseline, which needs no labels: "as_cal_like" contrasts the
+    two views, "ms2l_like" has one temporal view, "pc_like" and "autoencoder" have none.
+    as_cal_like, pc_like, ms2l_like: what each of these leaves to choose.
     seed decides the initial weights, the order of samples, every view and every dropout.
     """
 
@@ -77,6 +81,9 @@ class Recipe:
     objective: str = CPSTN_OBJECTIVE
     label_fraction: float = 1.0
     supervised_view: str = "spatial"
+    as_cal_like: AsCalConfig = field(default_factory=AsCalConfig)
+    pc_like: PCConfig = field(default_factory=PCConfig)
+    ms2l_like: MS2LConfig = field(default_factory=MS2LConfig)
 
     def __post_init__(self) -> None:
         _check_above_zero(self, "epochs", "batch_size", "lr", "temperature")
@@ -103,6 +110,7 @@ class Recipe:
         _check_choice("objective", self.objective, OBJECTIVES)
         _check_choice("supervised_view", self.supervised_view, (*VIEW_KINDS, "none"))
         _check_pretexts(self)
+        _check_baseline(self)
 
     def lr_at(self, step: int, steps: int) -> float:
         """The learning rate of one step of `steps`."""
@@ -235,7 +243,7 @@ def all_keys() -> list[str]:
 
 def _check_pretexts(recipe: Recipe) -> None:
     """The decoders rebuild joints from features of joints, which a recurrent backbone does not have."""
-    if recipe.model.backbone == ST_GCN or recipe.objective == SUPERVISED:
+    if recipe.model.backbone == ST_GCN or recipe.objective != CPSTN_OBJECTIVE:
         return
     for name in ("spatial_weight", "temporal_weight"):
         if getattr(recipe, name) > 0:
@@ -243,6 +251,27 @@ def _check_pretexts(recipe: Recipe) -> None:
                 f"{name} is {getattr(recipe, name)}; expected 0 with model.backbone = "
                 f"{recipe.model.backbone!r}, which has no pretexts; set spatial_weight=0, temporal_weight=0"
             )
+
+
+def _check_baseline(recipe: Recipe) -> None:
+    """What a baseline cannot do is refused before anything is read."""
+    if recipe.objective not in BASELINES:
+        return
+    if recipe.model.backbone not in RECURRENT:
+        raise ValueError(
+            f"model.backbone is {recipe.model.backbone!r}; expected one of {', '.join(RECURRENT)} with "
+            f"objective = {recipe.objective!r}; take --recipe {BASELINES[recipe.objective]}"
+        )
+    if recipe.objective == AS_CAL and recipe.as_cal_like.queue < recipe.batch_size:
+        raise ValueError(
+            f"as_cal_like.queue is {recipe.as_cal_like.queue}; expected at least batch_size, "
+            f"{recipe.batch_size}: it holds the keys of whole batches"
+        )
+    if recipe.objective == MS2L and recipe.accumulate > 1:
+        raise ValueError(
+            f"accumulate is {recipe.accumulate}; expected 1 with objective = {MS2L!r}, whose contrast is not "
+            f"worked on in parts"
+        )
 
 
 def _check_above_zero(config: Any, *names: str) -> None:

@@ -1,16 +1,18 @@
-"""Recurrent encoders: the sequence-based rows of the paper's Table 5.
+"""Recurrent encoders: the sequence-based rows of the paper's Table 5, and those of the baselines.
 
 Axes: P present body, C channel, T frame, V joint, H hidden unit. As in `model.stgcn`, only bodies that are
 there enter, one behind the other along P; each is a sequence of its own.
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from data_specs.spec import Skeleton
 
-RECURRENT = ("rnn", "bilstm", "bigru")
+RECURRENT = ("rnn", "lstm", "gru", "bilstm", "bigru")
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,8 @@ class RecurrentConfig:
 class RecurrentEncoder(nn.Module):
     """All the joint positions in each frame to a feature vector (4.3.1), and these vectors through time.
 
-    kind: "rnn" runs forward, "bilstm" and "bigru" both ways. Frames keep their features, as those of
-    `model.stgcn.STGCN` do, but joints no longer have any of their own: V is 1 in what comes out.
+    kind: "rnn", "lstm" and "gru" run forward, "bilstm" and "bigru" both ways. Frames keep their features, as
+    those of `model.stgcn.STGCN` do, but joints no longer have any of their own: V is 1 in what comes out.
     """
 
     def __init__(self, skeleton: Skeleton, kind: str, config: RecurrentConfig, in_channels: int = 3) -> None:
@@ -43,7 +45,9 @@ class RecurrentEncoder(nn.Module):
         # Each coordinate of each joint has its own mean and spread, as for the graph-based encoders.
         self.input_norm = nn.BatchNorm1d(num_inputs)
         self.layers: nn.RNNBase = _layers(kind, num_inputs, config)
-        self.out_channels = config.hidden * (2 if self.layers.bidirectional else 1)
+        # The last ones: what has read the sequence from its end.
+        self.backward_channels = config.hidden if self.layers.bidirectional else 0
+        self.out_channels = config.hidden + self.backward_channels
 
     def frames_left(self, num_frames: int) -> int:
         """t: all of them."""
@@ -53,13 +57,25 @@ class RecurrentEncoder(nn.Module):
         """float (P, C_in, T, V) -> features q (P, out_channels, T, 1). A body's absent frame is 0 0 0."""
         bodies, channels, frames, joints = x_PCTV.shape
         flat = self.input_norm(x_PCTV.transpose(1, 2).reshape(bodies * frames, channels * joints))
-        hidden_PTH: Tensor = self.layers(flat.view(bodies, frames, channels * joints))[0]
+        hidden_PTH = run_layers(self.layers, flat.view(bodies, frames, channels * joints))
         return hidden_PTH.transpose(1, 2).unsqueeze(3)
+
+
+def run_layers(layers: nn.RNNBase, x_PTC: Tensor) -> Tensor:
+    """float (P, T, C) -> the last layer's states (P, T, H), from a first state of zeros.
+
+    On CPUs, some of which have no LSTM in bfloat16, as precise as the weights are.
+    """
+    on_cpu = x_PTC.device.type == "cpu"
+    with torch.autocast("cpu", enabled=False) if on_cpu else nullcontext():
+        states_PTH: Tensor = layers(x_PTC.to(next(layers.parameters()).dtype) if on_cpu else x_PTC)[0]
+    return states_PTH
 
 
 def _layers(kind: str, num_inputs: int, config: RecurrentConfig) -> nn.RNNBase:
     assert kind in RECURRENT
     if kind == "rnn":
         return nn.RNN(num_inputs, config.hidden, config.layers, batch_first=True)
-    cell = nn.LSTM if kind == "bilstm" else nn.GRU
-    return cell(num_inputs, config.hidden, config.layers, batch_first=True, bidirectional=True)
+    cell = nn.LSTM if kind.endswith("lstm") else nn.GRU
+    both_ways = kind.startswith("bi")
+    return cell(num_inputs, config.hidden, config.layers, batch_first=True, bidirectional=both_ways)

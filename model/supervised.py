@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.classify import balanced_subset
 from model.cpstn import CPSTN
 from model.objective import Share, mixed_precision, seed_dropout
 from model.parallel import ALONE, Ranks
 from model.recipe import Recipe
+from model.subset import balanced_subset
 from pipeline.loader import Batch, Samples, sequential_batches, split_samples
 from pipeline.store.shards import Shards
 

@@ -1,4 +1,4 @@
-"""CP-STN training: one readable loop, for pre-training without labels and for supervised training alike.
+"""CP-STN training: one readable loop, for pre-training without labels, its baselines and supervised training.
 
 Axes: N sample, L number of a step: its losses, then the wishes of all ranks.
 """
@@ -14,19 +14,24 @@ import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from model.baselines.baseline import Baseline
+from model.baselines.choose import new_baseline
+from model.baselines.settings import AS_CAL, BASELINES, MS2L
 from model.checkpoint import Checkpoint, Run, load_checkpoint, new_model, save_checkpoint
 from model.cpstn import CPSTN
 from model.device import reuse_freed_memory
 from model.memory import memory_explained
 from model.objective import Pretraining, share_out
 from model.parallel import ALONE, Ranks, check_share, share_batch_norm
-from model.recipe import SUPERVISED, Recipe
+from model.recipe import CPSTN_OBJECTIVE, SUPERVISED, Recipe
 from model.stop import Stopped, StopSign, stop_sign
 from model.supervised import Supervised, labelled_samples
 from model.watch import Outcome, Watch
 from pipeline.loader import Samples, split_samples, train_batches
 from pipeline.order import steps_per_epoch
 from pipeline.store.shards import Shards
+
+Objective = Pretraining | Supervised | Baseline
 
 
 @dataclass(frozen=True)
@@ -136,6 +141,8 @@ def training_samples(shards: Shards, recipe: Recipe, world: int = 1) -> Samples:
     """
     check_share(recipe.batch_size, world)
     recipe.model.check_frames(shards.source.shape[3])
+    if recipe.objective == MS2L:
+        recipe.ms2l_like.check_frames(shards.source.shape[3])
     if shards.manifest.settings["resample"] == "pad":
         raise ValueError(
             f"{shards.location}: padded with zeros, which temporal masking would take for motion; "
@@ -148,9 +155,12 @@ def training_samples(shards: Shards, recipe: Recipe, world: int = 1) -> Samples:
 
 def views_of(recipe: Recipe) -> tuple[str, ...]:
     """The views that a batch is made with."""
-    if recipe.objective != SUPERVISED:
+    if recipe.objective in (CPSTN_OBJECTIVE, AS_CAL):
         return recipe.views
-    return () if recipe.supervised_view == "none" else (recipe.supervised_view,)
+    if recipe.objective == MS2L:
+        return ("temporal",)
+    supervised = recipe.objective == SUPERVISED and recipe.supervised_view != "none"
+    return (recipe.supervised_view,) if supervised else ()
 
 
 def reads_late(device: torch.device) -> bool:
@@ -160,12 +170,14 @@ def reads_late(device: torch.device) -> bool:
 
 def _objective(
     shards: Shards, recipe: Recipe, checkpoint: Checkpoint | None, ranks: Ranks, device: torch.device
-) -> Pretraining | Supervised:
+) -> Objective:
     """What is trained, on the device; every rank begins with the same weights."""
     model = new_model(shards.spec, recipe)
-    objective: Pretraining | Supervised
+    objective: Objective
     if recipe.objective == SUPERVISED:
         objective = Supervised(model, recipe, len(shards.spec.classes), ranks)
+    elif recipe.objective in BASELINES:
+        objective = new_baseline(model, recipe, ranks)
     else:
         objective = Pretraining(model, recipe, ranks)
     if checkpoint:
@@ -236,7 +248,7 @@ class _Saver:
     shards: Shards
     recipe: Recipe
     run: Run
-    objective: Pretraining | Supervised
+    objective: Objective
     optimiser: torch.optim.Optimizer
     steps: int
     keep: int

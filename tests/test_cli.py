@@ -71,17 +71,52 @@ def test_train_leaves_a_plain_run_behind(inside: Path) -> None:
 
 def test_eval_prints_a_table_and_writes_it_beside_the_run(inside: Path) -> None:
     printed = works("eval", "--label-fraction", "0.5")
-    for word in ("linear", "nearest neighbour", "semi-supervised", "untrained encoder", "input statistics"):
+    words = (
+        "linear",
+        "nearest neighbours, k = 20",
+        "semi-supervised",
+        "untrained encoder",
+        "input statistics",
+    )
+    for word in (*words, "raw coordinates", "macro-F1"):
         assert word in printed
-    table = json.loads((inside / "runs/ucla-001/eval-xview-0.5.json").read_text())
+    run = inside / "runs/ucla-001"
+    table = json.loads((run / "eval-ucla-xview.json").read_text())
     assert table["train_samples"] + table["test_samples"] == 60
     for score in table["scores"]:
-        assert 0 <= score["top1"] <= (score["top5"] if score["top5"] is not None else 1) <= 1
+        assert 0 <= score["top1"]["mean"] <= (score["top5"]["mean"] if score["top5"] else 1) <= 1
         assert sum(map(sum, score["confusion"])) == table["test_samples"]
     labels = {score["labels"] for score in table["scores"]}
     assert labels == {table["train_samples"], *(n for n in labels if n <= table["train_samples"] / 2 + 10)}
-    assert (inside / "runs/ucla-001/eval-xview-0.5-confusion.png").read_bytes()[:4] == b"\x89PNG"
+    assert (run / "eval-ucla-xview-confusion.png").read_bytes()[:4] == b"\x89PNG"
     assert works("eval", "--label-fraction", "0.5") == printed
+    ids = run / "subsets/ucla-xview-0.5-seed-0.txt"
+    by_file = works("eval", "--mode", "linear", "--subset", str(ids))
+    assert {row for row in rows_of(by_file) if "linear" in row} <= rows_of(printed)
+
+
+def rows_of(printed: str) -> set[tuple[str, ...]]:
+    """A table's rows, without the space that fills its columns."""
+    return {tuple(cell.strip() for cell in line.split("│")) for line in printed.splitlines()}
+
+
+def test_eval_repeats_with_other_labels(inside: Path) -> None:
+    printed = works("eval", "--mode", "linear,knn", "--label-fraction", "0.3,0.5", "--seeds", "2")
+    assert " ± " in printed
+    assert (inside / "runs/ucla-001/subsets/ucla-xview-0.3-seed-1.txt").exists()
+
+
+def test_report_makes_a_page(inside: Path) -> None:
+    works("eval", "--mode", "knn")
+    assert "runs/ucla-001/report.html" in works("report", "ucla-001")
+    assert "<canvas" in (inside / "runs/ucla-001/report.html").read_text()
+
+
+def test_view_makes_a_page(inside: Path, tmp_path: Path) -> None:
+    page = tmp_path / "player.html"
+    arguments = ("--sample", key_in(inside), "--run", "ucla-001", "--out", str(page), "--no-open")
+    assert key_in(inside) in works("view", "shards/ucla", *arguments)
+    assert "<canvas" in page.read_text()
 
 
 @pytest.mark.usefixtures("inside")
@@ -125,6 +160,14 @@ def key_in(folder: Path) -> str:
             "leave --recipe, --set, --name, --objective and",
         ),
         (["eval", "--label-fraction", "10"], "label fraction is 10"),
+        (["eval", "--label-fraction", "0.1;0.2"], "--label-fraction '0.1;0.2': expected numbers"),
+        (["eval", "--mode", "linear,nearest"], "unknown mode 'nearest'"),
+        (["eval", "--mode", "semi"], "mode semi needs a label fraction below 1"),
+        (["eval", "--subset", "nowhere.txt"], "nowhere.txt: not a readable id file: No such file"),
+        (["eval", "--subset", "x", "--label-fraction", "0.1"], "leave the label fraction out"),
+        (["report"], "Missing argument"),
+        (["report", "ucla-007"], "no run 'ucla-007'"),
+        (["view", "shards/ucla", "--sample", "a99", "--no-open"], "no sample 'a99'"),
         (["eval", "--run", "ucla-007"], "no run 'ucla-007'"),
         (["eval", "--protocol", "xset"], "ucla has no protocol 'xset'"),
         (["draw", "shards/ucla", "x.png", "--sample", "a99"], "no sample 'a99'"),
@@ -166,7 +209,8 @@ def test_resume_of_a_finished_run_trains_nothing_more(inside: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["preprocess", "inspect", "verify", "synthesize", "train", "eval", "ablate", "draw"]
+    "command",
+    ["preprocess", "inspect", "verify", "synthesize", "train", "eval", "ablate", "draw", "view", "report"],
 )
 def test_every_command_explains_itself(command: str) -> None:
     assert "Usage:" in works(command, "--help")

@@ -63,8 +63,12 @@ def test_dask_lives_in_preprocess_and_torch_in_the_loader_alone() -> None:
         assert "torch" not in packages or path.name == "loader.py"
 
 
-def test_the_command_line_starts_without_heavy_packages() -> None:
-    assert top_imports(ROOT / "cli.py") <= {
+@pytest.mark.parametrize("path", ["cli.py", "model/terminal.py"])
+def test_the_command_line_starts_without_heavy_packages(path: str) -> None:
+    tree = ast.parse((ROOT / path).read_text())
+    modules = {node.module for node in tree.body if isinstance(node, ast.ImportFrom)}
+    ours = {"model"} if "model.terminal" in modules else set()
+    assert top_imports(ROOT / path) - ours <= {
         "click",
         "collections",
         "contextlib",
@@ -76,3 +80,9 @@ def test_the_command_line_starts_without_heavy_packages() -> None:
         "time",
         "typing",
     }
+
+
+def test_of_the_house_the_command_line_imports_its_terminal_alone_at_the_top() -> None:
+    tree = ast.parse((ROOT / "cli.py").read_text())
+    modules = {node.module or "" for node in tree.body if isinstance(node, ast.ImportFrom)}
+    assert {name for name in modules if name.split(".")[0] in RANK} == {"model.terminal"}

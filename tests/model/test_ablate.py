@@ -13,7 +13,8 @@ import torch
 
 from model.ablate import Ablation, Trial, ablate, plan, save_ablation
 from model.checkpoint import Run, load_checkpoint
-from model.evaluate import STATISTICS, TRAINED, UNTRAINED, evaluate, finetune
+from model.evaluate import STATISTICS, TRAINED, UNTRAINED, Question, evaluate
+from model.finetune import finetune
 from model.recipe import load_recipe
 from model.table5 import Row, all_rows, choose_rows, find_row, tables
 from model.train import OnProgress, Progress
@@ -135,8 +136,8 @@ def test_the_accuracies_are_those_of_eval(shards: Shards, trained: tuple[Path, A
     """A row of the table and `eval --run` of its run must say the same, for every kind of encoder."""
     folder, result = trained
     checkpoint = load_checkpoint(Run(folder / f"{name}-1"))
-    scores = evaluate(shards, checkpoint, protocol="xview", label_fraction=None, device=CPU).scores
-    linear = {score.features: score.top1 for score in scores if score.protocol == "linear"}
+    scores = evaluate(shards, checkpoint, Question(("linear",), "xview"), device=CPU).scores
+    linear = {score.features: score.top1 for score in scores if score.mode == "linear"}
     by_name = {line.name: line for line in result.lines}
     assert by_name[name].top1[1] == linear[TRAINED]
     assert by_name[f"untrained {find_row(name).encoder}"].top1[1] == linear[UNTRAINED]
@@ -148,7 +149,7 @@ def test_a_recurrent_encoder_can_be_fine_tuned(shards: Shards, trained: tuple[Pa
     model = load_checkpoint(Run(trained[0] / "bigru-0")).build_model()
     samples = split_samples(shards, "xview", "train").take(np.arange(12))
     config = load_recipe("compact", ("finetune.epochs=1",)).finetune
-    tuned = finetune(model, samples, 10, config, CPU, seed=0)
+    tuned, _ = finetune(model, samples, 10, config, CPU, seed=0)
     for name, weights in model.encoder.named_parameters():
         assert not torch.equal(weights, tuned.encoder.get_parameter(name)), name
 

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from model.classify import balanced_subset, choose_penalty, fit_linear, linear_evaluation, nearest_neighbour
+from model import classify
+from model.classify import (
+    PENALTIES,
+    balanced_folds,
+    choose_penalty,
+    fit_linear,
+    linear_evaluation,
+    nearest_neighbours,
+)
 from model.features import Features
 
 # N sample, D feature, K class
@@ -25,11 +33,10 @@ def keys(samples: int) -> list[str]:
 
 def test_separable_features_are_classified_without_error() -> None:
     train, test = blobs(60, 0.01, 1), blobs(40, 0.01, 2)
-    linear = linear_evaluation(train, test, K, keys(60), "blobs")
-    nearest = nearest_neighbour(train, test, K, "blobs")
+    linear = linear_evaluation(train, test, K, keys(60))
+    nearest = nearest_neighbours(train, test, K, k=1)
     assert linear.top1 == nearest.top1 == 1.0
     np.testing.assert_array_equal(linear.confusion_KK, np.diag([10] * K))
-    assert linear.labels == 60
     assert nearest.top5 is None
 
 
@@ -38,7 +45,7 @@ def test_random_labels_are_at_chance() -> None:
     train, test = blobs(80, 1, 1), blobs(800, 1, 2)
     shuffled = Features(train.x_ND, train.labels_N[torch.randperm(80, generator=random)])
     score = linear_evaluation(
-        shuffled, Features(torch.randn(800, D, generator=random), test.labels_N), K, keys(80), ""
+        shuffled, Features(torch.randn(800, D, generator=random), test.labels_N), K, keys(80)
     )
     assert 0.15 < score.top1 < 0.35
     assert score.top5 == 1.0  # of four classes
@@ -48,7 +55,7 @@ def test_confusion_counts_true_classes_down() -> None:
     train = blobs(60, 0.01, 1)
     test = blobs(40, 0.01, 2)
     called_zero = Features(test.x_ND[test.labels_N == 0], torch.full((10,), 3))
-    score = linear_evaluation(train, called_zero, K, keys(60), "blobs")
+    score = linear_evaluation(train, called_zero, K, keys(60))
     assert score.confusion_KK[3, 0] == 10
     assert score.top1 == 0
 
@@ -73,7 +80,7 @@ def test_a_constant_feature_does_no_harm() -> None:
         Features(torch.cat([part.x_ND, torch.ones(len(part.x_ND), 1)], 1), part.labels_N)
         for part in (train, test)
     ]
-    assert linear_evaluation(widened[0], widened[1], K, keys(60), "").top1 == 1.0
+    assert linear_evaluation(widened[0], widened[1], K, keys(60)).top1 == 1.0
 
 
 def test_penalty_is_chosen_from_the_training_labels_alone() -> None:
@@ -83,24 +90,51 @@ def test_penalty_is_chosen_from_the_training_labels_alone() -> None:
     assert choose_penalty(one_each, K, keys(K)) > 0
 
 
-@pytest.mark.parametrize("fraction", [0.01, 0.1, 0.5, 1.0])
-def test_subsets_are_balanced(fraction: float) -> None:
-    labels_N = np.repeat(np.arange(3), [100, 50, 10])
-    chosen = balanced_subset(labels_N, keys(160), fraction)
-    counts = np.bincount(labels_N[chosen])
-    np.testing.assert_array_equal(counts, [max(1, round(fraction * n)) for n in (100, 50, 10)])
-    assert len(set(chosen)) == len(chosen)
+def test_the_penalty_is_the_best_of_cross_validation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted again, slowly: every sample is predicted once, by a fit that has not seen it."""
+    monkeypatch.setattr(classify, "PENALTIES", (1.0, 1e-3))
+    train, folds = blobs(60, 6.0, 1), balanced_folds(np.arange(60) % K, keys(60))
+    hits = {}
+    for penalty in classify.PENALTIES:
+        hits[penalty] = 0
+        for fold in range(5):
+            fitted = fit_linear(train.take(np.flatnonzero(folds != fold)), K, penalty)
+            held = train.take(np.flatnonzero(folds == fold))
+            hits[penalty] += int((fitted(held.x_ND).argmax(1) == held.labels_N).sum())
+    assert hits[1.0] != hits[1e-3]
+    assert choose_penalty(train, K, keys(60)) == max(hits, key=lambda penalty: hits[penalty])
 
 
-def test_subsets_are_nested_and_follow_the_keys_alone() -> None:
-    labels_N = np.arange(90) % 3
-    small, large = (set(balanced_subset(labels_N, keys(90), fraction)) for fraction in (0.1, 0.3))
-    assert small < large
-    turned = balanced_subset(labels_N[::-1].copy(), keys(90)[::-1], 0.1)
-    assert {89 - n for n in turned} == small
+def test_folds_hold_every_class_alike() -> None:
+    labels_N = np.repeat(np.arange(3), [50, 20, 3])
+    folds = balanced_folds(labels_N, keys(73))
+    for label, counts in ((0, [10] * 5), (1, [4] * 5), (2, [1, 1, 1, 0, 0])):
+        np.testing.assert_array_equal(np.bincount(folds[labels_N == label], minlength=5), counts)
 
 
-@pytest.mark.parametrize("fraction", [0.0, -0.1, 1.5, float("nan")])
-def test_impossible_fractions(fraction: float) -> None:
-    with pytest.raises(ValueError, match="label fraction is"):
-        balanced_subset(np.zeros(3, np.int64), keys(3), fraction)
+def test_of_many_labels_a_part_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cross-validation on a hundred thousand samples would take longer than everything else."""
+    monkeypatch.setattr(classify, "MOST_LABELS_TO_CHOOSE_ON", 30)
+    seen: list[int] = []
+    original = classify.fit_path
+
+    def counted(train: Features, *others: object) -> object:
+        seen.append(len(train.labels_N))
+        return original(train, *others)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(classify, "fit_path", counted)
+    assert choose_penalty(blobs(120, 2.0, 1), K, keys(120)) in PENALTIES
+    assert max(seen) < 30
+
+
+def test_twenty_neighbours_vote() -> None:
+    """The nearest one alone is wrong here; of equally many, the nearer class wins."""
+    train = Features(
+        torch.tensor([[1.0, 0.0], [1.0, 0.2], [1.0, 0.25], [1.0, 0.9], [1.0, 1.0]]),
+        torch.tensor([0, 1, 1, 2, 2]),
+    )
+    test = Features(torch.tensor([[2.0, 0.0]]), torch.tensor([1]))
+    assert nearest_neighbours(train, test, 3, k=1).top1 == 0
+    assert nearest_neighbours(train, test, 3, k=3).top1 == 1
+    assert nearest_neighbours(train, test, 3, k=20).top1 == 1  # two of class 1, two of class 2: nearer
+    assert nearest_neighbours(train, test, 3, k=20).confusion_KK.sum() == 1

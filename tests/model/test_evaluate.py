@@ -10,16 +10,19 @@ import torch
 from data_specs.spec import load_spec
 from model.checkpoint import Checkpoint, Run, load_checkpoint
 from model.evaluate import (
-    FINETUNED,
-    FROM_SCRATCH,
+    COORDINATES,
     STATISTICS,
     TRAINED,
     UNTRAINED,
+    Evaluation,
+    Question,
     calibrated,
     evaluate,
-    finetune,
+    usual_protocol,
 )
+from model.finetune import finetune
 from model.recipe import load_recipe
+from model.subset import write_subset
 from model.train import train
 from pipeline.loader import split_samples
 from pipeline.normalize import NormalizeConfig
@@ -33,80 +36,153 @@ TINY = (
     "batch_size=16",
     "model.encoder.widths=[4, 4, 4, 4, 8, 8]",
     "model.decoder.widths=[4, 4, 4, 4, 4]",
-    "finetune.epochs=2",
+    "finetune.epochs=1",
 )
+EVERYTHING = Question(("linear", "knn", "semi", "finetune"), "xview", (0.5,), seeds=2)
 
 
-@pytest.fixture(scope="module")
-def checkpoint(shards: Shards, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    recipe, new = load_recipe("compact", TINY), Run(tmp_path_factory.mktemp("runs") / "run")
+@pytest.fixture(autouse=True)
+def one_penalty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is chosen from is tested with the classifiers."""
+    monkeypatch.setattr("model.classify.PENALTIES", (1e-2,))
+
+
+def trained_on(shards: Shards, folder: Path, *changes: str) -> Checkpoint:
+    recipe, new = load_recipe("compact", (*TINY, *changes)), Run(folder / "run")
     new.create(recipe, shards.folder, shards.manifest.digest)
     train(shards, recipe, new, device=CPU)
     return load_checkpoint(new)
 
 
-def test_every_row_is_there_and_repeats_exactly(shards: Shards, checkpoint: Checkpoint) -> None:
-    results = [
-        evaluate(shards, checkpoint, protocol="xview", label_fraction=0.5, device=CPU).to_table()
-        for _ in range(2)
-    ]
-    assert results[0] == results[1]
-    rows = {(score["protocol"], score["features"]) for score in results[0]["scores"]}
-    three = (TRAINED, UNTRAINED, STATISTICS)
-    assert rows == {
-        *(("linear", features) for features in three),
-        *(("nearest neighbour", features) for features in three),
-        ("semi-supervised", FINETUNED),
-        ("semi-supervised", FROM_SCRATCH),
-    }
-    statistics = next(s for s in results[0]["scores"] if s["features"] == STATISTICS)
-    assert statistics["top1"] > 0.5  # ten classes; the motions differ
+@pytest.fixture(scope="module")
+def checkpoint(shards: Shards, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    return trained_on(shards, tmp_path_factory.mktemp("runs"))
+
+
+def tables(evaluation: Evaluation) -> list[dict[str, object]]:
+    return [score.to_table() for score in evaluation.scores]
+
+
+def test_every_row_is_there_and_repeats_exactly(
+    shards: Shards, checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    results = [evaluate(shards, checkpoint, EVERYTHING, device=CPU, cache=tmp_path) for _ in range(2)]
+    assert tables(results[0]) == tables(results[1])
+    assert tables(results[0]) == tables(evaluate(shards, checkpoint, EVERYTHING, device=CPU))  # no cache
+    all_of, half = results[0].train_samples, len(results[0].labelled[1].sets[0])
+    frozen = (TRAINED, UNTRAINED, STATISTICS, COORDINATES)
+    expected: set[tuple[str, str, int | None, int]] = set()
+    expected |= {("linear", name, None, labels) for name in frozen for labels in (all_of, half)}
+    expected |= {("knn", name, k, labels) for name in frozen for labels in (all_of, half) for k in (1, 20)}
+    expected |= {("semi", name, None, half) for name in (TRAINED, UNTRAINED)}
+    expected |= {("finetune", name, None, n) for name in (TRAINED, UNTRAINED) for n in (all_of, half)}
+    rows = {(score.mode, score.features, score.k, score.labels): score for score in results[0].scores}
+    assert set(rows) == expected
+    assert len(rows["linear", TRAINED, None, all_of].results) == 1  # nothing random in it
+    assert len(rows["linear", TRAINED, None, half].results) == 2
+    assert len(rows["finetune", TRAINED, None, all_of].results) == 2
+    assert rows["linear", STATISTICS, None, all_of].top1 > 0.5  # ten classes; the motions differ
 
 
 def test_labels_of_test_samples_change_no_classifier(shards: Shards, checkpoint: Checkpoint) -> None:
     table = shards.table.copy()
     is_test = table["camera"] == 3
     table.loc[is_test, "label"] = (table.loc[is_test, "label"] + 1) % 10
-    moved = replace(shards, table=table)
-    plain = evaluate(shards, checkpoint, protocol="xview", label_fraction=0.5, device=CPU)
-    shifted = evaluate(moved, checkpoint, protocol="xview", label_fraction=0.5, device=CPU)
+    question = Question(("linear", "knn", "semi", "finetune"), "xview", (0.5,))
+    plain = evaluate(shards, checkpoint, question, device=CPU)
+    shifted = evaluate(replace(shards, table=table), checkpoint, question, device=CPU)
     for one, other in zip(plain.scores, shifted.scores, strict=True):
-        np.testing.assert_array_equal(np.roll(one.confusion_KK, 1, axis=0), other.confusion_KK)
+        np.testing.assert_array_equal(np.roll(one.confusion, 1, axis=0), other.confusion)
+
+
+def test_an_id_file_stands_for_its_fraction(shards: Shards, checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """A subset that was published must give the numbers that were published with it."""
+    by_fraction = evaluate(shards, checkpoint, Question(("linear",), "xview", (0.5,)), device=CPU)
+    chosen = by_fraction.labelled[1].sets[0]
+    write_subset(tmp_path / "ids.txt", [by_fraction.keys[index] for index in chosen], "half")
+    question = Question(("linear",), "xview", subsets=(tmp_path / "ids.txt",))
+    by_file = evaluate(shards, checkpoint, question, device=CPU)
+    for one, other in zip(by_fraction.scores, by_file.scores, strict=True):
+        assert (one.features, one.labels, one.top1) == (other.features, other.labels, other.top1)
 
 
 def test_fine_tuning_moves_a_copy_of_the_encoder(shards: Shards, checkpoint: Checkpoint) -> None:
     model = checkpoint.build_model()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     samples = split_samples(shards, "xview", "train").take(np.arange(12))
-    tuned = finetune(model, samples, 10, checkpoint.recipe().finetune, CPU, seed=0)
+    tuned, head = finetune(model, samples, 10, checkpoint.recipe().finetune, CPU, seed=0)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert not torch.equal(
         next(tuned.encoder.parameters()).detach(), next(model.encoder.parameters()).detach()
     )
+    assert head.out_features == 10
+    again, _ = finetune(model, samples, 10, checkpoint.recipe().finetune, CPU, seed=0)
+    other, _ = finetune(model, samples, 10, checkpoint.recipe().finetune, CPU, seed=1)
+    weights = [next(one.encoder.parameters()) for one in (tuned, again, other)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
 
 
 def test_calibration_changes_statistics_and_no_weight(shards: Shards, checkpoint: Checkpoint) -> None:
     model = checkpoint.build_model(trained=False)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
+    before = model.state_dict()
     after = calibrated(model, split_samples(shards, "xview", "train"), CPU).state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed
     assert all("running" in name or "num_batches" in name for name in changed)
 
 
-def test_a_model_of_another_skeleton_is_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    spec = load_spec("ntu60")
-    synthesize(spec, tmp_path / "raw", 4)
-    config = PreprocessConfig(NormalizeConfig(frames=16))
-    run(prepare(spec, [tmp_path / "raw"], tmp_path / "shards", config, overwrite=False), workers=1)
+@pytest.fixture(scope="module")
+def ntu_shards(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Shards]:
+    """The same few recordings under the names of both data sets, of which one holds the other."""
+    folder, made = tmp_path_factory.mktemp("ntu"), {}
+    synthesize(load_spec("ntu60"), folder / "raw", 240)
+    for name in ("ntu60", "ntu120"):
+        config = PreprocessConfig(NormalizeConfig(frames=16))
+        run(prepare(load_spec(name), [folder / "raw"], folder / name, config, overwrite=False), workers=1)
+        made[name] = open_shards(folder / name)
+    return made
+
+
+def test_a_model_of_another_skeleton_is_refused(
+    ntu_shards: dict[str, Shards], checkpoint: Checkpoint
+) -> None:
     with pytest.raises(ValueError, match="skeletons of 25 joints; the run was trained on ucla with 20"):
-        evaluate(
-            open_shards(tmp_path / "shards"), checkpoint, protocol="xsub", label_fraction=None, device=CPU
-        )
+        evaluate(ntu_shards["ntu60"], checkpoint, Question(("linear",), "xsub"), device=CPU)
+
+
+def test_transfer_to_another_data_set(ntu_shards: dict[str, Shards], tmp_path: Path) -> None:
+    """Pre-training on NTU-120 has seen what NTU-60 tests on, as far as the setups trained with say so."""
+    checkpoint = trained_on(ntu_shards["ntu120"], tmp_path, "protocol=xset")
+    other = ntu_shards["ntu60"]
+    assert usual_protocol(checkpoint, ntu_shards["ntu120"].spec) == "xset"
+    assert usual_protocol(checkpoint, other.spec) == other.spec.default_protocol
+    result = evaluate(other, checkpoint, Question(("knn",), "xview"), device=CPU)
+    assert (result.dataset, result.pretrained_on) == ("ntu60", "ntu120")
+    table = ntu_shards["ntu120"].split("xset", "train")
+    expected = len(set(table["key"]) & set(other.split("xview", "test")["key"]))
+    assert result.seen_in_training == expected
+    assert expected > 0
 
 
 def test_test_samples_that_training_saw_are_counted(shards: Shards, checkpoint: Checkpoint) -> None:
-    own = evaluate(shards, checkpoint, protocol="xview3", label_fraction=None, device=CPU)
+    own = evaluate(shards, checkpoint, Question(("knn",), "xview3"), device=CPU)
     assert own.seen_in_training == 0  # another name of the protocol that was trained on
-    other = evaluate(shards, checkpoint, protocol="xview1", label_fraction=None, device=CPU)
+    other = evaluate(shards, checkpoint, Question(("knn",), "xview1"), device=CPU)
     assert other.seen_in_training == other.test_samples
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"modes": ("linear", "nearest")}, "unknown mode 'nearest'; expected some of linear,knn,semi"),
+        ({"modes": ()}, "no mode"),
+        ({"modes": ("semi",)}, "needs a label fraction below 1"),
+        ({"modes": ("semi",), "fractions": (1.0,)}, "needs a label fraction below 1"),
+        ({"modes": ("knn",), "fractions": (0.1,), "subsets": (Path("x"),)}, "leave the label fraction out"),
+        ({"modes": ("knn",), "seeds": 0}, "seeds is 0"),
+    ],
+)
+def test_questions_that_make_no_sense(asked: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Question(protocol="xview", **asked)  # type: ignore[arg-type]

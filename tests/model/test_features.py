@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from data_specs.spec import load_spec
+from model import features as features_module
 from model.cpstn import CPSTN, ModelConfig
-from model.features import encoder_features, statistics_features
+from model.features import coordinates_extractor, encoder_features, extract_features, statistics_features
 from model.pooling import mean_over_bodies
 from model.stgcn import DecoderConfig, EncoderConfig
 from pipeline.loader import Samples
@@ -61,6 +62,24 @@ def test_statistics_equal_their_definition(memory: Memory, samples: Samples) -> 
                 np.concatenate([f.ravel() for s in spans for f in (s.mean(1), s.std(1), np.abs(s).mean(1))])
             )
         np.testing.assert_allclose(features.x_ND[n], np.mean(bodies, axis=0), atol=1e-5)
+
+
+def test_coordinates_lie_in_the_slots_of_their_bodies(memory: Memory, samples: Samples) -> None:
+    features = extract_features(coordinates_extractor(M), samples, CPU, batch_size=2)
+    expected = memory.data_NMCTV.copy()
+    for n in range(N):
+        expected[n, NUM_BODIES[n] :] = 0
+    np.testing.assert_array_equal(features.x_ND, expected.reshape(N, -1))
+
+
+def test_of_many_frames_coordinates_are_means(
+    memory: Memory, samples: Samples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thirty thousand numbers a sample would be more than a classifier can be fitted on."""
+    monkeypatch.setattr(features_module, "COORDINATE_FRAMES", 1)
+    features = extract_features(coordinates_extractor(M), samples, CPU)
+    first = memory.data_NMCTV[:, 0].mean(axis=2).reshape(N, -1)
+    np.testing.assert_allclose(features.x_ND[:, : C * V], first, atol=1e-6)
 
 
 def test_encoder_features_do_not_depend_on_the_batches(samples: Samples) -> None:

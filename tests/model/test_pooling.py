@@ -30,7 +30,8 @@ def pooled_slowly(x_PCTV: Tensor, config: PoolConfig) -> list[list[float]]:
                             values = [float(channel[frame, joint]) for frame in range(start, end)]
                             mean = sum(values) / len(values)
                             spread = sum((value - mean) ** 2 for value in values) / len(values)
-                            joints.append(mean if name == "mean" else (spread + LEAST_VARIANCE) ** 0.5)
+                            deviation = (spread + LEAST_VARIANCE) ** 0.5
+                            joints.append({"mean": mean, "deviation": deviation, "final": values[-1]}[name])
                         numbers += joints if config.over == "joints" else [sum(joints) / V]
         vectors.append(numbers)
     return vectors
@@ -43,6 +44,7 @@ def pooled_slowly(x_PCTV: Tensor, config: PoolConfig) -> list[list[float]]:
         PoolConfig("global"),
         PoolConfig("joints", ("mean", "deviation"), (1, 3)),
         PoolConfig("global", ("deviation", "mean"), (2,)),
+        PoolConfig("joints", ("final", "mean"), (1, 2)),
     ],
 )
 def test_pooling_equals_the_loop_over_its_description(config: PoolConfig) -> None:
@@ -51,6 +53,15 @@ def test_pooling_equals_the_loop_over_its_description(config: PoolConfig) -> Non
     found_PD = pool(x_PCTV, config)
     assert found_PD.shape == (P, config.size(C, V))
     torch.testing.assert_close(found_PD.double(), torch.tensor(pooled_slowly(x_PCTV, config)).double())
+
+
+def test_what_runs_backward_ends_in_the_first_frame() -> None:
+    """Of each span: its first frame there, its last one for the other channels."""
+    x_PCTV = torch.randn(P, C, T, V)
+    pooled_PSCV = pool(x_PCTV, PoolConfig(statistics=("final",), spans=(2,)), backward=1).view(P, 2, C, V)
+    for span, (first, last) in enumerate([(0, (T + 1) // 2 - 1), ((T + 1) // 2, T - 1)]):
+        assert torch.equal(pooled_PSCV[:, span, :-1], x_PCTV[:, :-1, last])
+        assert torch.equal(pooled_PSCV[:, span, -1], x_PCTV[:, -1, first])
 
 
 def test_a_channel_that_never_changes_has_a_gradient() -> None:

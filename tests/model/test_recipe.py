@@ -63,7 +63,9 @@ def test_a_wrong_change_says_so(change: str, message: str) -> None:
 
 
 def test_unknown_recipe_lists_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="expected best, compact, paper"):
+    with pytest.raises(
+        ValueError, match="expected as-cal-like, best, compact, lstm-autoencoder, ms2l-like, paper"
+    ):
         load_recipe("papr")
 
 

@@ -30,7 +30,9 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
-@pytest.mark.parametrize(("kind", "directions"), [("rnn", 1), ("bilstm", 2), ("bigru", 2)])
+@pytest.mark.parametrize(
+    ("kind", "directions"), [("rnn", 1), ("lstm", 1), ("gru", 1), ("bilstm", 2), ("bigru", 2)]
+)
 def test_each_frame_goes_through_the_cell_in_turn(skeleton: Skeleton, kind: str, directions: int) -> None:
     """Coordinates of a frame in the wrong order, or bodies taken for frames, would still train."""
     encoder = RecurrentEncoder(skeleton, kind, SMALL).eval()
@@ -81,6 +83,21 @@ def test_the_model_pools_and_projects_recurrent_features(skeleton: Skeleton, kin
     assert model.project(h_ND).shape == (2, 9)
 
 
+@pytest.mark.parametrize("kind", RECURRENT)
+def test_the_final_state_is_the_one_that_has_seen_every_frame(skeleton: Skeleton, kind: str) -> None:
+    """In the last frame, the backward direction has seen that frame alone."""
+    config = ModelConfig(backbone=kind, recurrent=SMALL, pool=PoolConfig(statistics=("final",)))
+    model = CPSTN(skeleton, config, spatial_pretext=False, temporal_pretext=False).eval()
+    x_PCTV = torch.randn(P, C, T, V)
+    q_PCTV = model.encode(x_PCTV)
+    assert isinstance(model.encoder, RecurrentEncoder)
+    states = model.encoder.layers(x_PCTV.transpose(1, 2).flatten(2) / (1 + 1e-5) ** 0.5)[1]
+    final_2PH = states[0] if "lstm" in kind else states
+    expected_PC = final_2PH.transpose(0, 1).flatten(1)
+    torch.testing.assert_close(model.final_state(q_PCTV), expected_PC)
+    torch.testing.assert_close(model.represent(q_PCTV, torch.arange(P), P), expected_PC)
+
+
 @pytest.mark.parametrize(
     ("spatial", "temporal", "decoders"),
     [(1, 1, {"spatial_decoder", "temporal_decoder"}), (1, 0, {"spatial_decoder"}), (0, 0, set())],
@@ -108,8 +125,8 @@ def test_what_a_recipe_leaves_out_does_not_change_the_encoders_first_weights() -
         (["model.backbone=bilstm"], r"spatial_weight is 1\.0; expected 0 with model\.backbone = 'bilstm'"),
         (["model.backbone=rnn", "spatial_weight=0"], r"temporal_weight is 1\.0; expected 0"),
         (
-            ["model.backbone=lstm"],
-            r"model\.backbone: found 'lstm', expected one of st_gcn, rnn, bilstm, bigru",
+            ["model.backbone=tcn"],
+            r"model\.backbone: found 'tcn', expected one of st_gcn, rnn, lstm, gru, bilstm, bigru",
         ),
         (["model.recurrent.hidden=0"], r"model\.recurrent\.hidden: found 0"),
         (["model.recurrent.layers=-1"], r"model\.recurrent\.layers: found -1"),

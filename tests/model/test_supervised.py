@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from model.checkpoint import Run, load_checkpoint
-from model.evaluate import evaluate
+from model.evaluate import Question, evaluate
 from model.recipe import load_recipe
 from model.train import Progress, train, training_samples
 from pipeline.store.shards import Shards
@@ -31,11 +31,11 @@ def test_labels_are_learnt_and_the_head_is_evaluated(shards: Shards, tmp_path: P
     train(shards, recipe, run, device=CPU, on_progress=heard.append)
     assert set(heard[0].losses) == {"cross_entropy", "total"}
     assert heard[-1].losses["total"] < 0.9 * heard[0].losses["total"]
-    result = evaluate(shards, load_checkpoint(run), protocol="xview", label_fraction=None, device=CPU)
-    (own,) = [score for score in result.scores if score.protocol == "supervised"]
+    result = evaluate(shards, load_checkpoint(run), Question(("knn",), "xview"), device=CPU)
+    (own,) = [score for score in result.scores if score.mode == "supervised"]
     assert own.labels == len(training_samples(shards, recipe))
-    assert own.confusion_KK.sum() == result.test_samples
-    assert own.top1 == pytest.approx(own.confusion_KK.trace() / result.test_samples)
+    assert own.confusion.sum() == result.test_samples
+    assert own.top1 == pytest.approx(own.confusion.trace() / result.test_samples)
 
 
 def test_only_the_labelled_share_is_used(shards: Shards) -> None:

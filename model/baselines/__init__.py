@@ -1,0 +1,1 @@
+"""Compact versions of the methods that the paper's tables compare with; see docs/baselines.md."""

@@ -1,0 +1,132 @@
+"""An evaluation on disk, beside its run: its rows as JSON, the sets of labels as id files, and a picture.
+
+RUN/eval-DATASET-PROTOCOL.json              rows of the same run and shards that were there before stay
+RUN/eval-DATASET-PROTOCOL-confusion.png     of the headline
+RUN/subsets/DATASET-PROTOCOL-0.1-seed-0.txt
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from model.evaluate import FINETUNE, FROM_LABELS, LINEAR, SEMI, SUPERVISED, TRAINED, Evaluation
+from model.pictures import draw_confusion
+from model.subset import write_subset
+from pipeline.store.publish import publish_bytes
+
+FORMAT_VERSION = 2
+# What the picture shows: the first of these that is there.
+HEADLINES = (SEMI, SUPERVISED, LINEAR, FINETUNE)
+MODE_TITLES = {
+    "linear": "linear",
+    "knn": "nearest neighbours",
+    "semi": "semi-supervised",
+    "finetune": "fine-tuned",
+    "supervised": "supervised",
+}
+
+
+@dataclass(frozen=True)
+class Saved:
+    """Where an evaluation was written. subsets: one id file for each set of fewer labels."""
+
+    table: Path
+    picture: Path | None
+    subsets: tuple[Path, ...]
+
+    @property
+    def paths(self) -> list[Path]:
+        return [self.table, *([self.picture] if self.picture else []), *self.subsets]
+
+
+def save_evaluation(evaluation: Evaluation, folder: Path) -> Saved:
+    """Write all of it beside the run."""
+    stem = f"eval-{evaluation.dataset}-{evaluation.protocol}"
+    path = folder / f"{stem}.json"
+    table = _with_earlier_rows(to_table(evaluation, folder.name), path)
+    publish_bytes(path, json.dumps(table, indent=1, ensure_ascii=False).encode() + b"\n")
+    picture = _draw(table, folder / f"{stem}-confusion.png")
+    return Saved(path, picture, _write_subsets(evaluation, folder / "subsets"))
+
+
+def to_table(evaluation: Evaluation, run: str) -> dict[str, Any]:
+    """Plain data for JSON, accuracies as shares of 1. run: its name."""
+    return {
+        "version": FORMAT_VERSION,
+        "run": run,
+        "dataset": evaluation.dataset,
+        "title": evaluation.title,
+        "pretrained_on": evaluation.pretrained_on,
+        "protocol": evaluation.protocol,
+        "classes": list(evaluation.classes),
+        "train_samples": evaluation.train_samples,
+        "test_samples": evaluation.test_samples,
+        "seen_in_training": evaluation.seen_in_training,
+        "made_from": evaluation.made_from,
+        "scores": [score.to_table() for score in evaluation.scores],
+    }
+
+
+def headline(scores: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The row that stands for a run: of the trained encoder, with the most labels."""
+    for mode in HEADLINES:
+        features = FROM_LABELS if mode == SUPERVISED else TRAINED
+        rows = [row for row in scores if row["mode"] == mode and row["features"] == features]
+        if rows:
+            return max(rows, key=lambda row: int(row["labels"]))
+    return None
+
+
+def _with_earlier_rows(table: dict[str, Any], path: Path) -> dict[str, Any]:
+    """With the rows that are there already, of the same weights and shards, and were not measured again."""
+    try:
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+        same = all(earlier[name] == table[name] for name in ("version", "made_from", "classes"))
+        rows = earlier["scores"] if same else []
+        kept = {_identity(row): row for row in rows}
+    except (OSError, ValueError, KeyError, TypeError):
+        return table
+    new = {_identity(row): row for row in table["scores"]}
+    return table | {"scores": sorted((kept | new).values(), key=_place)}
+
+
+def _identity(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return row["mode"], row["features"], row["k"], row["labels"]
+
+
+def _place(row: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Modes in their order, more labels first; what is equal stays in the order of its kinds of features."""
+    return list(MODE_TITLES).index(row["mode"]), -int(row["labels"]), int(row["k"] or 0)
+
+
+def _draw(table: dict[str, Any], picture: Path) -> Path | None:
+    """The headline's confusion matrix, without the classes that are neither tested nor predicted."""
+    shown = headline(table["scores"])
+    if shown is None:
+        return None
+    counts_KK = np.array(shown["confusion"])
+    occurring = np.flatnonzero(counts_KK.sum(0) + counts_KK.sum(1))
+    what = f"{MODE_TITLES[shown['mode']]} on {shown['labels']:,} labels"
+    title = f"{table['title']} {table['protocol']}: {what}, top-1 {shown['top1']['mean']:.1%}"
+    names = [table["classes"][label] for label in occurring]
+    draw_confusion(picture, counts_KK[np.ix_(occurring, occurring)], names, title=title)
+    return picture
+
+
+def _write_subsets(evaluation: Evaluation, folder: Path) -> tuple[Path, ...]:
+    paths = []
+    for labelled in evaluation.labelled:
+        for seed, chosen in enumerate(labelled.sets if labelled.fraction < 1 else ()):
+            stem = f"{evaluation.dataset}-{evaluation.protocol}-{labelled.fraction:g}-seed-{seed}"
+            path = folder / f"{stem}.txt"
+            title = (
+                f"{evaluation.title} {evaluation.protocol}: {len(chosen):,} of {len(evaluation.keys):,} "
+                "training samples that show their labels"
+            )
+            write_subset(path, [evaluation.keys[index] for index in chosen], title)
+            paths.append(path)
+    return tuple(paths)

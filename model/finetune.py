@@ -1,0 +1,47 @@
+"""Fine-tuning: encoder and a linear layer trained together on labelled samples, as they are stored.
+
+Axes: N sample, P packed present body, C channel, T frame, V joint, D representation, K class.
+"""
+
+import copy
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from model.cpstn import CPSTN
+from model.recipe import FinetuneConfig
+from model.supervised import new_head
+from pipeline.loader import Samples, sequential_batches
+
+
+def finetune(
+    model: CPSTN,
+    samples: Samples,
+    num_classes: int,
+    config: FinetuneConfig,
+    device: torch.device,
+    seed: int,
+    on_epoch: Callable[[int], None] = lambda _: None,
+) -> tuple[CPSTN, nn.Linear]:
+    """A copy of the model whose encoder was trained jointly with a linear layer, and that layer.
+
+    The paper (4.2.2) gives neither epochs nor rate. The last epoch counts; nothing is held out.
+    """
+    torch.manual_seed(seed)
+    model = copy.deepcopy(model).to(device).train()
+    head = new_head(model, num_classes).to(device)
+    optimiser = torch.optim.Adam([*model.encoder.parameters(), *head.parameters()], lr=config.lr)
+    shuffle = np.random.default_rng(seed)
+    for epoch in range(config.epochs):
+        on_epoch(epoch)
+        for batch in sequential_batches(samples.take(shuffle.permutation(len(samples))), config.batch_size):
+            q_PCTV = model.encode(batch.original_PCTV.to(device))
+            h_ND = model.represent(q_PCTV, batch.sample_P.to(device), batch.num_samples)
+            loss = F.cross_entropy(head(h_ND), batch.labels_N.to(device))
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+    return model.eval(), head

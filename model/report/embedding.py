@@ -1,0 +1,83 @@
+"""Test samples' features on a plane by t-SNE, as in the paper's Figure 3.
+
+Axes: N sample, D feature, X coordinate on the plane.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from model.checkpoint import Checkpoint
+from model.features import encoder_features
+from pipeline.loader import in_any_order, split_samples
+from pipeline.store.shards import Shards
+
+MOST_CLASSES = 10
+PERPLEXITY, COMPONENTS = 30, 50
+
+
+@dataclass(frozen=True, eq=False)
+class Embedding:
+    """points_NX: float64, two coordinates without unit.  labels_N: index into `classes`, its names."""
+
+    points_NX: NDArray[np.float64]
+    labels_N: NDArray[np.int64]
+    classes: tuple[str, ...]
+
+
+def embed(
+    shards: Shards, checkpoint: Checkpoint, protocol: str, device: torch.device, *, seed: int = 0
+) -> Embedding:
+    """The test samples of the ten classes that have the most, as the trained encoder sees them.
+
+    The features are reduced to 50 principal components, then to the plane. Raises ValueError if the shards do
+    not fit the model, have no such protocol, or hold too few test samples.
+    """
+    joints, expected = shards.spec.skeleton.num_joints, checkpoint.spec().skeleton.num_joints
+    if joints != expected:
+        raise ValueError(
+            f"{shards.location}: skeletons of {joints} joints; the run was trained on {expected}"
+        )
+    (test,) = in_any_order(split_samples(shards, protocol, "test"))
+    chosen = most_frequent(test.labels_N, MOST_CLASSES)
+    some = test.take(np.flatnonzero(np.isin(test.labels_N, chosen)).astype(np.int64))
+    if len(some) < 4:
+        raise ValueError(f"{shards.location}: {len(some)} test samples by {protocol}; t-SNE needs 4")
+    features = encoder_features(checkpoint.build_model().to(device), some, device)
+    points_NX = on_a_plane(features.x_ND.cpu().numpy().astype(np.float64), seed)
+    classes = tuple(shards.spec.classes[label] for label in chosen)
+    return Embedding(points_NX, np.searchsorted(chosen, some.labels_N).astype(np.int64), classes)
+
+
+def most_frequent(labels_N: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """The labels that occur most often, at most so many, rising; of equally frequent ones the lower."""
+    labels, counts = np.unique(labels_N, return_counts=True)
+    chosen: NDArray[np.int64] = np.sort(labels[np.argsort(-counts, kind="stable")[:most]])
+    return chosen
+
+
+def on_a_plane(x_ND: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
+    """(N, 2) by t-SNE, the same for the same features and seed, on however many cores."""
+    perplexity = min(PERPLEXITY, (len(x_ND) - 1) / 3)
+    # One thread: sums do not depend on how they were shared out, and threads that wait for each other
+    # in t-SNE's short steps take longer than one wherever something else runs, too.
+    with threadpool_limits(1):
+        if min(x_ND.shape) > COMPONENTS:
+            x_ND = PCA(COMPONENTS, svd_solver="full").fit_transform(x_ND)
+        plane = TSNE(perplexity=perplexity, init="pca", random_state=seed)
+        points_NX: NDArray[np.float64] = plane.fit_transform(x_ND).astype(np.float64)
+    return points_NX
+
+
+def dense_place(points_NX: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(2,) the point to which half of the others are nearest: in the largest of several groups."""
+    distance_NN = np.linalg.norm(points_NX[:, None] - points_NX, axis=2)
+    half = max(len(points_NX) // 2, 1)
+    reach_N = np.sort(distance_NN, axis=1)[:, :half].mean(axis=1)
+    place: NDArray[np.float64] = points_NX[int(reach_N.argmin())]
+    return place

@@ -1,0 +1,219 @@
+"""What a report shows of each data set and protocol, on which several runs may have been evaluated.
+
+Axes: K class.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from data_specs.spec import built_in_names, load_spec
+from model.pictures import draw_confusion
+from model.published import (
+    PublishedCurve,
+    PublishedRow,
+    is_curves_split,
+    own_row,
+    published_curves,
+    published_rows,
+    same_split,
+)
+from model.report.album import Album, Picture
+from model.report.figures import draw_fractions, draw_gains, has_fractions
+from model.report.runs import ReportedRun
+from model.report.saved import LINEAR, TRAINED, SavedEvaluation, Spread
+from model.report.tables import (
+    ClassLine,
+    Line,
+    Pair,
+    accuracy_lines,
+    class_gains,
+    class_lines,
+    has_deviations,
+    mode_title,
+    most_confused,
+    same_kind,
+    score_text,
+)
+
+UNTRAINED, STATISTICS = "untrained encoder", "input statistics"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a run's accuracy is measured against. ahead: points of per cent, below 0 where behind."""
+
+    name: str
+    percent: str
+    ahead: float
+
+
+@dataclass(frozen=True)
+class Card:
+    """The one number of a run, and what stands beside it."""
+
+    run: str
+    what: str
+    top1: Spread
+    references: tuple[Reference, ...]
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """A run's confusion matrix in its headline score."""
+
+    run: str
+    what: str
+    picture: Picture
+    pairs: list[Pair]
+
+
+@dataclass(frozen=True)
+class Gain:
+    """How every class fared in one run, measured by another."""
+
+    run: str
+    reference: str
+    picture: Picture
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Everything on one data set and protocol. evaluations: by run, in the order of the runs."""
+
+    title: str
+    anchor: str
+    dataset: str
+    protocol: str
+    evaluations: dict[str, SavedEvaluation]
+    cards: list[Card]
+    lines: list[Line]
+    published: list[PublishedRow]
+    curves: tuple[PublishedCurve, ...]
+    confusions: list[Confusion]
+    classes: list[ClassLine]
+    gains: list[Gain]
+    fractions: Picture | None
+
+    @property
+    def split(self) -> str:
+        """Which samples train and which test, where the protocol is a built-in one."""
+        protocols = load_spec(self.dataset).protocols if self.dataset in built_in_names() else {}
+        return protocols[self.protocol].title if self.protocol in protocols else ""
+
+    @property
+    def deviations(self) -> bool:
+        """Whether any score was repeated."""
+        return has_deviations(self.lines)
+
+    @property
+    def modes(self) -> dict[str, list[Line]]:
+        """The lines by their mode, in words."""
+        found: dict[str, list[Line]] = {}
+        for line in self.lines:
+            found.setdefault(mode_title(line.mode), []).append(line)
+        return found
+
+    @property
+    def headlines(self) -> str:
+        """Of which scores the confusion and the classes' accuracies are."""
+        return " and ".join(dict.fromkeys(score_text(found.headline) for found in self.evaluations.values()))
+
+
+def make_groups(reported: list[ReportedRun], album: Album) -> list[Group]:
+    """One for each data set and protocol, by whichever name of it, in the order of the runs."""
+    found: dict[tuple[str, str], dict[str, SavedEvaluation]] = {}
+    for run in reported:
+        for evaluation in run.evaluations:
+            keys = [key for key in found if key[0] == evaluation.dataset]
+            same = [key for key in keys if same_split(key[0], key[1], evaluation.protocol)]
+            key = same[0] if same else (evaluation.dataset, evaluation.protocol)
+            found.setdefault(key, {})[run.name] = evaluation
+    return [_group(dataset, protocol, runs, album) for (dataset, protocol), runs in found.items()]
+
+
+def _group(dataset: str, protocol: str, evaluations: dict[str, SavedEvaluation], album: Album) -> Group:
+    first = next(iter(evaluations.values()))
+    title, name = f"{first.title}, {protocol}", f"{dataset}-{protocol}"
+    same_classes = {run: found for run, found in evaluations.items() if found.classes == first.classes}
+    over_fractions = {run: found for run, found in evaluations.items() if has_fractions(found)}
+    is_table4 = is_curves_split(dataset, protocol)
+    fractions = None
+    if over_fractions:
+        paper = "paper" if is_table4 else "paper, on NTU-120 X-Sub"
+        fractions = album.add(
+            f"fractions-{name}",
+            f"Top-1 accuracy over the fraction of labels on {title}",
+            partial(draw_fractions, evaluations=over_fractions, paper=paper),
+        )
+    return Group(
+        title=title,
+        anchor=re.sub(r"[^\w-]+", "-", name),
+        dataset=dataset,
+        protocol=protocol,
+        evaluations=evaluations,
+        cards=[_card(run, found, dataset, protocol) for run, found in evaluations.items()],
+        lines=accuracy_lines(evaluations, dataset, protocol),
+        published=published_rows(dataset, protocol),
+        curves=published_curves() if is_table4 else (),
+        confusions=[_confusion(run, found, title, name, album) for run, found in evaluations.items()],
+        classes=class_lines(same_classes) if len(same_classes) == len(evaluations) else [],
+        gains=_gains(same_classes, title, name, album),
+        fractions=fractions,
+    )
+
+
+def _card(run: str, evaluation: SavedEvaluation, dataset: str, protocol: str) -> Card:
+    score = evaluation.linear(TRAINED) or evaluation.headline
+    references = []
+    for name in (UNTRAINED, STATISTICS):
+        other = evaluation.linear(name)
+        if other is not None and score.mode == other.mode:
+            ahead = 100 * (score.top1.mean - other.top1.mean)
+            references.append(Reference(name, f"{100 * other.top1.mean:.1f}", ahead))
+    own = own_row(dataset, protocol)
+    if own is not None and score.mode == LINEAR:
+        ahead = 100 * score.top1.mean - float(own.percent)
+        references.append(Reference(f"paper, Table {own.table}", str(own.percent), ahead))
+    return Card(run, score_text(score), score.top1, tuple(references))
+
+
+def _confusion(run: str, evaluation: SavedEvaluation, title: str, name: str, album: Album) -> Confusion:
+    """Classes that are neither tested nor predicted are left out of the picture."""
+    score = evaluation.headline
+    occurring = np.flatnonzero(score.confusion_KK.sum(0) + score.confusion_KK.sum(1))
+    if not len(occurring):
+        occurring = np.arange(len(evaluation.classes))
+    what = score_text(score)
+    picture = album.add(
+        f"confusion-{name}-{run}",
+        f"Confusion matrix of {run} on {title}: {what}",
+        partial(
+            draw_confusion,
+            counts_KK=score.confusion_KK[np.ix_(occurring, occurring)],
+            classes=[evaluation.classes[label] for label in occurring],
+            title=f"{run}: {what}",
+        ),
+    )
+    return Confusion(run, what, picture, most_confused(score, evaluation.classes))
+
+
+def _gains(evaluations: dict[str, SavedEvaluation], title: str, name: str, album: Album) -> list[Gain]:
+    """Of every other run over the first, where they were evaluated in the same way."""
+    if not evaluations or not same_kind(evaluations):
+        return []
+    (first, reference), *others = evaluations.items()
+    found = []
+    for run, evaluation in others:
+        gains = class_gains(reference, evaluation)
+        if not gains:
+            continue
+        picture = album.add(
+            f"gains-{name}-{run}",
+            f"Gain in accuracy of every class, {run} over {first}, on {title}",
+            partial(draw_gains, gains=gains, title=f"{run} over {first}"),
+        )
+        found.append(Gain(run, first, picture))
+    return found

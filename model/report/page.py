@@ -1,0 +1,175 @@
+"""The report of one or several runs: one HTML page that opens from disk without a network, and its pictures.
+
+OUT              the page, everything in it
+OUT-NAME.png     the same pictures as files, beside it
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from model.checkpoint import Checkpoint, Run, load_checkpoint
+from model.report.album import Album, Picture
+from model.report.embedding import embed
+from model.report.figures import draw_curves, draw_embedding
+from model.report.groups import make_groups
+from model.report.player import player_fragment
+from model.report.runs import Gap, ReportedRun, eval_command, gather, recipe_differences, recipe_rows
+from model.report.saved import SavedEvaluation
+from model.report.scene import scene_of
+from model.report.tables import percent_text
+from pipeline.store.publish import publish_bytes
+from pipeline.store.shards import Shards, open_shards
+
+FOLDER = Path(__file__).parent
+# What reading a run, its shards or a picture's data may end in, none of which may cost the rest of the page.
+PROBLEMS = (ValueError, RuntimeError, OSError, MemoryError)
+CURVE_PERCENTS = (0, 1, 5, 10, 20, 30, 40, 50)
+
+OnStage = Callable[[str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A run that can be looked into: its newest checkpoint, and shards that it was evaluated on."""
+
+    name: str
+    checkpoint: Checkpoint
+    shards: Shards
+    evaluation: SavedEvaluation
+
+
+def write_report(
+    runs: Sequence[Run],
+    out: Path,
+    *,
+    shards: Shards | None = None,
+    sample: str | None = None,
+    device: torch.device | None = None,
+    on_stage: OnStage = lambda _: None,
+) -> Path:
+    """Write the page to `out`, an HTML file, and its pictures beside it; returns its path.
+
+    runs: the first is the one that the others' gains are measured by, and whose sample the player shows.
+    shards: whose test samples are drawn; by default those that each run was trained on.
+    sample: key of the player's sample; by default the first test sample.
+    device: where the encoders run; by default the CPU.
+
+    What a run lacks is said on the page, with the command that makes it. Raises ValueError if no run has an
+    evaluation, or the shards no such sample; OSError if the page cannot be written.
+    """
+    reported = gather(runs)
+    gaps = [gap for run in reported for gap in run.gaps]
+    trained = [found for run in reported if (found := _trained(run, shards, gaps))]
+    shown = next((found for found in trained if found.name == reported[0].name), None)
+    if shown is not None and sample is not None:
+        _check_sample(shown.shards, sample)
+    album = Album(out)
+    on_stage("drawing curves and tables")
+    curves, groups = _curves(reported, album), make_groups(reported, album)
+    embeddings: list[tuple[str, Picture]] = []
+    for found in trained:
+        on_stage(f"t-SNE of the test samples' features, {found.name}")
+        embeddings += _embedding(found, device or torch.device("cpu"), album, gaps)
+    on_stage("rebuilding a sample")
+    content = _render(
+        runs=reported,
+        groups=groups,
+        curves=curves,
+        embeddings=embeddings,
+        player=None if shown is None else _player(shown, sample, gaps),
+        gaps=gaps,
+        differences=recipe_differences(reported),
+        whole_recipes={run.name: recipe_rows(run) for run in reported if run.recipe},
+        curve_percents=CURVE_PERCENTS,
+    )
+    publish_bytes(out, content.encode())
+    return out
+
+
+def _trained(run: ReportedRun, given: Shards | None, gaps: list[Gap]) -> Trained | None:
+    """None, and a gap, where the run cannot be looked into."""
+    if run.saved_step is None or not run.evaluations:
+        return None
+    try:
+        checkpoint = load_checkpoint(run.run)
+        shards = given or open_shards(run.run.shards())
+    except PROBLEMS as error:
+        gaps.append(Gap(run.name, f"no features and no player: {error}"))
+        return None
+    for evaluation in run.evaluations:
+        if evaluation.dataset == shards.manifest.dataset:
+            return Trained(run.name, checkpoint, shards, evaluation)
+    what = f"no features and no player: it has not been evaluated on {shards.spec.title}"
+    gaps.append(Gap(run.name, what, f"{eval_command(run.run)} --shards {shards.location}"))
+    return None
+
+
+def _check_sample(shards: Shards, sample: str) -> None:
+    if sample not in set(shards.table["key"]):
+        raise ValueError(
+            f"{shards.location}: no sample {sample!r}; samples.csv lists them, such as "
+            f"{shards.table['key'][0]}"
+        )
+
+
+def _curves(reported: list[ReportedRun], album: Album) -> Picture | None:
+    curves = {run.name: run.curves for run in reported if run.curves}
+    if not curves:
+        return None
+    alt = f"Training losses over steps: {', '.join(curves)}"
+    return album.add("curves", alt, partial(draw_curves, curves=curves))
+
+
+def _embedding(
+    found: Trained, device: torch.device, album: Album, gaps: list[Gap]
+) -> list[tuple[str, Picture]]:
+    """The run's name and picture; [], and a gap, where there can be none."""
+    evaluation = found.evaluation
+    try:
+        embedding = embed(found.shards, found.checkpoint, evaluation.protocol, device)
+    except PROBLEMS as error:
+        gaps.append(Gap(found.name, f"no picture of its features: {error}"))
+        return []
+    title = f"{found.name}: {evaluation.title}, {evaluation.protocol}, test samples"
+    alt = f"t-SNE of the features of {len(embedding.labels_N):,} test samples by {found.name}"
+    draw = partial(draw_embedding, embedding=embedding, title=title)
+    return [(found.name, album.add(f"features-{found.name}", alt, draw))]
+
+
+def _player(found: Trained, sample: str | None, gaps: list[Gap]) -> Markup | None:
+    """The player with the asked-for sample, or the first test sample; None, and a gap, without."""
+    try:
+        key = sample or str(found.shards.split(found.evaluation.protocol, "test")["key"].iloc[0])
+        return Markup(player_fragment(scene_of(found.shards, key, checkpoint=found.checkpoint)))
+    except (*PROBLEMS, IndexError) as error:
+        gaps.append(Gap(found.name, f"no player: {error}"))
+        return None
+
+
+def _render(**content: object) -> str:
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": percent_text, "points": _points, "hundred": _hundred}
+    style = Markup((FOLDER / "page.css").read_text(encoding="utf-8"))
+    return environment.get_template("page.html.j2").render(style=style, **content)
+
+
+def _hundred(share: float) -> str:
+    """An accuracy as per cent with one digit, as in all tables."""
+    return f"{100 * share:.1f}"
+
+
+def _points(difference: float) -> str:
+    """Points of per cent with their sign."""
+    return f"{difference:+.1f}".replace("-", "−")

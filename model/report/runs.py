@@ -1,0 +1,161 @@
+"""The runs that a report is about: what lies in their folders, and what is missing there.
+
+Axes: K class.
+"""
+
+import shlex
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from model.checkpoint import Run
+from model.report.curves import Curve, read_curves
+from model.report.saved import SavedEvaluation, saved_evaluations
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Something that the page lacks. command: what makes it; "" where no command does."""
+
+    run: str
+    what: str
+    command: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class ReportedRun:
+    """A run with all that was found of it.
+
+    name: its folder's, or its path where several runs have that name.  recipe: by dotted key, {} where there
+    is none to read.  saved_step: of the newest checkpoint, None without one.
+    """
+
+    name: str
+    run: Run
+    recipe: dict[str, Any]
+    saved_step: int | None
+    curves: dict[str, Curve]
+    evaluations: tuple[SavedEvaluation, ...]
+    gaps: tuple[Gap, ...]
+
+
+def gather(runs: Sequence[Run]) -> list[ReportedRun]:
+    """The runs, each once, in their order. Raises ValueError if none of them has a usable evaluation."""
+    distinct = list({run.folder.resolve(): run for run in runs}.values())
+    names = [run.folder.resolve().name for run in distinct]
+    found = [
+        _reported(run, name if names.count(name) == 1 else run.folder.as_posix())
+        for run, name in zip(distinct, names, strict=True)
+    ]
+    if not any(reported.evaluations for reported in found):
+        gaps = [gap for reported in found for gap in reported.gaps if gap.command.startswith(EVAL)]
+        what = "; ".join(f"{gap.run}: {gap.what}" for gap in gaps)
+        command = gaps[0].command if gaps else f"{EVAL} --run RUN"
+        raise ValueError(f"nothing to report ({what or 'no runs'}); evaluate a run first: {command}")
+    return found
+
+
+EVAL = "python cli.py eval"
+
+
+def eval_command(run: Run) -> str:
+    """What makes the evaluation of a run."""
+    return f"{EVAL} --run {shlex.quote(run.folder.as_posix())}"
+
+
+def recipe_differences(runs: Sequence[ReportedRun]) -> list[tuple[str, list[str]]]:
+    """Dotted keys whose values are not the same in all runs that have a recipe, with each run's value.
+
+    "" stands for a run that does not have the key.
+    """
+    keys = dict.fromkeys(key for run in runs for key in run.recipe)
+    rows = [(key, [_shown(run.recipe.get(key)) for run in runs]) for key in keys]
+    with_recipe = [bool(run.recipe) for run in runs]
+    return [
+        (key, values)
+        for key, values in rows
+        if len({value for value, has in zip(values, with_recipe, strict=True) if has}) > 1
+    ]
+
+
+def recipe_rows(run: ReportedRun) -> list[tuple[str, str]]:
+    """The whole recipe as rows of dotted key and value."""
+    return [(key, _shown(value)) for key, value in run.recipe.items()]
+
+
+def _reported(run: Run, name: str) -> ReportedRun:
+    evaluations, problems = saved_evaluations(run.folder)
+    saved_step = _saved_step(run)
+    curves = read_curves(run.folder)
+    recipe = _recipe(run, evaluations)
+    gaps = [Gap(name, problem, eval_command(run)) for problem in problems]
+    if not evaluations and not problems:
+        gaps.append(Gap(name, "it has not been evaluated", eval_command(run)))
+    gaps += [Gap(name, text, eval_command(run)) for text in _outdated(evaluations, saved_step)]
+    if saved_step is None:
+        gaps.append(Gap(name, "it has no checkpoint", _resume_command(run)))
+    gaps += [Gap(name, text, _resume_command(run)) for text in _unfinished(evaluations)]
+    if not curves:
+        gaps.append(Gap(name, "its folder holds no logs for TensorBoard, so that it has no training curves"))
+    if not recipe:
+        gaps.append(Gap(name, "its recipe.toml cannot be read"))
+    return ReportedRun(name, run, recipe, saved_step, curves, tuple(evaluations), tuple(gaps))
+
+
+def _saved_step(run: Run) -> int | None:
+    """Of the newest checkpoint, by its name."""
+    steps = [path.stem.removeprefix("step-") for path in run.checkpoints]
+    return max((int(step) for step in steps if step.isdecimal()), default=None)
+
+
+def _outdated(evaluations: list[SavedEvaluation], saved_step: int | None) -> list[str]:
+    return [
+        f"{found.title}, {found.protocol} was evaluated at step {found.step:,}, before its newest "
+        f"checkpoint, of step {saved_step:,}"
+        for found in evaluations
+        if saved_step is not None and found.step < saved_step
+    ]
+
+
+def _unfinished(evaluations: list[SavedEvaluation]) -> list[str]:
+    unfinished = {(found.step, found.steps) for found in evaluations if found.step < found.steps}
+    return [
+        f"it was evaluated before its end, at step {step:,} of {steps:,}"
+        for step, steps in sorted(unfinished)
+    ]
+
+
+def _resume_command(run: Run) -> str:
+    return f"python cli.py train --resume {shlex.quote(run.folder.as_posix())}"
+
+
+def _recipe(run: Run, evaluations: list[SavedEvaluation]) -> dict[str, Any]:
+    """Of the run's file, read as it is: it may hold keys of another version; else of an evaluation."""
+    path: Path = run.folder / "recipe.toml"
+    try:
+        return _flat(tomllib.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return _flat(evaluations[0].recipe) if evaluations else {}
+
+
+def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested table by dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def _shown(value: Any) -> str:
+    """As TOML has it, without quotes."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list):
+        return ", ".join(map(_shown, value))
+    return str(value)

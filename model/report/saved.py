@@ -1,0 +1,180 @@
+"""Evaluations as `eval` left them beside a run, read from JSON and checked once.
+
+Axes: K class, true or predicted.
+"""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+VERSION = 2
+LINEAR, SEMI, SUPERVISED, FINETUNE = "linear", "semi", "supervised", "finetune"
+TRAINED, FROM_LABELS = "trained encoder", "encoder and linear layer"
+# What stands for a run: the first of these that it has.
+HEADLINES = (SEMI, SUPERVISED, LINEAR, FINETUNE)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A share of 1 over repetitions. deviation: None where there was only one."""
+
+    mean: float
+    deviation: float | None
+    by_seed: tuple[float, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class SavedScore:
+    """One row of an evaluation.
+
+    features: what was classified.  k: neighbours, None for other modes.  label_fraction: share of the
+    training labels, which are `labels` in number.  top5, macro_f1: None where the mode has none.
+    per_class_K: mean accuracy of each class, NaN without test samples.  confusion_KK: int64, true class down,
+    predicted across, summed over the seeds.
+    """
+
+    mode: str
+    features: str
+    k: int | None
+    label_fraction: float
+    labels: int
+    seeds: int
+    top1: Spread
+    top5: Spread | None
+    macro_f1: Spread | None
+    per_class_K: NDArray[np.float64]
+    confusion_KK: NDArray[np.int64]
+
+    @property
+    def of_trained(self) -> bool:
+        """Whether it is of the trained encoder's own features, fine-tuned or not, not of whitened ones."""
+        return self.features.split(",")[0] == TRAINED and "whitened" not in self.features
+
+
+@dataclass(frozen=True, eq=False)
+class SavedEvaluation:
+    """All scores of one run on one data set and protocol.
+
+    title: the data set's.  pretrained_on: the data set of the training; another one is a transfer.
+    step, steps: of the checkpoint that was evaluated, and of the whole training.  recipe: nested, as in TOML.
+    """
+
+    dataset: str
+    title: str
+    pretrained_on: str
+    protocol: str
+    classes: tuple[str, ...]
+    train_samples: int
+    test_samples: int
+    seen_in_training: int
+    step: int
+    steps: int
+    recipe: dict[str, Any]
+    scores: tuple[SavedScore, ...]
+
+    @property
+    def headline(self) -> SavedScore:
+        """Of the trained encoder, semi-supervised with the most labels, else by HEADLINES; else the first."""
+        own = [score for score in self.scores if score.of_trained or score.features == FROM_LABELS]
+        own.sort(key=lambda score: -score.labels)
+        chosen = [score for mode in HEADLINES for score in own if score.mode == mode]
+        return (chosen or list(self.scores))[0]
+
+    def linear(self, features: str) -> SavedScore | None:
+        """The linear evaluation of these features with the most labels."""
+        found = [score for score in self.scores if score.mode == LINEAR and score.features == features]
+        return max(found, key=lambda score: score.labels, default=None)
+
+    def test_counts(self) -> NDArray[np.int64]:
+        """(K,) test samples of every class."""
+        score = self.headline
+        counts_K: NDArray[np.int64] = score.confusion_KK.sum(axis=1) // max(score.seeds, 1)
+        return counts_K
+
+
+def saved_evaluations(folder: Path) -> tuple[list[SavedEvaluation], list[str]]:
+    """The evaluations in a run's folder by name of file, and what is wrong with unusable files."""
+    found, problems = [], []
+    for path in sorted(folder.glob("eval-*.json")):
+        try:
+            found.append(read_evaluation(path))
+        except ValueError as error:
+            problems.append(str(error))
+    return found, problems
+
+
+def read_evaluation(path: Path) -> SavedEvaluation:
+    """One file of `eval`. Raises ValueError if it is damaged or of another version."""
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+        found = table.get("version", 1)
+    except (OSError, ValueError, AttributeError) as error:
+        raise ValueError(f"{path}: not a readable evaluation: {error}") from None
+    if found != VERSION:
+        raise ValueError(f"{path}: an evaluation of version {found}; expected {VERSION}")
+    try:
+        return _evaluation(table)
+    except KeyError as error:
+        raise ValueError(f"{path}: the key {error} is missing") from None
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{path}: a value is not what it should be: {error}") from None
+
+
+def _evaluation(table: dict[str, Any]) -> SavedEvaluation:
+    classes, made_from = tuple(str(name) for name in table["classes"]), table["made_from"]
+    scores = tuple(_score(row, len(classes)) for row in table["scores"])
+    if not scores:
+        raise ValueError("no scores")
+    return SavedEvaluation(
+        dataset=str(table["dataset"]),
+        title=str(table["title"]),
+        pretrained_on=str(table["pretrained_on"]),
+        protocol=str(table["protocol"]),
+        classes=classes,
+        train_samples=int(table["train_samples"]),
+        test_samples=int(table["test_samples"]),
+        seen_in_training=int(table["seen_in_training"]),
+        step=int(made_from["step"]),
+        steps=int(made_from["steps"]),
+        recipe=dict(made_from["recipe"]),
+        scores=scores,
+    )
+
+
+def _score(row: dict[str, Any], num_classes: int) -> SavedScore:
+    confusion_KK = np.array(row["confusion"], np.int64)
+    if confusion_KK.shape != (num_classes, num_classes) or confusion_KK.min() < 0:
+        raise ValueError(f"confusion of shape {confusion_KK.shape}; expected counts of {num_classes} classes")
+    per_class_K = np.array([math.nan if share is None else _share(share) for share in row["per_class"]])
+    if len(per_class_K) != num_classes:
+        raise ValueError(f"per_class has {len(per_class_K)} entries for {num_classes} classes")
+    return SavedScore(
+        mode=str(row["mode"]),
+        features=str(row["features"]),
+        k=None if row["k"] is None else int(row["k"]),
+        label_fraction=_share(row["label_fraction"]),
+        labels=int(row["labels"]),
+        seeds=int(row["seeds"]),
+        top1=_spread(row["top1"]),
+        top5=None if row["top5"] is None else _spread(row["top5"]),
+        macro_f1=None if row["macro_f1"] is None else _spread(row["macro_f1"]),
+        per_class_K=per_class_K,
+        confusion_KK=confusion_KK,
+    )
+
+
+def _spread(table: dict[str, Any]) -> Spread:
+    deviation = None if table["deviation"] is None else _share(table["deviation"])
+    return Spread(_share(table["mean"]), deviation, tuple(_share(share) for share in table["by_seed"]))
+
+
+def _share(value: Any) -> float:
+    share = float(value)
+    if not 0 <= share <= 1:
+        raise ValueError(f"{value} where a share of 1 belongs")
+    return share

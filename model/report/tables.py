@@ -1,0 +1,173 @@
+"""What the page says in numbers: accuracies of all runs side by side, confused pairs, gains of every class.
+
+Axes: K class.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+import numpy as np
+
+from model.published import is_curves_split, own_curve, own_row
+from model.report.saved import FINETUNE, LINEAR, SEMI, SUPERVISED, SavedEvaluation, SavedScore
+
+MODES = {
+    LINEAR: "Linear classifier on the frozen encoder",
+    "knn": "Nearest neighbours, by cosine",
+    SEMI: "Semi-supervised: fine-tuned, then a linear classifier on the same labels",
+    FINETUNE: "Fine-tuned end to end",
+    SUPERVISED: "Supervised: the linear layer that was trained with the encoder",
+}
+
+SHORT_MODES = {SEMI: "semi-supervised", "knn": "nearest neighbours", FINETUNE: "fine-tuned"}
+
+# By the name of the run.
+Evaluations = Mapping[str, SavedEvaluation]
+
+
+@dataclass(frozen=True, eq=False)
+class Line:
+    """One row of the table of accuracies.
+
+    scores: of every run, None where it has no such score.  paper: the paper's own method in this place.
+    """
+
+    mode: str
+    features: str
+    label_fraction: float
+    labels: int
+    scores: tuple[SavedScore | None, ...]
+    paper: Decimal | None
+
+    def best(self) -> float | None:
+        """The highest mean top-1 where runs differ."""
+        means = [score.top1.mean for score in self.scores if score is not None]
+        return max(means) if len(set(means)) > 1 else None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Samples of one class that were taken for another. share: of the true class, over all seeds."""
+
+    true: str
+    predicted: str
+    samples: int
+    of: int
+
+    @property
+    def share(self) -> float:
+        return self.samples / self.of
+
+
+@dataclass(frozen=True)
+class ClassLine:
+    """One class's accuracy in every run; None without test samples, or where a run has none."""
+
+    name: str
+    samples: int
+    accuracies: tuple[float | None, ...]
+
+
+def accuracy_lines(evaluations: Evaluations, dataset: str, protocol: str) -> list[Line]:
+    """One line for each kind of score that any run has; by mode, all labels first, then by fraction."""
+    found: dict[tuple[str, str, int | None, float], dict[str, SavedScore]] = {}
+    for name, evaluation in evaluations.items():
+        for score in evaluation.scores:
+            key = score.mode, score.features, score.k, score.label_fraction
+            found.setdefault(key, {})[name] = score
+    modes = [*MODES, *dict.fromkeys(key[0] for key in found if key[0] not in MODES)]
+    features = list(dict.fromkeys(key[1] for key in found))
+    keys = sorted(
+        found, key=lambda key: (modes.index(key[0]), key[3] != 1, key[3], key[2] or 0, features.index(key[1]))
+    )
+    lines = []
+    for key in keys:
+        mode, name, k, fraction = key
+        scores = tuple(found[key].get(run) for run in evaluations)
+        shown = name if k is None else f"{name}, k = {k}"
+        labels = next(score.labels for score in scores if score)
+        some = next(score for score in scores if score)
+        lines.append(Line(mode, shown, fraction, labels, scores, _paper(some, dataset, protocol)))
+    return lines
+
+
+def has_deviations(lines: Sequence[Line]) -> bool:
+    """Whether any score was repeated, so that deviations need room."""
+    scores = [score for line in lines for score in line.scores if score is not None]
+    return any(score.top1.deviation is not None for score in scores)
+
+
+def score_text(score: SavedScore) -> str:
+    """What a score is of, for a reader."""
+    share = f", {percent_text(score.label_fraction)} % of the labels" if score.label_fraction < 1 else ""
+    return f"{SHORT_MODES.get(score.mode, score.mode)}, {score.features}{share}"
+
+
+def percent_text(share: float) -> str:
+    """A share as per cent, without digits that say nothing."""
+    return f"{100 * share:.4g}"
+
+
+def mode_title(mode: str) -> str:
+    """What a mode is, in words."""
+    return MODES.get(mode, mode)
+
+
+def most_confused(score: SavedScore, classes: Sequence[str], most: int = 5) -> list[Pair]:
+    """The pairs with the most samples of one class taken for the other, ties by class."""
+    wrong_KK = score.confusion_KK.copy()
+    np.fill_diagonal(wrong_KK, 0)
+    of_K = score.confusion_KK.sum(axis=1)
+    order = np.argsort(-wrong_KK, axis=None, kind="stable")[:most]
+    pairs = []
+    for true, predicted in zip(*np.unravel_index(order, wrong_KK.shape), strict=True):
+        if wrong_KK[true, predicted]:
+            samples, of = int(wrong_KK[true, predicted]), int(of_K[true])
+            pairs.append(Pair(classes[true], classes[predicted], samples, of))
+    return pairs
+
+
+def class_lines(evaluations: Evaluations) -> list[ClassLine]:
+    """Every class's accuracy in the runs' headline scores."""
+    first = next(iter(evaluations.values()))
+    counts_K = first.test_counts()
+    lines = []
+    for label, name in enumerate(first.classes):
+        accuracies = tuple(_accuracy(evaluation, label) for evaluation in evaluations.values())
+        lines.append(ClassLine(name, int(counts_K[label]), accuracies))
+    return lines
+
+
+def class_gains(reference: SavedEvaluation, other: SavedEvaluation) -> list[tuple[str, float]]:
+    """Accuracy of each class in `other` less that in `reference`, shares of 1, the largest gain first.
+
+    Classes without test samples are left out.
+    """
+    gain_K = other.headline.per_class_K - reference.headline.per_class_K
+    gains = [(name, float(gain)) for name, gain in zip(other.classes, gain_K, strict=True)]
+    return sorted((pair for pair in gains if np.isfinite(pair[1])), key=lambda pair: -pair[1])
+
+
+def same_kind(evaluations: Evaluations) -> bool:
+    """Whether the runs' headline scores are of one mode and share of labels, so that they can be compared."""
+    heads = [evaluation.headline for evaluation in evaluations.values()]
+    return len({(score.mode, score.label_fraction) for score in heads}) == 1
+
+
+def _accuracy(evaluation: SavedEvaluation, label: int) -> float | None:
+    share = float(evaluation.headline.per_class_K[label])
+    return None if np.isnan(share) else share
+
+
+def _paper(score: SavedScore, dataset: str, protocol: str) -> Decimal | None:
+    """What the paper's method has in the place of this score, in per cent."""
+    if not score.of_trained:
+        return None
+    if score.mode == LINEAR and score.label_fraction == 1:
+        row = own_row(dataset, protocol)
+        return row.percent if row else None
+    if score.mode == SEMI and is_curves_split(dataset, protocol):
+        percent = round(100 * score.label_fraction, 6)
+        return own_curve().top1.get(int(percent)) if percent == int(percent) else None
+    return None

@@ -1,0 +1,121 @@
+"""How well test samples were classified: one result, and the row that sums up its repetitions.
+
+Axes: N test sample, K class.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Curve = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """One classifier's success.
+
+    top1, top5: share of test samples, 0 to 1; top5 is None where only one class is named.
+    confusion_KK: int64, test samples, true class down, predicted across.
+    """
+
+    top1: float
+    top5: float | None
+    confusion_KK: NDArray[np.int64]
+
+    @property
+    def macro_f1(self) -> float:
+        """F1 of each class that is tested or named, averaged; a class never hit has 0."""
+        hits_K = np.diag(self.confusion_KK)
+        named_or_true_K = self.confusion_KK.sum(0) + self.confusion_KK.sum(1)
+        occurs_K = named_or_true_K > 0
+        return float((2 * hits_K[occurs_K] / named_or_true_K[occurs_K]).mean())
+
+    @property
+    def per_class(self) -> Curve:
+        """Share of each class's test samples that were found, float64 (K,); NaN of a class without any."""
+        tested_K = self.confusion_KK.sum(1)
+        with np.errstate(invalid="ignore"):
+            shares_K: Curve = np.diag(self.confusion_KK) / tested_K
+        return shares_K
+
+
+@dataclass(frozen=True, eq=False)
+class Score:
+    """One row of the result table: a mode on some features with some labels, over its repetitions.
+
+    mode: "linear", "knn", "semi", "finetune" or "supervised".  features: what was classified.
+    k: of the nearest neighbours, else None.  label_fraction: of all training labels; labels: how many.
+    """
+
+    mode: str
+    features: str
+    k: int | None
+    label_fraction: float
+    labels: int
+    results: tuple[Result, ...]
+
+    @property
+    def top1(self) -> float:
+        return float(np.mean([result.top1 for result in self.results]))
+
+    @property
+    def confusion(self) -> NDArray[np.int64]:
+        """The repetitions' confusion matrices added up."""
+        total_KK: NDArray[np.int64] = np.sum([result.confusion_KK for result in self.results], axis=0)
+        return total_KK
+
+    def to_table(self) -> dict[str, Any]:
+        """Plain data for JSON, accuracies as shares of 1."""
+        per_class_K = np.mean([result.per_class for result in self.results], axis=0)
+        top5 = [result.top5 for result in self.results if result.top5 is not None]
+        return {
+            "mode": self.mode,
+            "features": self.features,
+            "k": self.k,
+            "label_fraction": self.label_fraction,
+            "labels": self.labels,
+            "seeds": len(self.results),
+            "top1": _summary([result.top1 for result in self.results]),
+            "top5": _summary(top5) if top5 else None,
+            "macro_f1": _summary([result.macro_f1 for result in self.results]),
+            "per_class": [None if np.isnan(share) else float(share) for share in per_class_K],
+            "confusion": self.confusion.tolist(),
+        }
+
+
+def _summary(values: list[float]) -> dict[str, Any]:
+    """Mean and sample standard deviation; the latter is None of a single value."""
+    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return {"mean": float(np.mean(values)), "deviation": deviation, "by_seed": values}
+
+
+def result_of_scores(scores_NK: Tensor, labels_N: Tensor) -> Result:
+    """From the score of every class for each test sample."""
+    num_classes = scores_NK.shape[1]
+    return Result(
+        _top_share(scores_NK, labels_N, 1),
+        _top_share(scores_NK, labels_N, min(5, num_classes)),
+        count_confusion(scores_NK.argmax(1), labels_N, num_classes),
+    )
+
+
+def result_of_classes(predicted_N: Tensor, labels_N: Tensor, num_classes: int) -> Result:
+    """From the one class that was named for each test sample."""
+    top1 = float((predicted_N == labels_N).float().mean())
+    return Result(top1, None, count_confusion(predicted_N, labels_N, num_classes))
+
+
+def count_confusion(predicted_N: Tensor, labels_N: Tensor, num_classes: int) -> NDArray[np.int64]:
+    """Counts, true class down: int64 (K, K)."""
+    pairs = torch.bincount(labels_N * num_classes + predicted_N, minlength=num_classes**2)
+    return pairs.reshape(num_classes, num_classes).cpu().numpy()
+
+
+def _top_share(scores_NK: Tensor, labels_N: Tensor, k: int) -> float:
+    """Share of samples whose class is among the k highest scores."""
+    best_Nk = scores_NK.topk(k, dim=1).indices
+    return float((best_Nk == labels_N[:, None]).any(1).float().mean())

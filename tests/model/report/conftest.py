@@ -1,0 +1,69 @@
+"""What the tests of the report need: a run that was trained, its page, and a real browser."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from selenium.webdriver import Chrome
+from selenium.webdriver.chrome.options import Options
+from selenium.webdriver.chrome.service import Service
+
+from model.checkpoint import Run
+from model.recipe import load_recipe
+from model.report.page import write_report
+from model.train import train
+from pipeline.store.shards import Shards
+from tests.model.report.made_up import evaluation_table, full_scores, write_evaluation, write_run
+
+TINY = (
+    "epochs=1",
+    "batch_size=40",
+    "model.encoder.widths=[4, 4, 4, 4, 8, 8]",
+    "model.decoder.widths=[4, 4, 4, 4, 4]",
+)
+
+
+@pytest.fixture(scope="session")
+def trained_run(shards: Shards, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Really trained, for two steps; evaluated by made-up numbers."""
+    recipe, run = load_recipe("compact", TINY), Run(tmp_path_factory.mktemp("runs") / "first")
+    run.create(recipe, shards.folder, shards.manifest.digest)
+    train(shards, recipe, run, device=torch.device("cpu"))
+    step = int(run.checkpoint.stem.split("-")[1])
+    made_from = {"step": step, "steps": step, "recipe": recipe.to_table()}
+    write_evaluation(run, evaluation_table(made_from=made_from))
+    return run
+
+
+@pytest.fixture(scope="session")
+def other_run(trained_run: Run) -> Run:
+    """Beside it, with another recipe, some points ahead, and without a checkpoint."""
+    evaluation = evaluation_table(full_scores(0.0317), seen_in_training=17)
+    return write_run(trained_run.folder.parent / "second", evaluation, changes=("lr=0.5",), steps=3)
+
+
+@pytest.fixture(scope="session")
+def page(trained_run: Run, other_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of both."""
+    return write_report([trained_run, other_run], tmp_path_factory.mktemp("report") / "report.html")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Chrome]:
+    """A headless Chromium; the test is skipped where it or its driver is not installed."""
+    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if program is None or driver is None:
+        pytest.skip("chromium and chromedriver are not installed")
+    options = Options()
+    options.binary_location = program
+    for argument in ("--headless=new", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"):
+        options.add_argument(argument)
+    if os.geteuid() == 0:
+        options.add_argument("--no-sandbox")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    chrome = Chrome(options=options, service=Service(driver))
+    yield chrome
+    chrome.quit()

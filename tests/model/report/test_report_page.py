@@ -1,0 +1,163 @@
+"""The page as text: what stands in it, what it says of what is missing, what never gets into it."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from model.checkpoint import Run
+from model.report.page import write_report
+from pipeline.store.shards import Shards
+from tests.model.report.made_up import evaluation_table, score_table, write_evaluation, write_run
+
+
+def report(runs: list[Run], tmp_path: Path, **options: object) -> str:
+    path = write_report(runs, tmp_path / "out" / "page.html", **options)  # type: ignore[arg-type]
+    return path.read_text(encoding="utf-8")
+
+
+def simple(scores: list[dict[str, Any]] | None = None, **changes: Any) -> dict[str, Any]:
+    """An evaluation that costs one picture only."""
+    return evaluation_table(scores or [score_table()], **changes)
+
+
+def test_everything_is_there(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for section in ("glance", "runs", "curves", "accuracy", "fractions", "confusion", "classes", "features",
+                    "player"):  # fmt: skip
+        assert f'<h2 id="{section}">' in text
+        assert f'<a href="#{section}">' in text
+    names = {path.name.removeprefix("report-") for path in page.parent.glob("*.png")}
+    assert names == {
+        "curves.png",
+        "fractions-ucla-xview3.png",
+        "confusion-ucla-xview3-first.png",
+        "confusion-ucla-xview3-second.png",
+        "gains-ucla-xview3-second.png",
+        "features-first.png",
+    }
+    assert text.count("data:image/png;base64,") == len(names)
+    assert "second</strong> saw 17 of the" in " ".join(text.split())
+
+
+def test_the_page_asks_nothing_of_a_network(page: Path) -> None:
+    text = re.sub(r"data:[\w/;+,=-]*", "", page.read_text(encoding="utf-8"))
+    assert not re.search(r"https?:|//[a-z]+\.|@import|url\(", text)
+    assert "default-src 'none'" in text
+
+
+def test_recipes_are_compared_where_they_differ(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    table = text[text.index("Where the recipes differ") : text.index("<details>")]
+    keys = re.findall(r"<code>(.*?)</code>", table)
+    assert "lr" in keys
+    assert "model.encoder.widths" in keys
+    assert "temperature" not in keys
+
+
+def test_the_same_runs_give_the_same_page(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", simple(), steps=2)
+    first = report([run], tmp_path)
+    assert report([run, Run(run.folder)], tmp_path) == first
+
+
+def test_what_a_run_lacks_is_said_with_the_command_that_makes_it(tmp_path: Path) -> None:
+    bare = Run(tmp_path / "not evaluated")
+    bare.folder.mkdir()
+    old = write_run(tmp_path / "old", simple() | {"version": 1}, steps=2)
+    (old.folder / "recipe.toml").write_text("= [")
+    unfinished = write_run(tmp_path / "unfinished", steps=2)
+    write_evaluation(unfinished, simple(made_from={"step": 7, "steps": 40, "recipe": {}}))
+    text = " ".join(report([bare, old, unfinished], tmp_path).split()).replace(
+        '<code class="command">', "<code>"
+    )
+    missing = text[text.index('aria-labelledby="missing"') :]
+    for words in (
+        "not evaluated</strong>: it has not been evaluated. <code>python cli.py eval --run &#39;",
+        "not evaluated</strong>: it has no checkpoint. <code>python cli.py train --resume &#39;",
+        "not evaluated</strong>: its folder holds no logs for TensorBoard",
+        "not evaluated</strong>: its recipe.toml cannot be read",
+        "an evaluation of version 1; expected 2. <code",
+        "old</strong>: its recipe.toml cannot be read",
+        "unfinished</strong>: it was evaluated before its end, at step 7 of 40. <code",
+    ):
+        assert words in missing, words
+
+
+def test_no_run_with_an_evaluation_is_an_error_that_names_the_command(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", steps=1)
+    with pytest.raises(ValueError, match=r"run: it has not been evaluated.*cli\.py eval --run .*run"):
+        report([run], tmp_path)
+    write_evaluation(run, evaluation_table()).write_text("{")
+    with pytest.raises(ValueError, match=r"eval-ucla-xview3\.json: not a readable evaluation"):
+        report([run], tmp_path)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_outdated_evaluation_is_said(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", simple(), steps=1)
+    for name in ("step-00000050.pt", "step-of-mine.pt"):
+        path = run.folder / "checkpoints" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"damaged")
+    text = report([run], tmp_path)
+    assert "was evaluated at step 40, before its newest checkpoint, of step 50" in text
+    assert "no features and no player" in text
+    assert 'id="features"' not in text
+
+
+def test_names_cannot_break_out_of_the_page(tmp_path: Path) -> None:
+    evil = "</td><script>alert(1)</script>"
+    classes = [evil, *(f"class {number}" for number in range(9))]
+    run = write_run(tmp_path / "<b>&run", simple([score_table(features=evil)], classes=classes), steps=1)
+    text = report([run], tmp_path)
+    assert "<script>alert" not in text
+    assert "<b>&run" not in text
+    assert "&lt;b&gt;&amp;run" in text
+
+
+def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / parent / "run", simple(), steps=1) for parent in ("a", "b")]
+    text = report(runs, tmp_path)
+    assert f"{tmp_path.as_posix()}/a/run" in text
+    assert len(list((tmp_path / "out").glob("page-confusion-*.png"))) == 2
+
+
+def test_two_names_of_one_split_are_one_table(tmp_path: Path) -> None:
+    runs = [
+        write_run(tmp_path / protocol, simple(protocol=protocol), steps=1)
+        for protocol in ("xview", "xview3", "xview1")
+    ]
+    text = report(runs, tmp_path)
+    assert text.count('<table class="accuracies">') == 2
+    assert text.count("85.12</td>") == 1 + 1 + 2  # in the column, in the paper's table, on two cards
+
+
+def test_another_data_sets_paper_curve_is_said_to_be_one(tmp_path: Path, page: Path) -> None:
+    assert "another data set, shown for the shape" in page.read_text(encoding="utf-8")
+    classes = [f"action {number}" for number in range(10)]
+    evaluation = evaluation_table(dataset="ntu120", protocol="xsub", title="NTU RGB+D 120", classes=classes)
+    text = report([write_run(tmp_path / "run", evaluation, steps=1)], tmp_path)
+    assert "another data set" not in text
+    assert "The paper, Table 4" in text
+    assert '<td class="number">89.0</td>' in text
+
+
+def test_a_sample_that_is_not_there_is_an_error(tmp_path: Path, trained_run: Run, shards: Shards) -> None:
+    with pytest.raises(ValueError, match="no sample 'nobody'"):
+        report([trained_run], tmp_path, shards=shards, sample="nobody")
+
+
+def test_a_run_that_was_not_evaluated_on_the_shards_gets_no_features(
+    tmp_path: Path, trained_run: Run
+) -> None:
+    copy = Run(tmp_path / "copy")
+    copy.folder.mkdir()
+    for name in ("recipe.toml", "run.json"):
+        (copy.folder / name).write_bytes((trained_run.folder / name).read_bytes())
+    (copy.folder / "checkpoints").symlink_to(trained_run.folder / "checkpoints")
+    write_evaluation(copy, simple(dataset="other", protocol="all", title="Other"))
+    text = report([copy], tmp_path)
+    assert "it has not been evaluated on Northwestern-UCLA" in text
+    assert 'id="player"' not in text

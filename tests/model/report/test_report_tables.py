@@ -1,0 +1,88 @@
+"""What the page says in numbers, on scores with a known answer."""
+
+import json
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from model.report.saved import SavedEvaluation, read_evaluation
+from model.report.tables import accuracy_lines, class_gains, class_lines, most_confused, same_kind
+from tests.model.report.made_up import evaluation_table, full_scores, score_table
+
+CLASSES = ["sit", "stand", "wave", "walk"]
+
+
+def read(tmp_path: Path, scores: list[dict[str, Any]], **changes: Any) -> SavedEvaluation:
+    path = tmp_path / "eval-x.json"
+    path.write_text(json.dumps(evaluation_table(scores, **changes)), encoding="utf-8")
+    return read_evaluation(path)
+
+
+def of_matrix(tmp_path: Path, confusion: list[list[int]]) -> SavedEvaluation:
+    """An evaluation of four classes with this matrix."""
+    score = score_table(classes=CLASSES)
+    per_class = [row[label] / sum(row) if sum(row) else None for label, row in enumerate(confusion)]
+    score |= {"confusion": confusion, "per_class": per_class}
+    return read(tmp_path, [score], classes=CLASSES)
+
+
+def test_runs_stand_side_by_side_and_a_missing_score_leaves_a_hole(tmp_path: Path) -> None:
+    full, less = read(tmp_path, full_scores()), read(tmp_path, full_scores(0.01)[:3])
+    lines = accuracy_lines({"full": full, "less": less}, "ucla", "xview3")
+    assert [line.mode for line in lines] == ["linear"] * 6 + ["knn"] * 2 + ["semi"] * 6 + ["finetune"]
+    assert [line.label_fraction for line in lines[:6]] == [1, 1, 1, 0.01, 0.1, 0.5]
+    first = lines[0]
+    assert [score.top1.mean for score in first.scores if score] == pytest.approx([0.7512, 0.7612])
+    assert first.best() == pytest.approx(0.7612)
+    assert lines[-1].scores[1] is None
+    assert lines[-1].best() is None
+    assert [line.features for line in lines[6:8]] == ["trained encoder, k = 1", "trained encoder, k = 20"]
+
+
+def test_the_papers_number_stands_in_its_own_place_only(tmp_path: Path) -> None:
+    """Beside an untrained encoder, or on fewer labels, it would be another protocol's."""
+    own = {"run": read(tmp_path, full_scores())}
+    papers = [line.paper for line in accuracy_lines(own, "ucla", "xview")]
+    assert papers == [Decimal("85.12"), *[None] * 14]
+    assert not any(line.paper for line in accuracy_lines(own, "ucla", "xview1"))
+    lines = accuracy_lines(own, "ntu120", "xsub")
+    semi = {line.label_fraction: line.paper for line in lines if line.mode == "semi" and line.paper}
+    assert semi == {0.01: Decimal("48.8"), 0.1: Decimal("56.1"), 0.5: Decimal("67.8")}
+
+
+def test_confused_pairs_are_those_with_the_most_samples(tmp_path: Path) -> None:
+    matrix = [[5, 4, 0, 0], [1, 90, 9, 0], [0, 0, 0, 0], [0, 4, 0, 6]]
+    found = of_matrix(tmp_path, matrix)
+    pairs = most_confused(found.headline, found.classes, most=3)
+    assert [(pair.true, pair.predicted, pair.samples, pair.of) for pair in pairs] == [
+        ("stand", "wave", 9, 100),
+        ("sit", "stand", 4, 9),
+        ("walk", "stand", 4, 10),
+    ]
+    assert pairs[0].share == 0.09
+
+
+def test_a_perfect_score_confuses_nothing(tmp_path: Path) -> None:
+    found = of_matrix(tmp_path, [[3, 0, 0, 0], [0, 4, 0, 0], [0, 0, 5, 0], [0, 0, 0, 6]])
+    assert most_confused(found.headline, found.classes) == []
+
+
+def test_gains_are_of_the_other_run_over_the_first(tmp_path: Path) -> None:
+    first = of_matrix(tmp_path, [[4, 0, 0, 0], [2, 2, 0, 0], [0, 0, 0, 0], [2, 0, 0, 6]])
+    other = of_matrix(tmp_path, [[3, 1, 0, 0], [0, 4, 0, 0], [0, 0, 0, 0], [2, 0, 0, 6]])
+    assert class_gains(first, other) == [("stand", 0.5), ("walk", 0.0), ("sit", -0.25)]
+    lines = class_lines({"first": first, "other": other})
+    assert [(line.name, line.samples, line.accuracies) for line in lines] == [
+        ("sit", 4, (1.0, 0.75)),
+        ("stand", 4, (0.5, 1.0)),
+        ("wave", 0, (None, None)),
+        ("walk", 8, (0.75, 0.75)),
+    ]
+
+
+def test_runs_evaluated_in_different_ways_are_not_compared_by_class(tmp_path: Path) -> None:
+    linear, semi = read(tmp_path, [score_table()]), read(tmp_path, full_scores())
+    assert same_kind({"a": linear, "b": linear})
+    assert not same_kind({"a": linear, "b": semi})

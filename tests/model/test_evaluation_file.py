@@ -1,0 +1,87 @@
+"""What an evaluation leaves beside its run."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model.evaluate import Evaluation
+from model.evaluation_file import headline, save_evaluation
+from model.scores import Result, Score
+from model.subset import Labelled, read_subset
+
+CONFUSION = np.array([[3, 1], [0, 4]])
+KEYS = ("a", "b", "c", "d")
+
+
+def score(mode: str, features: str = "trained encoder", labels: int = 4, top1: float = 0.5) -> Score:
+    return Score(
+        mode, features, 1 if mode == "knn" else None, labels / 4, labels, (Result(top1, None, CONFUSION),)
+    )
+
+
+def evaluation(*scores: Score) -> Evaluation:
+    return Evaluation(
+        dataset="ucla",
+        title="NW-UCLA",
+        pretrained_on="ucla",
+        protocol="xview3",
+        classes=("sit down", "stand up"),
+        train_samples=4,
+        test_samples=8,
+        seen_in_training=0,
+        made_from={"step": 7, "evaluated_on": "digest"},
+        labelled=(Labelled(1.0, (np.arange(4),)), Labelled(0.5, (np.array([0, 2]), np.array([1, 3])))),
+        keys=KEYS,
+        scores=scores,
+    )
+
+
+def test_everything_lies_beside_the_run(tmp_path: Path) -> None:
+    saved = save_evaluation(evaluation(score("linear")), tmp_path / "run")
+    table = json.loads((tmp_path / "run/eval-ucla-xview3.json").read_text())
+    assert table["run"] == "run"
+    assert table["classes"] == ["sit down", "stand up"]
+    assert table["scores"][0]["confusion"] == CONFUSION.tolist()
+    assert saved.picture is not None
+    assert saved.picture.read_bytes()[:4] == b"\x89PNG"
+    assert [path.name for path in saved.subsets] == [f"ucla-xview3-0.5-seed-{seed}.txt" for seed in (0, 1)]
+    assert read_subset(saved.subsets[1], KEYS).tolist() == [1, 3]
+    assert all(path.exists() for path in saved.paths)
+
+
+def test_modes_measured_one_by_one_make_one_table(tmp_path: Path) -> None:
+    save_evaluation(evaluation(score("knn"), score("linear", top1=0.4)), tmp_path)
+    save_evaluation(evaluation(score("semi", labels=2), score("linear")), tmp_path)
+    rows = json.loads((tmp_path / "eval-ucla-xview3.json").read_text())["scores"]
+    assert [(row["mode"], row["top1"]["mean"]) for row in rows] == [
+        ("linear", 0.5),  # measured again
+        ("knn", 0.5),
+        ("semi", 0.5),
+    ]
+
+
+@pytest.mark.parametrize("earlier", ["{", "[]", '{"version": 1}', '{"version": 2, "made_from": 1}'])
+def test_what_belongs_to_something_else_is_replaced(tmp_path: Path, earlier: str) -> None:
+    (tmp_path / "eval-ucla-xview3.json").write_text(earlier)
+    save_evaluation(evaluation(score("linear")), tmp_path)
+    further = replace(evaluation(score("knn")), made_from={"step": 8, "evaluated_on": "digest"})
+    save_evaluation(further, tmp_path)
+    rows = json.loads((tmp_path / "eval-ucla-xview3.json").read_text())["scores"]
+    assert [row["mode"] for row in rows] == ["knn"]
+
+
+def test_the_headline_is_of_the_trained_encoder() -> None:
+    rows = [
+        score("linear", "input statistics"),
+        score("linear", labels=2),
+        score("linear"),
+        score("semi", labels=3),
+        score("semi", labels=2),
+    ]
+    tables = [row.to_table() for row in rows]
+    assert headline(tables) == tables[3]
+    assert headline(tables[:3]) == tables[2]
+    assert headline(tables[:1]) is None

@@ -1,0 +1,103 @@
+"""Features are computed once, and never taken for others."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from model import feature_cache
+from model.feature_cache import FeatureCache
+from model.features import Features, statistics_extractor
+from pipeline.loader import split_samples
+from pipeline.store.shards import Shards
+
+CPU = torch.device("cpu")
+
+
+class Counted:
+    """Statistics, and how often they were asked for."""
+
+    def __init__(self, parents: tuple[int, ...]) -> None:
+        self.inner, self.calls = statistics_extractor(parents), 0
+
+    def __call__(self, x_PCTV: Tensor, sample_P: Tensor, num_samples: int) -> Tensor:
+        self.calls += 1
+        return self.inner(x_PCTV, sample_P, num_samples)
+
+
+@pytest.fixture
+def counted(shards: Shards) -> Counted:
+    return Counted(shards.spec.skeleton.parents)
+
+
+def test_a_second_time_nothing_is_computed(shards: Shards, counted: Counted, tmp_path: Path) -> None:
+    samples = split_samples(shards, "xview", "train")
+    cache = FeatureCache(tmp_path / "features", {"weights": "abc"})
+    first = cache.features("some name", counted, samples, CPU)
+    calls = counted.calls
+    second = cache.features("some name", counted, samples, CPU)
+    assert counted.calls == calls > 0
+    assert torch.equal(first.x_ND, second.x_ND)
+    assert torch.equal(first.labels_N, second.labels_N)
+    (path,) = (tmp_path / "features").iterdir()
+    assert path.name.startswith("some-name-")
+
+
+def test_whatever_they_depend_on_asks_for_new_ones(
+    shards: Shards, counted: Counted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Old features under a new name would be a wrong accuracy that nobody notices."""
+    samples = split_samples(shards, "xview", "train")
+    cache = FeatureCache(tmp_path, {"weights": "abc"})
+    cache.features("a", counted, samples, CPU)
+    asked: list[Callable[[], Features]] = [
+        lambda: cache.features("b", counted, samples, CPU),
+        lambda: cache.features("a", counted, samples.take(np.arange(5)), CPU),
+        lambda: cache.features("a", counted, samples, CPU, batch_size=7),
+        lambda: replace(cache, identity={"weights": "abd"}).features("a", counted, samples, CPU),
+    ]
+    for ask in asked:
+        calls = counted.calls
+        ask()
+        assert counted.calls > calls
+    monkeypatch.setattr(feature_cache, "FEATURES_VERSION", 2)
+    calls = counted.calls
+    cache.features("a", counted, samples, CPU)
+    assert counted.calls > calls
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK", b"half"])
+def test_a_damaged_file_is_computed_anew(
+    shards: Shards, counted: Counted, tmp_path: Path, damage: bytes
+) -> None:
+    samples = split_samples(shards, "xview", "test")
+    cache = FeatureCache(tmp_path, {})
+    expected = cache.features("a", counted, samples, CPU)
+    (path,) = tmp_path.iterdir()
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2] if damage == b"half" else damage)
+    assert torch.equal(cache.features("a", counted, samples, CPU).x_ND, expected.x_ND)
+    flipped = bytearray(content)
+    flipped[len(content) // 2] ^= 1
+    path.write_bytes(bytes(flipped))
+    assert torch.equal(cache.features("a", counted, samples, CPU).x_ND, expected.x_ND)
+
+
+def test_labels_are_not_kept(shards: Shards, counted: Counted, tmp_path: Path) -> None:
+    samples = split_samples(shards, "xview", "test")
+    cache = FeatureCache(tmp_path, {})
+    cache.features("a", counted, samples, CPU)
+    other = replace(samples, labels_N=samples.labels_N + 1)
+    assert cache.features("a", counted, other, CPU).labels_N.tolist() == other.labels_N.tolist()
+
+
+def test_large_ones_are_not_kept(
+    shards: Shards, counted: Counted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feature_cache, "MOST_BYTES", 1000)
+    FeatureCache(tmp_path / "none", {}).features("a", counted, split_samples(shards, "xview", "test"), CPU)
+    assert not (tmp_path / "none").exists()

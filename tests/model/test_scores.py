@@ -1,0 +1,44 @@
+"""Accuracies from a confusion matrix that was counted by hand."""
+
+import numpy as np
+import pytest
+import torch
+
+from model.scores import Result, Score, result_of_classes, result_of_scores
+
+# Four classes; class 2 is never tested, class 3 neither tested nor named.
+TRUE = torch.tensor([0, 0, 0, 0, 1, 1])
+NAMED = torch.tensor([0, 0, 1, 2, 1, 0])
+CONFUSION = np.array([[2, 1, 1, 0], [1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
+
+
+def test_counts_and_shares() -> None:
+    result = result_of_classes(NAMED, TRUE, 4)
+    np.testing.assert_array_equal(result.confusion_KK, CONFUSION)
+    assert result.top1 == pytest.approx(3 / 6)
+    assert result.top5 is None
+    np.testing.assert_allclose(result.per_class, [0.5, 0.5, np.nan, np.nan])
+    # F1 of 0: 4 / (3 + 4); of 1: 2 / (2 + 2); of 2, which was named wrongly: 0. Class 3 does not occur.
+    assert result.macro_f1 == pytest.approx((4 / 7 + 1 / 2 + 0) / 3)
+
+
+def test_the_five_best_are_looked_at() -> None:
+    scores_NK = torch.tensor([[0.0, 9, 8, 7, 6, 5, 4], [0.0, 9, 8, 7, 6, 5, 4], [9.0, 0, 0, 0, 0, 0, 0]])
+    result = result_of_scores(scores_NK, torch.tensor([5, 6, 0]))
+    assert result.top1 == pytest.approx(1 / 3)
+    assert result.top5 == pytest.approx(2 / 3)
+
+
+def test_repetitions_are_summed_up() -> None:
+    results = (Result(0.5, 0.8, CONFUSION), Result(0.7, 0.9, 2 * CONFUSION))
+    row = Score("linear", "some", None, 0.1, 12, results).to_table()
+    assert row["top1"]["mean"] == pytest.approx(0.6)
+    assert row["top1"]["deviation"] == pytest.approx(np.sqrt(2 * 0.1**2))
+    assert row["top1"]["by_seed"] == [0.5, 0.7]
+    assert row["top5"]["mean"] == pytest.approx(0.85)
+    assert row["seeds"] == 2
+    np.testing.assert_array_equal(row["confusion"], 3 * CONFUSION)
+    assert row["per_class"] == [0.5, 0.5, None, None]
+    alone = Score("knn", "some", 1, 1.0, 12, (Result(0.5, None, CONFUSION),)).to_table()
+    assert alone["top1"]["deviation"] is None
+    assert alone["top5"] is None

@@ -1,0 +1,88 @@
+"""Which labels may be seen: balanced, nested, the same everywhere, and in files that can be given back."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model.subset import balanced, balanced_subset, from_files, read_subset, write_subset
+
+
+def keys(samples: int) -> list[str]:
+    return [f"sample {n}" for n in range(samples)]
+
+
+@pytest.mark.parametrize("fraction", [0.01, 0.1, 0.5, 1.0])
+def test_subsets_are_balanced(fraction: float) -> None:
+    labels_N = np.repeat(np.arange(3), [100, 50, 10])
+    chosen = balanced_subset(labels_N, keys(160), fraction)
+    counts = np.bincount(labels_N[chosen])
+    np.testing.assert_array_equal(counts, [max(1, round(fraction * n)) for n in (100, 50, 10)])
+    assert len(set(chosen)) == len(chosen)
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_subsets_are_nested_and_follow_the_keys_alone(seed: int) -> None:
+    labels_N = np.arange(90) % 3
+    sizes = (0.04, 0.1, 0.3, 0.5)
+    nested = [set(balanced_subset(labels_N, keys(90), fraction, seed)) for fraction in sizes]
+    assert nested[0] < nested[1] < nested[2] < nested[3]
+    turned = balanced_subset(labels_N[::-1].copy(), keys(90)[::-1], 0.1, seed)
+    assert {89 - n for n in turned} == nested[1]
+
+
+def test_another_seed_shows_other_labels() -> None:
+    first, second = balanced(np.arange(90) % 3, keys(90), 0.1, seeds=2).sets
+    assert len(first) == len(second) == 9
+    assert set(first) != set(second)
+
+
+def test_this_very_subset_is_taken_everywhere() -> None:
+    """A published accuracy at 10 % would mean nothing if a new version took other labels."""
+    assert balanced_subset(np.arange(30) % 3, keys(30), 0.1).tolist() == [1, 14, 18]
+
+
+@pytest.mark.parametrize("fraction", [0.0, -0.1, 1.5, float("nan")])
+def test_impossible_fractions(fraction: float) -> None:
+    with pytest.raises(ValueError, match="label fraction is"):
+        balanced_subset(np.zeros(3, np.int64), keys(3), fraction)
+
+
+def test_an_id_file_gives_the_same_samples_back(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "ids.txt"
+    write_subset(path, ["sample 7", "sample 2"], "two of ten")
+    assert path.read_text() == "# two of ten\nsample 7\nsample 2\n"
+    assert read_subset(path, keys(10)).tolist() == [2, 7]
+    path.write_text("sample 7\r\n\n  sample 2  \n")  # from another system, by hand
+    assert read_subset(path, keys(10)).tolist() == [2, 7]
+
+
+def test_files_of_one_size_are_repetitions(tmp_path: Path) -> None:
+    for name, chosen in (("a", [1, 2]), ("b", [3, 4]), ("c", [5])):
+        write_subset(tmp_path / name, [f"sample {n}" for n in chosen], "")
+    one, two = from_files([tmp_path / name for name in "abc"], keys(10))
+    assert (one.fraction, [chosen.tolist() for chosen in one.sets]) == (0.1, [[5]])
+    assert (two.fraction, [chosen.tolist() for chosen in two.sets]) == (0.2, [[1, 2], [3, 4]])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "names no sample; expected one key a line, such as sample 0"),
+        (b"# only a title\n", "names no sample"),
+        (b"sample 3\nsample 30\nsample 31\n", "'sample 30' and 1 more not among the 10 training samples"),
+        (b"sample 3\nsample 3\n", "sample 3 is named twice"),
+        (b"\xff\xfe", "not UTF-8 text"),
+    ],
+)
+def test_id_files_that_cannot_be_used(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "ids.txt"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message) as error:
+        read_subset(path, keys(10))
+    assert str(path) in str(error.value)
+
+
+def test_an_id_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="No such file"):
+        read_subset(tmp_path / "ids.txt", keys(10))
