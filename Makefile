@@ -44,4 +44,5 @@ demo: $(SETUP)
 	cd demo && ../$(BIN)/python ../cli.py train --shards --set epochs=8 --set finetune.epochs=10
 	cd demo && ../$(BIN)/python ../cli.py eval --label-fraction 0.1
 	cd demo && ../$(BIN)/python ../cli.py draw shards/ntu60 views.png
-	@echo "The report lies in demo/runs/ntu60-001: eval-*.json, its confusion picture, and logs for TensorBoard."
+	cd demo && ../$(BIN)/python ../cli.py report ntu60-001
+	@echo "Open demo/runs/ntu60-001/report.html in a browser."

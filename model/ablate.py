@@ -24,7 +24,7 @@ from model.classify import linear_evaluation
 from model.cpstn import CPSTN
 from model.evaluate import STATISTICS, UNTRAINED, Parts, calibrated
 from model.features import Extractor, encoder_extractor, extract_features, statistics_extractor
-from model.recipe import Recipe, load_recipe
+from model.recipe import Recipe, flat, load_recipe
 from model.table5 import Row
 from model.train import OnProgress, train, training_samples
 from pipeline.loader import in_any_order, split_samples
@@ -309,7 +309,7 @@ def _check_run(trial: Trial, shards: Shards) -> None:
         raise ValueError(
             f"{run.folder}: was trained on other shards than {shards.location}; choose another --name"
         )
-    there, now = _flat(run.recipe().to_table()), _flat(trial.recipe.to_table())
+    there, now = flat(run.recipe().to_table()), flat(trial.recipe.to_table())
     changed = [
         f"{key}: {there.get(key)} there, {value} now" for key, value in now.items() if there.get(key) != value
     ]
@@ -317,11 +317,3 @@ def _check_run(trial: Trial, shards: Shards) -> None:
         raise ValueError(
             f"{run.folder}: another recipe ({'; '.join(changed)}); choose another --name, or remove it"
         )
-
-
-def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested table by dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in table.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat

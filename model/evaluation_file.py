@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from model.evaluate import FINETUNE, FROM_LABELS, LINEAR, SEMI, SUPERVISED, TRAINED, Evaluation
+from model.evaluate import FINETUNE, FROM_LABELS, KNN, LINEAR, SEMI, SUPERVISED, TRAINED, Evaluation
 from model.pictures import draw_confusion
 from model.subset import write_subset
 from pipeline.store.publish import publish_bytes
@@ -22,11 +22,11 @@ FORMAT_VERSION = 2
 # What the picture shows: the first of these that is there.
 HEADLINES = (SEMI, SUPERVISED, LINEAR, FINETUNE)
 MODE_TITLES = {
-    "linear": "linear",
-    "knn": "nearest neighbours",
-    "semi": "semi-supervised",
-    "finetune": "fine-tuned",
-    "supervised": "supervised",
+    LINEAR: "linear",
+    KNN: "nearest neighbours",
+    SEMI: "semi-supervised",
+    FINETUNE: "fine-tuned",
+    SUPERVISED: "supervised",
 }
 
 

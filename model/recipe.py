@@ -161,6 +161,14 @@ def _recipe_file(name_or_path: str) -> Path | None:
     return Path(name_or_path) if Path(name_or_path).is_file() else None
 
 
+def flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested table by dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return found
+
+
 def recipe_from(table: dict[str, Any]) -> Recipe:
     """The recipe that a TOML file or checkpoint holds. Raises ValueError on any key or value out of place."""
     return _build(Recipe, table, "")

@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 
 from data_specs.spec import built_in_names, load_spec
+from model.evaluate import LINEAR, STATISTICS, TRAINED, UNTRAINED
 from model.pictures import draw_confusion
 from model.published import (
     PublishedCurve,
@@ -23,7 +24,7 @@ from model.published import (
 from model.report.album import Album, Picture
 from model.report.figures import draw_fractions, draw_gains, has_fractions
 from model.report.runs import ReportedRun
-from model.report.saved import LINEAR, TRAINED, SavedEvaluation, Spread
+from model.report.saved import SavedEvaluation, Spread
 from model.report.tables import (
     ClassLine,
     Line,
@@ -37,8 +38,6 @@ from model.report.tables import (
     same_kind,
     score_text,
 )
-
-UNTRAINED, STATISTICS = "untrained encoder", "input statistics"
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from model.checkpoint import Run
+from model.recipe import flat
 from model.report.curves import Curve, read_curves
 from model.report.saved import SavedEvaluation, saved_evaluations
 
@@ -135,17 +136,9 @@ def _recipe(run: Run, evaluations: list[SavedEvaluation]) -> dict[str, Any]:
     """Of the run's file, read as it is: it may hold keys of another version; else of an evaluation."""
     path: Path = run.folder / "recipe.toml"
     try:
-        return _flat(tomllib.loads(path.read_text(encoding="utf-8")))
+        return flat(tomllib.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError):
-        return _flat(evaluations[0].recipe) if evaluations else {}
-
-
-def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested table by dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in table.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
+        return flat(evaluations[0].recipe) if evaluations else {}
 
 
 def _shown(value: Any) -> str:

@@ -12,11 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-VERSION = 2
-LINEAR, SEMI, SUPERVISED, FINETUNE = "linear", "semi", "supervised", "finetune"
-TRAINED, FROM_LABELS = "trained encoder", "encoder and linear layer"
-# What stands for a run: the first of these that it has.
-HEADLINES = (SEMI, SUPERVISED, LINEAR, FINETUNE)
+from model.evaluate import FROM_LABELS, LINEAR, TRAINED
+from model.evaluation_file import FORMAT_VERSION, HEADLINES
 
 
 @dataclass(frozen=True)
@@ -115,8 +112,8 @@ def read_evaluation(path: Path) -> SavedEvaluation:
         found = table.get("version", 1)
     except (OSError, ValueError, AttributeError) as error:
         raise ValueError(f"{path}: not a readable evaluation: {error}") from None
-    if found != VERSION:
-        raise ValueError(f"{path}: an evaluation of version {found}; expected {VERSION}")
+    if found != FORMAT_VERSION:
+        raise ValueError(f"{path}: an evaluation of version {found}; expected {FORMAT_VERSION}")
     try:
         return _evaluation(table)
     except KeyError as error:

@@ -9,18 +9,18 @@ from decimal import Decimal
 
 import numpy as np
 
+from model.evaluate import FINETUNE, KNN, LINEAR, SEMI, SUPERVISED
+from model.evaluation_file import MODE_TITLES
 from model.published import is_curves_split, own_curve, own_row
-from model.report.saved import FINETUNE, LINEAR, SEMI, SUPERVISED, SavedEvaluation, SavedScore
+from model.report.saved import SavedEvaluation, SavedScore
 
 MODES = {
     LINEAR: "Linear classifier on the frozen encoder",
-    "knn": "Nearest neighbours, by cosine",
+    KNN: "Nearest neighbours, by cosine",
     SEMI: "Semi-supervised: fine-tuned, then a linear classifier on the same labels",
     FINETUNE: "Fine-tuned end to end",
     SUPERVISED: "Supervised: the linear layer that was trained with the encoder",
 }
-
-SHORT_MODES = {SEMI: "semi-supervised", "knn": "nearest neighbours", FINETUNE: "fine-tuned"}
 
 # By the name of the run.
 Evaluations = Mapping[str, SavedEvaluation]
@@ -101,7 +101,7 @@ def has_deviations(lines: Sequence[Line]) -> bool:
 def score_text(score: SavedScore) -> str:
     """What a score is of, for a reader."""
     share = f", {percent_text(score.label_fraction)} % of the labels" if score.label_fraction < 1 else ""
-    return f"{SHORT_MODES.get(score.mode, score.mode)}, {score.features}{share}"
+    return f"{MODE_TITLES.get(score.mode, score.mode)}, {score.features}{share}"
 
 
 def percent_text(share: float) -> str:
