@@ -22,12 +22,11 @@ import torch
 from model.checkpoint import Run, load_checkpoint, new_model
 from model.classify import linear_evaluation
 from model.cpstn import CPSTN
-from model.evaluate import STATISTICS, UNTRAINED, Parts, calibrated
+from model.evaluate import STATISTICS, UNTRAINED, Parts, calibrated, read_parts
 from model.features import Extractor, encoder_extractor, extract_features, statistics_extractor
 from model.recipe import Recipe, flat, load_recipe
 from model.table5 import Row
 from model.train import OnProgress, train, training_samples
-from pipeline.loader import in_any_order, split_samples
 from pipeline.store.publish import publish_bytes
 from pipeline.store.shards import Shards
 
@@ -126,7 +125,7 @@ def ablate(
     A trial that fails is said to `on_stage` and kept in its line's problems; the others go on.
     """
     protocol = trials[0].recipe.protocol or shards.spec.default_protocol
-    bench = _Bench(shards, _parts(shards, protocol), protocol, device, threads, watch, on_stage)
+    bench = _Bench(shards, read_parts(shards, protocol), protocol, device, threads, watch, on_stage)
     lines: dict[str, Line] = {}
     first_of_encoder: dict[tuple[str, int], Trial] = {}
     for trial in trials:
@@ -179,7 +178,7 @@ class _Bench:
         train, test = (
             extract_features(extractor, part, self.device) for part in (self.parts.train, self.parts.test)
         )
-        return linear_evaluation(train, test, self.parts.num_classes, self.parts.keys).top1
+        return linear_evaluation(train, test, self.parts.num_classes, self.parts.performances).top1
 
     def encoder_top1(self, model: CPSTN) -> float:
         """Linear evaluation of the frozen encoder."""
@@ -267,12 +266,6 @@ def _remembered(path: Path, identity: dict[str, Any], measure: Callable[[], floa
     top1 = measure()
     publish_bytes(path, json.dumps({"top1": top1, "of": identity}, indent=1).encode() + b"\n")
     return top1
-
-
-def _parts(shards: Shards, protocol: str) -> Parts:
-    train, test = in_any_order(*(split_samples(shards, protocol, part) for part in ("train", "test")))
-    keys = shards.split(protocol, "train")["key"].tolist()
-    return Parts(train, test, keys, len(shards.spec.classes))
 
 
 def _columns(line: Line) -> dict[str, Any]:

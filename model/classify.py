@@ -110,15 +110,19 @@ def _span(x_ND: Tensor) -> Tensor:
     return basis_DE.float()
 
 
-def choose_penalty(train: Features, num_classes: int, keys: Sequence[str]) -> float:
-    """The penalty that does best in cross-validation on the training labels; of equals, the strongest."""
+def choose_penalty(train: Features, num_classes: int, performances: Sequence[str]) -> float:
+    """The penalty that does best in cross-validation on the training labels; of equals, the strongest.
+
+    performances: whose recording each sample is; see `balanced_folds`.
+    """
     if len(PENALTIES) == 1:
         return PENALTIES[0]
     labels_N = train.labels_N.cpu().numpy()
-    if len(keys) > MOST_LABELS_TO_CHOOSE_ON:
-        part = balanced_subset(labels_N, keys, MOST_LABELS_TO_CHOOSE_ON / len(keys))
-        train, labels_N, keys = train.take(part), labels_N[part], [keys[index] for index in part]
-    fold_N = balanced_folds(labels_N, keys)
+    if len(labels_N) > MOST_LABELS_TO_CHOOSE_ON:
+        part = balanced_subset(labels_N, performances, MOST_LABELS_TO_CHOOSE_ON / len(labels_N))
+        train, labels_N = train.take(part), labels_N[part]
+        performances = [performances[index] for index in part]
+    fold_N = balanced_folds(labels_N, performances)
     if fold_N.max() == 0:
         return PENALTIES[len(PENALTIES) // 2]  # one label a class: nothing can be held out
     hits = np.zeros(len(PENALTIES), np.int64)
@@ -132,18 +136,25 @@ def choose_penalty(train: Features, num_classes: int, keys: Sequence[str]) -> fl
     return PENALTIES[int(hits.argmax())]
 
 
-def balanced_folds(labels_N: NDArray[np.int64], keys: Sequence[str]) -> NDArray[np.int64]:
-    """The fold of every sample, 0 to FOLDS - 1, every class spread over all of them by a hash of the keys."""
-    place_N, fold_N = hashed_places(keys, seed=0), np.zeros(len(keys), np.int64)
+def balanced_folds(labels_N: NDArray[np.int64], performances: Sequence[str]) -> NDArray[np.int64]:
+    """The fold of every sample, 0 to FOLDS - 1, every class spread over all of them.
+
+    performances: what several cameras filmed at once has one name, and is in one fold with all its
+    recordings: twins on both sides would make too weak a penalty look good. A hash of it decides.
+    """
+    place_N, fold_N = hashed_places(performances, seed=0), np.zeros(len(performances), np.int64)
     for label in np.unique(labels_N):
         members = np.flatnonzero(labels_N == label)
-        fold_N[members[np.argsort(place_N[members])]] = np.arange(len(members)) % FOLDS
+        _, rank = np.unique(place_N[members], return_inverse=True)
+        fold_N[members] = rank % FOLDS
     return fold_N
 
 
-def linear_evaluation(train: Features, test: Features, num_classes: int, keys: Sequence[str]) -> Result:
-    """Fit on all of `train`, score once on `test`. keys: of the training samples."""
-    classifier = fit_linear(train, num_classes, choose_penalty(train, num_classes, keys))
+def linear_evaluation(
+    train: Features, test: Features, num_classes: int, performances: Sequence[str]
+) -> Result:
+    """Fit on all of `train`, score once on `test`. performances: of the training samples."""
+    classifier = fit_linear(train, num_classes, choose_penalty(train, num_classes, performances))
     with torch.no_grad():
         return result_of_scores(classifier(test.x_ND), test.labels_N)
 

@@ -34,7 +34,7 @@ from model.features import (
 )
 from model.finetune import finetune
 from model.scores import Result, Score, result_of_scores
-from model.subset import Labelled, all_labels, balanced, from_files
+from model.subset import Labelled, all_labels, balanced, from_files, performances
 from model.supervised import head_scores, labelled_samples
 from model.whitening import fit_whitening, join, view_scatter
 from pipeline.loader import Samples, in_any_order, sequential_batches, split_samples
@@ -87,11 +87,13 @@ class Question:
 
 @dataclass(frozen=True)
 class Parts:
-    """The training and test samples of a protocol, with the training samples' keys."""
+    """The training and test samples of a protocol; of the training samples their keys, and the performances
+    that they show."""
 
     train: Samples
     test: Samples
     keys: list[str]
+    performances: list[str]
     num_classes: int
 
 
@@ -135,10 +137,8 @@ def evaluate(
     reuse_freed_memory(device)
     _check_fit(shards, checkpoint)
     spec, protocol = shards.spec, question.protocol
-    keys = shards.split(protocol, "train")["key"].tolist()
     on_stage("reading the samples")
-    train, test = in_any_order(*(split_samples(shards, protocol, part) for part in ("train", "test")))
-    parts = Parts(train, test, keys, len(spec.classes))
+    parts = read_parts(shards, protocol)
     labelled = _labelled(question, parts)
     bench = _Bench(shards, checkpoint, parts, device, cache, on_stage)
     scores: list[Score] = []
@@ -165,9 +165,16 @@ def evaluate(
             "evaluated_on": shards.manifest.digest,
         },
         labelled=tuple(labelled),
-        keys=tuple(keys),
+        keys=tuple(parts.keys),
         scores=tuple(scores),
     )
+
+
+def read_parts(shards: Shards, protocol: str) -> Parts:
+    """Both parts of a protocol, to be read in any order. Raises ValueError if there is no such protocol."""
+    table = shards.split(protocol, "train")
+    train, test = in_any_order(*(split_samples(shards, protocol, part) for part in ("train", "test")))
+    return Parts(train, test, table["key"].tolist(), performances(table), len(shards.spec.classes))
 
 
 def usual_protocol(checkpoint: Checkpoint, spec: DatasetSpec) -> str:
@@ -239,13 +246,13 @@ class _Bench:
     ) -> list[Score]:
         """Linear evaluation and nearest neighbours of all features, on all sets of labels."""
         scores = []
-        classes, keys = self.parts.num_classes, self.parts.keys
+        classes, shown = self.parts.num_classes, self.parts.performances
         for labels in labelled:
             count = len(labels.sets[0])
             for name, (train, test) in features.items() if LINEAR in modes else ():
                 self.on_stage(f"linear classifier on {count:,} labels, {name}")
                 results = tuple(
-                    linear_evaluation(train.take(chosen), test, classes, [keys[index] for index in chosen])
+                    linear_evaluation(train.take(chosen), test, classes, [shown[index] for index in chosen])
                     for chosen in labels.sets
                 )
                 scores.append(Score(LINEAR, name, None, labels.fraction, count, results))
@@ -314,8 +321,8 @@ class _Bench:
             results[FINETUNE] = self._head_result(tuned, head)
         if SEMI in modes:
             train, test = (encoder_features(tuned, part, self.device) for part in (few, self.parts.test))
-            keys = [self.parts.keys[index] for index in chosen]
-            results[SEMI] = linear_evaluation(train, test, classes, keys)
+            shown = [self.parts.performances[index] for index in chosen]
+            results[SEMI] = linear_evaluation(train, test, classes, shown)
         return results
 
     def _head_result(self, model: CPSTN, head: nn.Linear) -> Result:

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
+from data_specs.spec import FIELDS
 from pipeline.store.publish import publish_bytes
 
 
@@ -53,13 +55,20 @@ def balanced_subset(
     for label in np.unique(labels_N):
         members = np.flatnonzero(labels_N == label)
         count = max(1, round(fraction * len(members)))
-        chosen.append(members[np.argsort(place_N[members])][:count])
+        chosen.append(members[np.argsort(place_N[members], kind="stable")][:count])
     return np.sort(np.concatenate(chosen))
 
 
 def hashed_places(keys: Sequence[str], seed: int) -> NDArray[np.str_]:
     """What to sort samples by for an order that depends on their keys and the seed alone."""
     return np.array([hashlib.sha256(f"labels {seed} {key}".encode()).hexdigest() for key in keys])
+
+
+def performances(table: pd.DataFrame) -> list[str]:
+    """What each row of a shards' table shows, whichever camera filmed it: the other parts of its name."""
+    columns = [name for name in FIELDS if name in table.columns and name != "camera"]
+    rows: list[tuple[int, ...]] = list(table[columns].itertuples(index=False, name=None))
+    return [" ".join(map(str, row)) for row in rows]
 
 
 def write_subset(path: Path, keys: Sequence[str], title: str) -> None:

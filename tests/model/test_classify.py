@@ -112,6 +112,15 @@ def test_folds_hold_every_class_alike() -> None:
         np.testing.assert_array_equal(np.bincount(folds[labels_N == label], minlength=5), counts)
 
 
+def test_twins_are_in_one_fold() -> None:
+    """Two cameras' recordings of one performance: whoever has seen one knows the other."""
+    labels_N = np.repeat(np.arange(2), 20)
+    shown = [f"performance {n // 2}" for n in range(40)]
+    folds = balanced_folds(labels_N, shown)
+    assert (folds[0::2] == folds[1::2]).all()
+    np.testing.assert_array_equal(np.bincount(folds[labels_N == 0]), [4] * 5)
+
+
 def test_of_many_labels_a_part_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cross-validation on a hundred thousand samples would take longer than everything else."""
     monkeypatch.setattr(classify, "MOST_LABELS_TO_CHOOSE_ON", 30)

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.subset import balanced, balanced_subset, from_files, read_subset, write_subset
+from model.subset import balanced, balanced_subset, from_files, performances, read_subset, write_subset
+from pipeline.store.shards import Shards
 
 
 def keys(samples: int) -> list[str]:
@@ -86,3 +87,9 @@ def test_id_files_that_cannot_be_used(tmp_path: Path, content: bytes, message: s
 def test_an_id_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="No such file"):
         read_subset(tmp_path / "ids.txt", keys(10))
+
+
+def test_recordings_of_one_performance_have_one_name(shards: Shards) -> None:
+    shown = performances(shards.table)
+    without_view = [key.rpartition("_v")[0] for key in shards.table["key"]]  # a01_s01_e00_v01
+    assert len(set(zip(shown, without_view, strict=True))) == len(set(shown)) == len(set(without_view))
