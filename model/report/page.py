@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from model.checkpoint import Checkpoint, Run, load_checkpoint
@@ -23,10 +22,10 @@ from model.report.runs import Gap, ReportedRun, eval_command, gather, recipe_dif
 from model.report.saved import SavedEvaluation
 from model.report.scene import scene_of
 from model.report.tables import percent_text
+from model.report.templates import read_part, render
 from pipeline.store.publish import publish_bytes
 from pipeline.store.shards import Shards, open_shards
 
-FOLDER = Path(__file__).parent
 # What reading a run, its shards or a picture's data may end in, none of which may cost the rest of the page.
 PROBLEMS = (ValueError, RuntimeError, OSError, MemoryError)
 CURVE_PERCENTS = (0, 1, 5, 10, 20, 30, 40, 50)
@@ -153,16 +152,8 @@ def _player(found: Trained, sample: str | None, gaps: list[Gap]) -> Markup | Non
 
 
 def _render(**content: object) -> str:
-    environment = Environment(
-        loader=FileSystemLoader(FOLDER),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": percent_text, "points": _points, "hundred": _hundred}
-    style = Markup((FOLDER / "page.css").read_text(encoding="utf-8"))
-    return environment.get_template("page.html.j2").render(style=style, **content)
+    filters = {"percent": percent_text, "points": _points, "hundred": _hundred}
+    return render("page.html.j2", filters, style=Markup(read_part("page.css")), **content)
 
 
 def _hundred(share: float) -> str:

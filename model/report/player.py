@@ -9,17 +9,15 @@ Axes: M body, T frame, V joint, C coordinate.
 
 import base64
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from numpy.typing import NDArray
 
 from model.pictures import SIDES, TONES
 from model.report.scene import Scene
+from model.report.templates import read_part, render
 
-FOLDER = Path(__file__).parent
 MILLIMETRES = 1000.0  # in a metre
 FARTHEST, NOTHING = 32_767, -32_768
 # On a dark ground the greys of the trunk change places with the ground; the colours stay.
@@ -80,26 +78,16 @@ def player_data(scene: Scene) -> dict[str, Any]:
 
 
 def _render(template: str, scene: Scene, *, autoplay: bool) -> str:
-    environment = Environment(
-        loader=FileSystemLoader(FOLDER),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(template).render(
+    return render(
+        template,
         scene=scene,
         autoplay=autoplay,
         second_body=scene.shape[0] > 1,
         compares=any(panel.target_MTVC is not None for panel in scene.panels),
         data=_json_in_html(player_data(scene)),
-        style=_tones("", TONES) + _tones("dark", DARK_TONES) + _read("player.css"),
-        script=_read("player.js"),
+        style=_tones("", TONES) + _tones("dark", DARK_TONES) + read_part("player.css"),
+        script=read_part("player.js"),
     )
-
-
-def _read(name: str) -> str:
-    return (FOLDER / name).read_text(encoding="utf-8")
 
 
 def _json_in_html(data: dict[str, Any]) -> str:
