@@ -208,7 +208,7 @@ def synthesize(dataset: str, out: Path, samples: int, seed: int, oddities: float
     _say_next(f"preprocess {dataset} {out}")
 
 
-@main.command()
+@main.command(short_help="Train CP-STN, or a baseline, on shards.")
 @click.option(
     "--shards",
     is_flag=False,
