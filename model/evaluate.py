@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from data_specs.spec import DatasetSpec
@@ -293,7 +295,7 @@ class _Bench:
             for name, model in models.items() if wanted else ():
                 found: dict[str, list[Result]] = {mode: [] for mode in wanted}
                 for seed, chosen in enumerate(sets):
-                    for mode, result in self._finetuned(name, model, chosen.tolist(), seed, wanted).items():
+                    for mode, result in self._finetuned(name, model, chosen, seed, wanted).items():
                         found[mode].append(result)
                 for mode in wanted:
                     row = Score(mode, name, None, labels.fraction, len(sets[0]), tuple(found[mode]))
@@ -301,11 +303,11 @@ class _Bench:
         return rows[SEMI] + rows[FINETUNE]
 
     def _finetuned(
-        self, name: str, model: CPSTN, chosen: list[int], seed: int, modes: Sequence[str]
+        self, name: str, model: CPSTN, chosen: NDArray[np.int64], seed: int, modes: Sequence[str]
     ) -> dict[str, Result]:
         """The results of one fine-tuned copy."""
         recipe, classes = self.checkpoint.recipe(), self.parts.num_classes
-        few = self.parts.train.take(torch.tensor(chosen).numpy())
+        few = self.parts.train.take(chosen)
         epochs = recipe.finetune.epochs
 
         def say(epoch: int) -> None:
