@@ -11,6 +11,7 @@ import copy
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,7 @@ def evaluate(
     Raises ValueError if the shards do not fit the model, or protocol, fraction or id file do not fit them.
     """
     reuse_freed_memory(device)
-    _check_fit(shards, checkpoint)
+    check_fit(shards, checkpoint)
     spec, protocol = shards.spec, question.protocol
     on_stage("reading the samples")
     parts = read_parts(shards, protocol)
@@ -206,8 +207,9 @@ class _Bench:
     cache: Path | None
     on_stage: Callable[[str], None]
 
+    @cached_property
     def models(self) -> dict[str, CPSTN]:
-        """The trained encoder, and the same with its initial weights."""
+        """The trained encoder, and the same with its initial weights; nobody changes them."""
         untrained = self.checkpoint.build_model(trained=False).to(self.device)
         return {
             TRAINED: self.checkpoint.build_model().to(self.device).eval(),
@@ -216,7 +218,7 @@ class _Bench:
 
     def features(self, whiten: bool) -> dict[str, Pair]:
         """Of every kind, by its name."""
-        extractors = {name: encoder_extractor(model) for name, model in self.models().items()}
+        extractors = {name: encoder_extractor(model) for name, model in self.models.items()}
         extractors[STATISTICS] = statistics_extractor(self.shards.spec.skeleton.parents)
         extractors[COORDINATES] = coordinates_extractor(self.parts.train.source.shape[1])
         found = {}
@@ -234,14 +236,18 @@ class _Bench:
     def _extract(self, name: str, extractor: Extractor, samples: Samples) -> Features:
         if self.cache is None:
             return extract_features(extractor, samples, self.device)
-        identity = {
+        return FeatureCache(self.cache, self._identity).features(name, extractor, samples, self.device)
+
+    @cached_property
+    def _identity(self) -> dict[str, Any]:
+        """What features depend on."""
+        return {
             "weights": _weights_digest(self.checkpoint),
             "recipe": self.checkpoint.recipe().to_table(),
             "shards": self.shards.manifest.digest,
             # An untrained encoder's statistics are measured on the training samples.
             "calibrated_on": hashlib.sha256(self.parts.train.rows_N.tobytes()).hexdigest(),
         }
-        return FeatureCache(self.cache, identity).features(name, extractor, samples, self.device)
 
     def frozen_scores(
         self, features: dict[str, Pair], labelled: Sequence[Labelled], modes: Sequence[str]
@@ -272,7 +278,7 @@ class _Bench:
 
         None either where it names the classes of another data set.
         """
-        model = self.checkpoint.build_model().to(self.device)
+        model = self.models[TRAINED]
         head = self.checkpoint.build_head(model)
         if head is None or self.checkpoint.spec().classes != self.shards.spec.classes:
             return []
@@ -285,14 +291,13 @@ class _Bench:
         """Fine-tuning end to end, and the paper's semi-supervised protocol (4.2.2): fine-tune, freeze, fit a
         linear classifier on the same labels. Both from the same fine-tuned encoder."""
         rows: dict[str, list[Score]] = {SEMI: [], FINETUNE: []}
-        models = self.models()
         for labels in labelled:
             wanted = [mode for mode in (SEMI, FINETUNE) if mode in question.modes]
             if labels.fraction == 1:
                 wanted = [mode for mode in wanted if mode == FINETUNE]
             # With all labels the same set is repeated: then fine-tuning alone is random.
             sets = labels.sets * question.seeds if labels.fraction == 1 else labels.sets
-            for name, model in models.items() if wanted else ():
+            for name, model in self.models.items() if wanted else ():
                 found: dict[str, list[Result]] = {mode: [] for mode in wanted}
                 for seed, chosen in enumerate(sets):
                     for mode, result in self._finetuned(name, model, chosen, seed, wanted).items():
@@ -379,8 +384,8 @@ def calibrated(model: CPSTN, samples: Samples, device: torch.device) -> CPSTN:
     return model.eval()
 
 
-def _check_fit(shards: Shards, checkpoint: Checkpoint) -> None:
-    """Another data set will do if its skeleton is the same."""
+def check_fit(shards: Shards, checkpoint: Checkpoint) -> None:
+    """Another data set will do if its skeleton is the same. Raises ValueError if it is not."""
     found, trained_on = shards.spec.skeleton, checkpoint.spec()
     expected = trained_on.skeleton
     if found.num_joints != expected.num_joints:

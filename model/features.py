@@ -89,13 +89,6 @@ def encoder_features(model: CPSTN, samples: Samples, device: torch.device, batch
     return extract_features(encoder_extractor(model.eval()), samples, device, batch_size)
 
 
-def statistics_features(
-    samples: Samples, parents: tuple[int, ...], device: torch.device, batch_size: int = 64
-) -> Features:
-    """The input's statistics of every sample, as `statistics_extractor` says."""
-    return extract_features(statistics_extractor(parents), samples, device, batch_size)
-
-
 @torch.no_grad()
 def extract_features(
     extractor: Extractor, samples: Samples, device: torch.device, batch_size: int = 64

@@ -13,6 +13,7 @@ from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from model.checkpoint import Checkpoint
+from model.evaluate import check_fit
 from model.features import encoder_features
 from pipeline.loader import in_any_order, split_samples
 from pipeline.store.shards import Shards
@@ -38,11 +39,7 @@ def embed(
     The features are reduced to 50 principal components, then to the plane. Raises ValueError if the shards do
     not fit the model, have no such protocol, or hold too few test samples.
     """
-    joints, expected = shards.spec.skeleton.num_joints, checkpoint.spec().skeleton.num_joints
-    if joints != expected:
-        raise ValueError(
-            f"{shards.location}: skeletons of {joints} joints; the run was trained on {expected}"
-        )
+    check_fit(shards, checkpoint)
     (test,) = in_any_order(split_samples(shards, protocol, "test"))
     chosen = most_frequent(test.labels_N, MOST_CLASSES)
     some = test.take(np.flatnonzero(np.isin(test.labels_N, chosen)).astype(np.int64))

@@ -7,7 +7,7 @@ import torch
 from data_specs.spec import load_spec
 from model import features as features_module
 from model.cpstn import CPSTN, ModelConfig
-from model.features import coordinates_extractor, encoder_features, extract_features, statistics_features
+from model.features import coordinates_extractor, encoder_features, extract_features, statistics_extractor
 from model.pooling import mean_over_bodies
 from model.stgcn import DecoderConfig, EncoderConfig
 from pipeline.loader import Samples
@@ -48,7 +48,7 @@ def samples(memory: Memory) -> Samples:
 
 def test_statistics_equal_their_definition(memory: Memory, samples: Samples) -> None:
     parents = load_spec("ntu60").skeleton.parents
-    features = statistics_features(samples, parents, CPU, batch_size=2)
+    features = extract_features(statistics_extractor(parents), samples, CPU, batch_size=2)
     assert features.labels_N.tolist() == [3, 1, 4, 1, 5]
     assert features.x_ND.shape == (N, 4 * 3 * 3 * C * V)
     for n in range(N):
