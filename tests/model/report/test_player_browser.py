@@ -97,7 +97,7 @@ class Window:
         ActionChains(self.chrome).key_down(Keys.SHIFT).send_keys(key).key_up(Keys.SHIFT).perform()
 
     def wait_for_frame(self, expected: Callable[[int], bool], player: int = 0) -> None:
-        until = time.monotonic() + 5
+        until = time.monotonic() + 30  # of a busy machine
         while not expected(self.frame(player)):
             assert time.monotonic() < until, f"still at frame {self.frame(player)}"
             time.sleep(0.02)
@@ -142,7 +142,7 @@ def dancers(frame_seconds: float = 0.05) -> Scene:
 
 
 def test_it_stands_still_until_it_is_played(window: Window) -> None:
-    window.open(player_page(dancers()))
+    window.open(player_page(dancers(frame_seconds=0.5)))  # far from its end while the test looks
     assert window.frame() == 0
     assert window.find(".sp-title strong").text == NASTY
     assert window.find(".sp-counter").text == f"frame 0 / {FRAMES - 1} · 0.00 s"
@@ -150,28 +150,28 @@ def test_it_stands_still_until_it_is_played(window: Window) -> None:
     window.find(".sp-play").click()
     assert window.find(".sp-play").get_attribute("aria-label") == "pause"
     window.wait_for_frame(lambda frame: frame >= 3)
+    assert window.picture() != before
     window.find(".sp-play").click()
     assert window.find(".sp-play").get_attribute("aria-label") == "play"
-    stopped = window.frame()
-    assert window.picture() != before
+    stopped = window.picture(), window.frame()
     time.sleep(0.2)
-    assert window.frame() == stopped
+    assert (window.picture(), window.frame()) == stopped
 
 
 def test_it_plays_at_once_and_begins_again_where_motion_is_welcome(window: Window) -> None:
-    window.open(player_page(dancers(frame_seconds=0.03)), calm=False)
+    window.open(player_page(dancers(frame_seconds=0.1)), calm=False)
     window.wait_for_frame(lambda frame: frame >= FRAMES - 3)
     window.wait_for_frame(lambda frame: frame < FRAMES - 3)
 
 
 def test_speed_changes_the_pace(window: Window) -> None:
-    window.open(player_page(dancers(frame_seconds=0.4)))
-    window.ask("arguments[0].value = '0.25'", window.find(".sp-speed"))
+    window.open(player_page(dancers(frame_seconds=2)))
+    window.ask("arguments[0].value = '0.25'", window.find(".sp-speed"))  # eight seconds a frame
     window.find(".sp-play").click()
     time.sleep(0.6)
     assert window.frame() == 0
     window.ask("arguments[0].value = '2'", window.find(".sp-speed"))
-    window.wait_for_frame(lambda frame: frame >= 2)
+    window.wait_for_frame(lambda frame: frame >= 1)
 
 
 def test_slider_and_keys_choose_the_frame(window: Window) -> None:
