@@ -99,7 +99,8 @@ class Contest:
         )
         whole_N = torch.full_like(visible_N, original_PCTV.shape[2])
         both = (View("spatial", spatial_PCTV, whole_N), View("temporal", temporal_PCTV, visible_N))
-        return Batch(original_PCTV, both, sample_P, ids_N, torch.zeros_like(ids_N), len(ids_N))
+        none_N = torch.zeros_like(ids_N)
+        return Batch(original_PCTV, both, sample_P, ids_N, none_N, none_N, len(ids_N))
 
     def check(self) -> None:
         """Raises ValueError unless both give the same features and losses in evaluation mode, float32."""

@@ -15,13 +15,21 @@ from model.parallel import ALONE, Ranks
 REDUCTIONS = ("mean", "sum")
 
 
-def nt_xent(first_NZ: Tensor, second_NZ: Tensor, temperature: float, ranks: Ranks = ALONE) -> Tensor:
+def nt_xent(
+    first_NZ: Tensor,
+    second_NZ: Tensor,
+    temperature: float,
+    ranks: Ranks = ALONE,
+    performances_N: Tensor | None = None,
+) -> Tensor:
     """Contrastive loss, Eq. 4 and 5: two views of a sample against all other views of the batch.
 
     Row n of `first_NZ` and row n of `second_NZ` are the views of sample n. Both directions count (Eq. 5's
     index 2k+1 reads 2k-1), and the result is the mean over all 2N; Eq. 5's 1/N would double it. The two views
     of a single sample have no negatives: the loss is 0. With several ranks the batch is that of all of them,
     and this rank's part of the loss comes from its own rows. Scalar float32.
+
+    performances_N: int; samples of equal number are not each other's negatives. All are, without.
     Raises ValueError if the temperature is not positive.
     """
     if not temperature > 0:
@@ -33,8 +41,13 @@ def nt_xent(first_NZ: Tensor, second_NZ: Tensor, temperature: float, ranks: Rank
         views = ranks.gather(own)
         logits = (own @ views.T) / temperature
         itself = torch.arange(2 * samples, device=logits.device) + ranks.rank * 2 * samples
+        other_view = itself.roll(samples)
         logits = logits.scatter(1, itself.unsqueeze(1), -torch.inf)
-        return F.cross_entropy(logits, itself.roll(samples), reduction="sum") / len(views)
+        if performances_N is not None:
+            own_2N = performances_N.repeat(2)
+            same = own_2N.unsqueeze(1) == ranks.gather(own_2N)
+            logits = logits.masked_fill(same.scatter(1, other_view.unsqueeze(1), False), -torch.inf)
+        return F.cross_entropy(logits, other_view, reduction="sum") / len(views)
 
 
 def spatial_reconstruction(

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ from model.cpstn import CPSTN
 from model.losses import nt_xent, spatial_reconstruction, temporal_reconstruction
 from model.parallel import ALONE, Ranks
 from model.recipe import Recipe
-from pipeline.loader import Batch, View
+from pipeline.loader import CAMERA, Batch, View
 
 Contrast = Callable[[Tensor, Tensor], Tensor]
 # How many numbers the reconstruction from each view is averaged over: those of the whole batch, on all ranks.
@@ -105,7 +106,14 @@ class Pretraining(nn.Module):
                 first.append(encoded.first_NZ.float())
                 second.append(encoded.second_NZ.float())
         first_NZ, second_NZ = torch.cat(first).requires_grad_(), torch.cat(second).requires_grad_()
-        value = nt_xent(first_NZ, second_NZ, self.recipe.temperature, self.ranks)
+        performances_N = torch.cat([batch.performances_N for batch in parts])
+        value = nt_xent(
+            first_NZ,
+            second_NZ,
+            self.recipe.temperature,
+            self.ranks,
+            _not_negatives(self.recipe, performances_N),
+        )
         value.backward()
         assert first_NZ.grad is not None
         assert second_NZ.grad is not None
@@ -151,7 +159,12 @@ def batch_losses(
     encoded = encode_views(model, batch, recipe.precision)
     contrasted = spatial = temporal = torch.zeros((), device=device)
     if recipe.contrast_weight:
-        compare = contrast or partial(nt_xent, temperature=recipe.temperature, ranks=ranks)
+        compare = contrast or partial(
+            nt_xent,
+            temperature=recipe.temperature,
+            ranks=ranks,
+            performances_N=_not_negatives(recipe, batch.performances_N),
+        )
         contrasted = compare(encoded.first_NZ, encoded.second_NZ)
     frames, reduction = batch.original_PCTV.shape[2], recipe.reduction
     if recipe.spatial_weight:
@@ -170,10 +183,11 @@ def encode_views(model: CPSTN, batch: Batch, precision: str) -> Encoded:
     samples, x_PCTV = batch.num_samples, torch.cat([view.x_PCTV for view in batch.views])
     with mixed_precision(precision, x_PCTV.device):
         q_PCtV = model.encode(x_PCTV)
-        sample_P = torch.cat([batch.sample_P, batch.sample_P + samples])
+        first_P, second_P = (batch.bodies_of(view) for view in batch.views)
+        sample_P = torch.cat([first_P, second_P + samples])
         pooled_ND = model.to_contrast(q_PCtV, sample_P, 2 * samples)
         first_NZ, second_NZ = model.project(pooled_ND).chunk(2)
-    q_first_PCtV, q_second_PCtV = q_PCtV.chunk(2)
+    q_first_PCtV, q_second_PCtV = q_PCtV.split([len(first_P), len(second_P)])
     return Encoded(q_first_PCtV, q_second_PCtV, first_NZ, second_NZ)
 
 
@@ -198,10 +212,10 @@ def count_numbers(batch: Batch, device: torch.device, ranks: Ranks = ALONE) -> C
 
 
 def _numbers_to_rebuild(batch: Batch, view: View) -> int:
-    bodies, channels, frames, joints = batch.original_PCTV.shape
+    bodies, channels, frames, joints = view.x_PCTV.shape
     if view.kind == "spatial":
         return bodies * channels * frames * joints
-    unseen_P = frames - view.visible_N[batch.sample_P]
+    unseen_P = frames - view.visible_N[batch.bodies_of(view)]
     return int(unseen_P.sum()) * channels * joints
 
 
@@ -211,25 +225,37 @@ def split_batch(batch: Batch, count: int) -> list[Batch]:
     if count == 1:
         return [batch]
     bounds_N = [batch.num_samples * index // count for index in range(count + 1)]
-    bounds_P = torch.searchsorted(batch.sample_P, torch.tensor(bounds_N)).tolist()
-    spans = zip(bounds_N, bounds_N[1:], bounds_P, bounds_P[1:], strict=False)
-    return [_cut(batch, slice(*samples_bodies[:2]), slice(*samples_bodies[2:])) for samples_bodies in spans]
+    return [_cut(batch, slice(*bounds)) for bounds in pairwise(bounds_N)]
 
 
-def _cut(batch: Batch, samples: slice, bodies: slice) -> Batch:
+def _cut(batch: Batch, samples: slice) -> Batch:
+    bodies = _bodies_in(batch.sample_P, samples)
     return Batch(
         original_PCTV=batch.original_PCTV[bodies],
-        views=tuple(_cut_view(view, samples, bodies) for view in batch.views),
+        views=tuple(_cut_view(batch, view, samples) for view in batch.views),
         sample_P=batch.sample_P[bodies] - samples.start,
         ids_N=batch.ids_N[samples],
         labels_N=batch.labels_N[samples],
+        performances_N=batch.performances_N[samples],
         num_samples=samples.stop - samples.start,
     )
 
 
-def _cut_view(view: View, samples: slice, bodies: slice) -> View:
-    cropped_PCTV = None if view.cropped_PCTV is None else view.cropped_PCTV[bodies]
-    return View(view.kind, view.x_PCTV[bodies], view.visible_N[samples], cropped_PCTV)
+def _cut_view(batch: Batch, view: View, samples: slice) -> View:
+    bodies = _bodies_in(batch.bodies_of(view), samples)
+    return View(
+        view.kind,
+        view.x_PCTV[bodies],
+        view.visible_N[samples],
+        None if view.target_PCTV is None else view.target_PCTV[bodies],
+        None if view.sample_P is None else view.sample_P[bodies] - samples.start,
+    )
+
+
+def _bodies_in(sample_P: Tensor, samples: slice) -> slice:
+    """The packed bodies of a span of samples."""
+    first, end = torch.searchsorted(sample_P, torch.tensor([samples.start, samples.stop])).tolist()
+    return slice(first, end)
 
 
 def batch_on(batch: Batch, device: torch.device) -> Batch:
@@ -237,8 +263,13 @@ def batch_on(batch: Batch, device: torch.device) -> Batch:
     send = partial(Tensor.to, device=device, non_blocking=device.type == "cuda")
 
     def send_view(view: View) -> View:
-        cropped_PCTV = None if view.cropped_PCTV is None else send(view.cropped_PCTV)
-        return View(view.kind, send(view.x_PCTV), send(view.visible_N), cropped_PCTV)
+        return replace(
+            view,
+            x_PCTV=send(view.x_PCTV),
+            visible_N=send(view.visible_N),
+            target_PCTV=None if view.target_PCTV is None else send(view.target_PCTV),
+            sample_P=None if view.sample_P is None else send(view.sample_P),
+        )
 
     return replace(
         batch,
@@ -246,7 +277,13 @@ def batch_on(batch: Batch, device: torch.device) -> Batch:
         views=tuple(send_view(view) for view in batch.views),
         sample_P=send(batch.sample_P),
         labels_N=send(batch.labels_N),
+        performances_N=send(batch.performances_N),
     )
+
+
+def _not_negatives(recipe: Recipe, performances_N: Tensor) -> Tensor | None:
+    """Where two cameras' recordings are positives, no two of a performance are negatives of each other."""
+    return performances_N if recipe.positives == CAMERA else None
 
 
 def seed_dropout(seed: int, step: int, ranks: Ranks, part: int, parts: int) -> None:
@@ -275,11 +312,11 @@ def _reconstruction(
 
     Of a view that was cropped, its own frames: what lies outside of the crop is nobody's guess.
     """
-    original_PCTV = batch.original_PCTV if view.cropped_PCTV is None else view.cropped_PCTV
+    target_PCTV = batch.target_of(view)
     if view.kind == "spatial":
-        return spatial_reconstruction(rebuilt_PCTV, original_PCTV, reduction, count)
-    visible_P = view.visible_N[batch.sample_P]
-    return temporal_reconstruction(rebuilt_PCTV, original_PCTV, visible_P, reduction, count)
+        return spatial_reconstruction(rebuilt_PCTV, target_PCTV, reduction, count)
+    visible_P = view.visible_N[batch.bodies_of(view)]
+    return temporal_reconstruction(rebuilt_PCTV, target_PCTV, visible_P, reduction, count)
 
 
 def weighted_sum(recipe: Recipe, contrast: Tensor, spatial: Tensor, temporal: Tensor) -> Tensor:

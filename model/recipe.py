@@ -17,7 +17,7 @@ from model.losses import REDUCTIONS
 from model.recurrent import RECURRENT
 from model.table5 import find_row
 from pipeline.augment import ViewConfig
-from pipeline.loader import VIEW_KINDS
+from pipeline.loader import CAMERA, POSITIVES, RECORDING, VIEW_KINDS
 
 BUILT_IN_FOLDER = Path(__file__).parent / "recipes"
 SCHEDULES = ("linear", "cosine")
@@ -50,6 +50,8 @@ class Recipe:
     contrast_weight, spatial_weight, temporal_weight: alpha, beta, gamma of Eq. 3.
     reduction: "mean" per element, or the literal "sum" of Eq. 6 and 7.
     views: the two views' kinds; the first is the one the spatial decoder rebuilds from.
+    positives: whose two views are pulled together: those of one "recording", or of two of a performance that
+        another "camera" filmed as well, which then are no negatives either. The names of the files say so.
     accumulate: in how many parts a batch is worked on, which saves memory; see model.objective.
     precision: "float32", or "bf16" for the layers of encoder, projector and decoders.
     objective: "cpstn", which needs no labels, or "supervised": encoder and linear layer from scratch on the
@@ -73,6 +75,7 @@ class Recipe:
     temporal_weight: float = 1.0
     reduction: str = "mean"
     views: tuple[str, ...] = VIEW_KINDS
+    positives: str = RECORDING
     view: ViewConfig = field(default_factory=ViewConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
@@ -98,6 +101,12 @@ class Recipe:
             raise ValueError(f"views has {len(self.views)} entries; expected two, such as {list(VIEW_KINDS)}")
         for kind in self.views:
             _check_choice("views", kind, VIEW_KINDS)
+        _check_choice("positives", self.positives, POSITIVES)
+        if self.positives == CAMERA and self.objective != CPSTN_OBJECTIVE:
+            raise ValueError(
+                f"positives is {CAMERA!r}; expected {RECORDING!r} with objective = {self.objective!r}, "
+                f"which has no pairs of two cameras"
+            )
         _check_above_zero(self, "accumulate", "label_fraction")
         if self.label_fraction > 1:
             raise ValueError(f"label_fraction is {self.label_fraction}; expected at most 1 (all labels)")

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from data_specs.spec import FIELDS
 from pipeline.store.publish import publish_bytes
+from pipeline.store.shards import performance_columns
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +66,7 @@ def hashed_places(keys: Sequence[str], seed: int) -> NDArray[np.str_]:
 
 def performances(table: pd.DataFrame) -> list[str]:
     """What each row of a shards' table shows, whichever camera filmed it: the other parts of its name."""
-    columns = [name for name in FIELDS if name in table.columns and name != "camera"]
+    columns = performance_columns(table)
     rows: list[tuple[int, ...]] = list(table[columns].itertuples(index=False, name=None))
     return [" ".join(map(str, row)) for row in rows]
 

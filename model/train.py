@@ -27,7 +27,7 @@ from model.recipe import CPSTN_OBJECTIVE, SUPERVISED, Recipe
 from model.stop import Stopped, StopSign, stop_sign
 from model.supervised import Supervised, labelled_samples
 from model.watch import Outcome, Watch
-from pipeline.loader import Samples, split_samples, train_batches
+from pipeline.loader import Samples, check_positives, split_samples, train_batches
 from pipeline.order import steps_per_epoch
 from pipeline.store.shards import Shards
 
@@ -104,6 +104,7 @@ def train(
             end_step=steps,
             views=views_of(recipe),
             config=recipe.view,
+            positives=recipe.positives,
             threads=threads,
             rank=ranks.rank,
             world=ranks.world,
@@ -150,7 +151,9 @@ def training_samples(shards: Shards, recipe: Recipe, world: int = 1) -> Samples:
         )
     if recipe.objective == SUPERVISED:
         return labelled_samples(shards, recipe)
-    return split_samples(shards, recipe.protocol or shards.spec.default_protocol, "train")
+    samples = split_samples(shards, recipe.protocol or shards.spec.default_protocol, "train")
+    check_positives(samples, recipe.positives)
+    return samples
 
 
 def views_of(recipe: Recipe) -> tuple[str, ...]:

@@ -21,12 +21,14 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.augment import ViewConfig, spatial_view, temporal_view
-from pipeline.order import batch_indices, steps_per_epoch
-from pipeline.store.shards import Shards
+from pipeline.order import batch_indices, partners, steps_per_epoch
+from pipeline.store.shards import Shards, performance_columns
 from pipeline.store.tar_shard import TarShards
 from pipeline.stream import StreamFeed, load_bodies
 
 VIEW_KINDS = ("spatial", "temporal")
+RECORDING, CAMERA = "recording", "camera"
+POSITIVES = (RECORDING, CAMERA)
 # Twice the thousand that streaming loaders take by custom: 150 MB of NTU's samples, half a shard in each of
 # 8 lanes.
 SHUFFLE_BUFFER = 2048
@@ -52,7 +54,8 @@ class Samples:
     """The samples to iterate over, such as one split. All arrays are int64 of shape (N,).
 
     rows_N: row in the source's array, and the sample's stable id.  num_bodies_N: 1..M.
-    num_frames_N: captured frames.  labels_N: class index.  parents: each joint's, the root its own.
+    num_frames_N: captured frames.  labels_N: class index.  performances_N: a number for each performance;
+    recordings of one by several cameras share it.  parents: each joint's, the root its own.
     """
 
     source: BodySource | TarShards
@@ -60,10 +63,12 @@ class Samples:
     num_bodies_N: NDArray[np.int64]
     num_frames_N: NDArray[np.int64]
     labels_N: NDArray[np.int64]
+    performances_N: NDArray[np.int64]
     parents: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        for array_N in (self.rows_N, self.num_bodies_N, self.num_frames_N, self.labels_N):
+        arrays = (self.rows_N, self.num_bodies_N, self.num_frames_N, self.labels_N, self.performances_N)
+        for array_N in arrays:
             assert array_N.dtype == np.int64
             assert array_N.shape == self.rows_N.shape
         assert np.all((self.num_bodies_N >= 1) & (self.num_bodies_N <= self.source.shape[1]))
@@ -79,6 +84,7 @@ class Samples:
             self.num_bodies_N[indices],
             self.num_frames_N[indices],
             self.labels_N[indices],
+            self.performances_N[indices],
             self.parents,
         )
 
@@ -88,14 +94,16 @@ class View:
     """One augmented copy of a batch.
 
     x_PCTV: float32 metres.  visible_N: int64, frames that are not masked, from the first: T' of a temporal
-    view, T of a spatial one.  cropped_PCTV: what a temporal view was cropped to, before its tail was masked;
-    None where it shows the batch's original.
+    view, T of a spatial one.  target_PCTV: what there is to rebuild from it, where that is not the batch's
+    original: what a temporal view was cropped to before its tail was masked, or another camera's recording.
+    sample_P: int64, each body's sample where its bodies are not the batch's, but another camera's.
     """
 
     kind: Literal["spatial", "temporal"]
     x_PCTV: torch.Tensor
     visible_N: torch.Tensor
-    cropped_PCTV: torch.Tensor | None = None
+    target_PCTV: torch.Tensor | None = None
+    sample_P: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +111,8 @@ class Batch:
     """Samples that are worked on together.
 
     original_PCTV: float32 metres, as stored.  sample_P: int64, each body's sample, 0..N-1, non-decreasing.
-    ids_N: int64, the samples' rows.  labels_N: int64 class index.  num_samples: N.
+    ids_N: int64, the samples' rows.  labels_N: int64 class index.  performances_N: as in Samples.
+    num_samples: N.
     """
 
     original_PCTV: torch.Tensor
@@ -111,7 +120,16 @@ class Batch:
     sample_P: torch.Tensor
     ids_N: torch.Tensor
     labels_N: torch.Tensor
+    performances_N: torch.Tensor
     num_samples: int
+
+    def bodies_of(self, view: View) -> torch.Tensor:
+        """sample_P of a view's bodies: the batch's, or those of the recording that it shows instead."""
+        return self.sample_P if view.sample_P is None else view.sample_P
+
+    def target_of(self, view: View) -> torch.Tensor:
+        """float32 (P, C, T, V): what is to be rebuilt from a view."""
+        return self.original_PCTV if view.target_PCTV is None else view.target_PCTV
 
 
 def split_samples(shards: Shards, protocol: str, part: str) -> Samples:
@@ -128,8 +146,28 @@ def split_samples(shards: Shards, protocol: str, part: str) -> Samples:
         num_bodies_N=table["num_bodies"].to_numpy(np.int64),
         num_frames_N=table["num_frames"].to_numpy(np.int64),
         labels_N=table["label"].to_numpy(np.int64),
+        performances_N=table.groupby(performance_columns(table)).ngroup().to_numpy().astype(np.int64),
         parents=shards.spec.skeleton.parents,
     )
+
+
+def check_positives(samples: Samples, positives: str) -> None:
+    """Raises ValueError if the views of these samples cannot be paired like that."""
+    if positives not in POSITIVES:
+        raise ValueError(f"positives is {positives!r}; expected one of {', '.join(POSITIVES)}")
+    if positives == RECORDING:
+        return
+    if isinstance(samples.source, TarShards):
+        raise ValueError(
+            f"positives is {CAMERA!r}, but webdataset shards are read in an order of their own, in which the "
+            f"recordings of two cameras do not meet; preprocess with --format zarr or both, or set "
+            f"positives={RECORDING}"
+        )
+    if len(np.unique(samples.performances_N)) == len(samples):
+        raise ValueError(
+            f"positives is {CAMERA!r}, but none of the {len(samples):,} training samples shows what another "
+            f"camera's shows; train on a protocol with several cameras, or set positives={RECORDING}"
+        )
 
 
 def in_any_order(*parts: Samples) -> tuple[Samples, ...]:
@@ -207,10 +245,12 @@ class _Identity(TypedDict):
 class _Slot:
     """The buffers of one batch, as large as any batch can be; the views' in the order of their kinds.
 
-    cropped_PCTV: of cropped views; none without crops.
+    partner_PCTV: of another camera's recordings; None without.  cropped_PCTV: of cropped views; none without
+    crops.
     """
 
     original_PCTV: torch.Tensor
+    partner_PCTV: torch.Tensor | None
     views_PCTV: tuple[torch.Tensor, ...]
     cropped_PCTV: tuple[torch.Tensor, ...]
     visible_N: tuple[torch.Tensor, ...]
@@ -225,6 +265,7 @@ def train_batches(
     end_step: int,
     views: tuple[str, ...],
     config: ViewConfig,
+    positives: str = RECORDING,
     threads: int = 2,
     prefetch: int = 4,
     rank: int = 0,
@@ -234,8 +275,10 @@ def train_batches(
 ) -> Generator[Batch, None, None]:
     """The batches of the global steps start_step..end_step-1, shuffled anew in every epoch, with their views.
 
-    views: "spatial" or "temporal" each; a view's position is part of its random numbers' identity. Steps,
-    rank, world and sets smaller than batch_size: as in `order.batch_indices`. The number of threads and of
+    views: "spatial" or "temporal" each; a view's position is part of its random numbers' identity.
+    positives: what the second view shows: the same "recording" as the first, or what another "camera" made of
+    the same performance, drawn anew in every epoch, where there is one; see `check_positives`. Steps, rank,
+    world and sets smaller than batch_size: as in `order.batch_indices`. The number of threads and of
     prefetched batches changes no bit. Samples in tars are shuffled as `order.stream_order` says, by a buffer
     of `buffer` samples; the others as a whole.
 
@@ -250,6 +293,7 @@ def train_batches(
             raise ValueError(f"unknown view {kind!r}; expected one of {', '.join(VIEW_KINDS)}")
     if threads < 1 or prefetch < 1:
         raise ValueError(f"threads is {threads} and prefetch {prefetch}; expected at least 1 of each")
+    check_positives(samples, positives)
     if buffer < 1:
         raise ValueError(f"buffer is {buffer}; expected at least 1 sample")
     num_samples = len(samples)
@@ -274,15 +318,30 @@ def train_batches(
     else:
         feed = RandomFeed(samples, samples.source, batch_size, seed, rank, world)
 
+    beside = partners(samples.performances_N) if positives == CAMERA else None
+
     def fill(step: int, slot: _Slot) -> Batch:
-        batch = _batch(samples.take(feed.positions(step)), slot.original_PCTV)
+        positions_N, epoch = feed.positions(step), step // steps_in_epoch
+        batch = _batch(samples.take(positions_N), slot.original_PCTV)
         feed.read(step, batch.original_PCTV.numpy())
-        epoch = step // steps_in_epoch
-        made = _make_views(batch, slot, views, seed=seed, epoch=epoch, config=config, parents=samples.parents)
-        return replace(batch, views=made)
+        shown = [batch] * len(views)
+        if beside and slot.partner_PCTV is not None:
+            others = samples.take(beside.of(positions_N, seed, epoch))
+            shown[1:] = [_read(others, slot.partner_PCTV)] * len(shown[1:])
+        made = [
+            _make_view(
+                *(kind, index, shown[index], batch, slot),
+                identity=_Identity(seed=seed, epoch=epoch, view=index),
+                config=config,
+                parents=samples.parents,
+            )
+            for index, kind in enumerate(views)
+        ]
+        return replace(batch, views=tuple(made))
 
     crops = len(views) if config.crop > 0 and "temporal" in views else 0
-    ring = [_slot(samples, share, len(views), crops, pin_memory) for _ in range(prefetch + 1)]
+    by_camera = beside is not None
+    ring = [_slot(samples, share, len(views), crops, by_camera, pin_memory) for _ in range(prefetch + 1)]
     return _in_order(feed, fill, range(start_step, end_step), ring, threads)
 
 
@@ -361,50 +420,63 @@ def _batch(samples: Samples, buffer_PCTV: torch.Tensor) -> Batch:
         sample_P=torch.from_numpy(sample_P),
         ids_N=torch.from_numpy(samples.rows_N),
         labels_N=torch.from_numpy(samples.labels_N),
+        performances_N=torch.from_numpy(samples.performances_N),
         num_samples=num_samples,
     )
 
 
-def _make_views(
+def _read(samples: Samples, buffer_PCTV: torch.Tensor) -> Batch:
+    """`_batch`, with its bodies."""
+    source = samples.source
+    assert not isinstance(source, TarShards), "check_positives has refused it"
+    batch = _batch(samples, buffer_PCTV)
+    source.read_bodies(samples.rows_N, samples.num_bodies_N, batch.original_PCTV.numpy())
+    return batch
+
+
+def _make_view(
+    kind: str,
+    index: int,
+    shown: Batch,
     batch: Batch,
     slot: _Slot,
-    kinds: tuple[str, ...],
     *,
-    seed: int,
-    epoch: int,
+    identity: _Identity,
     config: ViewConfig,
     parents: tuple[int, ...],
-) -> tuple[View, ...]:
-    x_PCTV, sample_P, ids_N = batch.original_PCTV.numpy(), batch.sample_P.numpy(), batch.ids_N.numpy()
-    views = []
-    for index, kind in enumerate(kinds):
-        view_PCTV, visible_N = slot.views_PCTV[index][: len(x_PCTV)], slot.visible_N[index]
-        out, identity = view_PCTV.numpy(), _Identity(seed=seed, epoch=epoch, view=index)
-        if kind == "spatial":
-            spatial_view(x_PCTV, sample_P, ids_N, **identity, config=config, parents=parents, out_PCTV=out)
-            visible_N.numpy()[:] = x_PCTV.shape[2]
-            views.append(View("spatial", view_PCTV, visible_N))
-        else:
-            cropped_PCTV = slot.cropped_PCTV[index][: len(x_PCTV)] if config.crop > 0 else None
-            temporal_view(
-                x_PCTV,
-                sample_P,
-                ids_N,
-                **identity,
-                config=config,
-                out_PCTV=out,
-                visible_N=visible_N.numpy(),
-                cropped_PCTV=None if cropped_PCTV is None else cropped_PCTV.numpy(),
-            )
-            views.append(View("temporal", view_PCTV, visible_N, cropped_PCTV))
-    return tuple(views)
+) -> View:
+    """The view at `index` of a batch; it shows the batch itself, or the recordings of other cameras."""
+    x_PCTV, sample_P, ids_N = shown.original_PCTV.numpy(), shown.sample_P.numpy(), shown.ids_N.numpy()
+    view_PCTV, visible_N = slot.views_PCTV[index][: len(x_PCTV)], slot.visible_N[index]
+    out = view_PCTV.numpy()
+    others_P = None if shown is batch else shown.sample_P
+    target_PCTV = None if shown is batch else shown.original_PCTV
+    if kind == "spatial":
+        spatial_view(x_PCTV, sample_P, ids_N, **identity, config=config, parents=parents, out_PCTV=out)
+        visible_N.numpy()[:] = x_PCTV.shape[2]
+        return View("spatial", view_PCTV, visible_N, target_PCTV, others_P)
+    cropped_PCTV = slot.cropped_PCTV[index][: len(x_PCTV)] if config.crop > 0 else None
+    temporal_view(
+        *(x_PCTV, sample_P, ids_N),
+        **identity,
+        config=config,
+        out_PCTV=out,
+        visible_N=visible_N.numpy(),
+        cropped_PCTV=None if cropped_PCTV is None else cropped_PCTV.numpy(),
+    )
+    return View(
+        "temporal", view_PCTV, visible_N, target_PCTV if cropped_PCTV is None else cropped_PCTV, others_P
+    )
 
 
-def _slot(samples: Samples, num_samples: int, num_views: int, num_crops: int, pin_memory: bool) -> _Slot:
+def _slot(
+    samples: Samples, num_samples: int, num_views: int, num_crops: int, by_camera: bool, pin_memory: bool
+) -> _Slot:
     """Buffers for batches of exactly num_samples, whichever samples they are."""
     capacity = num_samples * int(samples.num_bodies_N.max())
     return _Slot(
         original_PCTV=_bodies_buffer(samples, capacity, pin_memory),
+        partner_PCTV=_bodies_buffer(samples, capacity, pin_memory) if by_camera else None,
         views_PCTV=tuple(_bodies_buffer(samples, capacity, pin_memory) for _ in range(num_views)),
         cropped_PCTV=tuple(_bodies_buffer(samples, capacity, pin_memory) for _ in range(num_crops)),
         visible_N=tuple(torch.empty(num_samples, dtype=torch.int64) for _ in range(num_views)),

@@ -21,6 +21,7 @@ _WORD = 2**64
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MULTIPLY_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MULTIPLY_2 = np.uint64(0x94D049BB133111EB)
+_PARTNER = 0x70617274  # sets the choice of partners apart from other hashes of a seed and an epoch
 
 
 def epoch_permutation(num_samples: int, seed: int, epoch: int) -> NDArray[np.int64]:
@@ -32,6 +33,39 @@ def epoch_permutation(num_samples: int, seed: int, epoch: int) -> NDArray[np.int
     return np.argsort(_mix64(_key(seed, epoch) + counters * _GOLDEN), kind="stable").astype(
         np.int64, copy=False
     )
+
+
+@dataclass(frozen=True, eq=False)
+class Partners:
+    """Who stands beside whom: to every sample another one of its group, in turn. `partners` makes it.
+
+    All int64, (N,): the positions group by group; of each position its group's start and size in them, and
+    its own place within the group.
+    """
+
+    by_group_N: NDArray[np.int64]
+    start_N: NDArray[np.int64]
+    size_N: NDArray[np.int64]
+    place_N: NDArray[np.int64]
+
+    def of(self, indices_N: NDArray[np.int64], seed: int, epoch: int) -> NDArray[np.int64]:
+        """Each position's partner in this epoch, int64: any other of its group, all equally likely; itself
+        where it is alone. Depends on the position, the seed and the epoch."""
+        hashes_N = _mix64(_key(seed, epoch, _PARTNER) + indices_N.astype(np.uint64) * _GOLDEN)
+        others_N = np.maximum(1, self.size_N[indices_N] - 1).astype(np.uint64)
+        further_N = 1 + (hashes_N % others_N).astype(np.int64)
+        place_N = (self.place_N[indices_N] + further_N) % self.size_N[indices_N]
+        return self.by_group_N[self.start_N[indices_N] + place_N]
+
+
+def partners(groups_N: NDArray[np.int64]) -> Partners:
+    """groups_N: int64, a number for each position; equal ones are of one group."""
+    by_group_N = np.argsort(groups_N, kind="stable")
+    _, group_N, sizes_G = np.unique(groups_N, return_inverse=True, return_counts=True)
+    start_N = (np.cumsum(sizes_G) - sizes_G)[group_N]
+    rank_N = np.empty_like(by_group_N)
+    rank_N[by_group_N] = np.arange(len(groups_N))
+    return Partners(by_group_N, start_N, sizes_G[group_N], rank_N - start_N)
 
 
 def steps_per_epoch(num_samples: int, batch_size: int, drop_last: bool = True) -> int:

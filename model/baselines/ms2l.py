@@ -51,7 +51,7 @@ class MS2LLike(Baseline):
         shuffled_PCTV = shuffle_segments(batch.original_PCTV, label_N[batch.sample_P], config.segments)
         copies = [batch.original_PCTV, masked.x_PCTV, shuffled_PCTV]
         q_PCTV = self.encode(torch.cat(copies))
-        whole = masked.cropped_PCTV if masked.cropped_PCTV is not None else batch.original_PCTV
+        whole = batch.target_of(masked)
         with mixed_precision(self.recipe.precision, whole.device):
             predicted_PCTV = self.head.predict(q_PCTV.chunk(3)[1])
             pooled = [self._pooled(copy_PCTV, batch) for copy_PCTV in q_PCTV.chunk(3)]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from data_specs.spec import DatasetSpec, parse_spec
+from data_specs.spec import FIELDS, DatasetSpec, parse_spec
 from pipeline.store.damage import DamagedError
 from pipeline.store.location import Folder, Location, locate
 from pipeline.store.manifest import TAR_FOLDER, ZARR_FOLDER, Manifest, load_manifest
@@ -141,6 +141,12 @@ def open_shards(place: Path | str) -> Shards:
             f"verify tells what is damaged"
         )
     return Shards(location, manifest, parse_spec(manifest.spec), table)
+
+
+def performance_columns(table: pd.DataFrame) -> list[str]:
+    """The columns that say which performance a recording shows, whichever camera filmed it: all parts of its
+    name but the camera."""
+    return [name for name in FIELDS if name in table.columns and name != "camera"]
 
 
 def _read_table(location: Location, name: str, **options: Any) -> pd.DataFrame:

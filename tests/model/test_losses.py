@@ -37,6 +37,15 @@ def test_nt_xent_is_equations_4_and_5(views: tuple[Tensor, Tensor], temperature:
     assert nt_xent(first_NZ, second_NZ, temperature).item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_nt_xent_leaves_out_what_is_no_negative(views: tuple[Tensor, Tensor]) -> None:
+    """Another recording of the same performance stands neither above nor below the fraction."""
+    first_NZ, second_NZ = views
+    performances = [4, 2, 4, 1, 2]
+    expected = _nt_xent_slowly(first_NZ.tolist(), second_NZ.tolist(), 0.3, performances)
+    found = nt_xent(first_NZ, second_NZ, 0.3, performances_N=torch.tensor(performances))
+    assert found.item() == pytest.approx(expected, rel=1e-5)
+
+
 def test_nt_xent_knows_only_angles_and_both_directions(views: tuple[Tensor, Tensor]) -> None:
     """Cosine similarity: length must not count; and neither view is the favoured one."""
     first_NZ, second_NZ = views
@@ -180,7 +189,13 @@ def test_an_unknown_reduction_is_named(coordinates: tuple[Tensor, Tensor]) -> No
         temporal_reconstruction(*coordinates, torch.tensor([3, 5]), "none")
 
 
-def _nt_xent_slowly(first: list[list[float]], second: list[list[float]], temperature: float) -> float:
+def _nt_xent_slowly(
+    first: list[list[float]],
+    second: list[list[float]],
+    temperature: float,
+    performances: list[int] | None = None,
+) -> float:
+    shown = [number for number in performances or range(len(first)) for _ in (0, 1)]
     z = [view for pair in zip(first, second, strict=True) for view in pair]
 
     def similarity(s: int, t: int) -> float:
@@ -188,8 +203,9 @@ def _nt_xent_slowly(first: list[list[float]], second: list[list[float]], tempera
         return dot / (math.hypot(*z[s]) * math.hypot(*z[t]))
 
     def pair_loss(s: int, t: int) -> float:
-        others = sum(math.exp(similarity(s, k) / temperature) for k in range(len(z)) if k != s)
-        return -math.log(math.exp(similarity(s, t) / temperature) / others)
+        others = [k for k in range(len(z)) if k == t or shown[k] != shown[s]]
+        total = sum(math.exp(similarity(s, k) / temperature) for k in others)
+        return -math.log(math.exp(similarity(s, t) / temperature) / total)
 
     # Eq. 5 counts views from 1: the pairs are (1, 2), (3, 4), ...
     terms = [pair_loss(s, s + 1) + pair_loss(s + 1, s) for s in range(0, len(z), 2)]

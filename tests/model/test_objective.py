@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from data_specs.spec import load_spec
 from model.checkpoint import new_model
-from model.objective import Pretraining, share_out, split_batch
+from model.losses import nt_xent
+from model.objective import Pretraining, batch_losses, encode_views, share_out, split_batch
 from model.recipe import Recipe, load_recipe
 from model.supervised import Supervised
 from pipeline.loader import Batch, View
@@ -32,23 +33,26 @@ def _float64_stands_for_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "float32", torch.float64)
 
 
-def some_batch(cropped: bool = False) -> Batch:
-    """Seven samples, two of which have two bodies."""
+def some_batch(cropped: bool = False, two_cameras: bool = False) -> Batch:
+    """Seven samples, two of which have two bodies; to the second camera, others."""
     random = torch.Generator().manual_seed(1)
     sample_P = torch.tensor([0, 1, 1, 2, 3, 4, 5, 5, 6])
-    bodies = len(sample_P)
+    others_P = torch.tensor([0, 0, 1, 1, 2, 3, 4, 4, 5, 5, 6]) if two_cameras else None
 
-    def some_bodies() -> Tensor:
-        return torch.randn(bodies, C, T, V, generator=random, dtype=torch.float64)
+    def some_bodies(place_P: Tensor = sample_P) -> Tensor:
+        return torch.randn(len(place_P), C, T, V, generator=random, dtype=torch.float64)
 
     visible_N = torch.tensor([4, 5, 6, 7, 8, 9, 10])
     whole_N = torch.full((N,), T)
-    views = (
-        View("spatial", some_bodies(), whole_N),
-        View("temporal", some_bodies(), visible_N, some_bodies() if cropped else None),
-    )
+    if others_P is None:
+        second = View("temporal", some_bodies(), visible_N, some_bodies() if cropped else None)
+    else:
+        second = View("temporal", some_bodies(others_P), visible_N, some_bodies(others_P), others_P)
+    views = View("spatial", some_bodies(), whole_N), second
     labels_N = torch.arange(N) % 3
-    return Batch(some_bodies(), views, sample_P, torch.arange(N), labels_N, N)
+    return Batch(
+        some_bodies(), views, sample_P, torch.arange(N), labels_N, torch.tensor([0, 1, 2, 0, 3, 4, 2]), N
+    )
 
 
 def gradients(recipe: Recipe, batch: Batch, parts: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -74,13 +78,14 @@ def gradients(recipe: Recipe, batch: Batch, parts: int) -> tuple[Tensor, dict[st
         ("contrast_weight=0",),
         ("spatial_weight=0", "temporal_weight=0"),
         ("views=['temporal', 'temporal']",),
+        ("positives=camera",),
         ("objective=supervised",),
     ],
 )
 def test_parts_add_up_to_the_whole(parts: int, changes: tuple[str, ...]) -> None:
     """Who sets `accumulate` because memory is short would train something else: with fewer negatives."""
     recipe = load_recipe("compact", (*TINY, *changes))
-    batch = some_batch()
+    batch = some_batch(two_cameras=recipe.positives == "camera")
     if recipe.views[0] == "temporal":
         batch.views[0].visible_N[:] = torch.tensor([3, 11, 5, 6, 6, 2, 8])
     expected_L, expected = gradients(recipe, batch, 1)
@@ -111,13 +116,26 @@ def test_every_sample_and_body_goes_into_one_part() -> None:
     for index, view in enumerate(batch.views):
         assert torch.equal(torch.cat([part.views[index].x_PCTV for part in parts]), view.x_PCTV)
         assert torch.equal(torch.cat([part.views[index].visible_N for part in parts]), view.visible_N)
-    crops = [part.views[1].cropped_PCTV for part in (*parts, batch)]
+    crops = [part.views[1].target_PCTV for part in (*parts, batch)]
     *of_parts, whole_PCTV = [crop_PCTV for crop_PCTV in crops if crop_PCTV is not None]
     assert len(of_parts) == 3
     assert torch.equal(torch.cat(of_parts), whole_PCTV)
     starts = torch.tensor([0, 2, 4])
     joined = torch.cat([part.sample_P + start for part, start in zip(parts, starts, strict=True)])
     assert torch.equal(joined, batch.sample_P)
+
+
+def test_two_recordings_of_a_performance_are_not_pushed_apart() -> None:
+    """A batch may hold both cameras' recordings of a performance; as negatives they would undo the pairs."""
+    recipe = load_recipe("compact", (*TINY, "positives=camera", "spatial_weight=0", "temporal_weight=0"))
+    batch = some_batch(two_cameras=True)
+    model = new_model(SPEC, recipe).double().eval()
+    encoded = encode_views(model, batch, "float32")
+    assert len(encoded.q_second_PCtV) == len(batch.bodies_of(batch.views[1])) > len(encoded.q_first_PCtV)
+    first_NZ, second_NZ = encoded.first_NZ, encoded.second_NZ
+    expected = nt_xent(first_NZ, second_NZ, recipe.temperature, performances_N=batch.performances_N)
+    assert expected != nt_xent(first_NZ, second_NZ, recipe.temperature)
+    assert batch_losses(model, batch, recipe, CPU).contrast == expected
 
 
 def test_a_cropped_view_owes_its_own_frames() -> None:
@@ -127,12 +145,12 @@ def test_a_cropped_view_owes_its_own_frames() -> None:
     batch = some_batch(cropped=True)
     losses = Pretraining(model, recipe).eval().backward(share_out(batch, 1, CPU), step=0)
     temporal = batch.views[1]
-    assert temporal.cropped_PCTV is not None
+    assert temporal.target_PCTV is not None
     with torch.no_grad():
         rebuilt_PCTV = model.reconstruct_temporal(model.encode(temporal.x_PCTV), T)
     errors = []
     for body, sample in enumerate(batch.sample_P.tolist()):
         unseen = slice(int(temporal.visible_N[sample]), T)
-        difference = rebuilt_PCTV[body, :, unseen] - temporal.cropped_PCTV[body, :, unseen]
+        difference = rebuilt_PCTV[body, :, unseen] - temporal.target_PCTV[body, :, unseen]
         errors.append(difference.square().flatten())
     torch.testing.assert_close(losses[2], torch.cat(errors).mean(), rtol=1e-10, atol=1e-12)

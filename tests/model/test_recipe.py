@@ -50,6 +50,7 @@ def test_rate_falls_to_zero() -> None:
         ("epochs=true", "epochs is True; expected a whole number"),
         ("epochs=0", "epochs is 0; it must be above 0"),
         ("schedule=step", "schedule is 'step'; expected one of linear, cosine"),
+        ("positives=friend", "positives is 'friend'; expected one of recording, camera"),
         ("views=['spatial']", "views has 1 entries; expected two"),
         ("views=spatial", "views is 'spatial'; expected a list"),
         ("model=3", "model is 3; expected a group of keys"),

@@ -3,12 +3,14 @@
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 import model.train as train_module
+from data_specs.spec import load_spec
 from model.checkpoint import Run, load_checkpoint
 from model.objective import Pretraining, Share
 from model.recipe import Recipe, load_recipe
@@ -16,6 +18,7 @@ from model.train import Progress, train, training_samples
 from pipeline.normalize import NormalizeConfig
 from pipeline.order import batch_indices, steps_per_epoch
 from pipeline.preprocess import PreprocessConfig, prepare, run
+from pipeline.raw.synthetic import synthesize
 from pipeline.store.damage import DamagedError
 from pipeline.store.shards import Shards, open_shards
 
@@ -49,10 +52,19 @@ def test_a_run_on_a_server_ends_at_the_same_weights(
     check_stop_and_resume(open_shards(serve(both_shards.folder)), tmp_path)
 
 
-def check_stop_and_resume(shards: Shards, tmp_path: Path) -> None:
-    recipe, whole = started(shards, tmp_path / "whole")
+def test_a_run_with_two_cameras_ends_at_the_same_weights(tmp_path: Path) -> None:
+    """Which camera is the second depends on the epoch: a resumed run must draw it as the first would have."""
+    spec, config = load_spec("ucla"), PreprocessConfig(NormalizeConfig(frames=16))
+    synthesize(spec, tmp_path / "raw", 240)
+    run(prepare(spec, [tmp_path / "raw"], tmp_path / "shards", config, overwrite=False), workers=2)
+    filmed_twice = open_shards(tmp_path / "shards")
+    check_stop_and_resume(filmed_twice, tmp_path, "positives=camera")
+
+
+def check_stop_and_resume(shards: Shards, tmp_path: Path, *changes: str) -> None:
+    recipe, whole = started(shards, tmp_path / "whole", *changes)
     train(shards, recipe, whole, device=CPU)
-    _, stopped = started(shards, tmp_path / "stopped")
+    _, stopped = started(shards, tmp_path / "stopped", *changes)
 
     def stop_in_second_epoch(progress: Progress) -> None:
         if progress.epoch == 1:
@@ -66,6 +78,16 @@ def check_stop_and_resume(shards: Shards, tmp_path: Path) -> None:
     assert found.step == found.steps == expected.steps
     for name, weights in expected.content["model"].items():
         assert torch.equal(weights, found.content["model"][name]), name
+
+
+def test_two_cameras_are_refused_where_they_do_not_meet(both_shards: Shards, tmp_path: Path) -> None:
+    """Tars are read in their own order; and before anything is read, not in the first step."""
+    tars = replace(both_shards, manifest=replace(both_shards.manifest, format="webdataset"))
+    recipe, new = started(tars, tmp_path / "run", "positives=camera")
+    with pytest.raises(
+        ValueError, match="recordings of two cameras do not meet; preprocess with --format zarr"
+    ):
+        train(tars, recipe, new, device=CPU)
 
 
 def test_losses_fall_and_are_reported(shards: Shards, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from pipeline.augment import ViewConfig, spatial_view, temporal_view
 from pipeline.loader import Batch, Samples, sequential_batches, train_batches
-from pipeline.order import batch_indices, epoch_permutation
+from pipeline.order import batch_indices, epoch_permutation, partners
 
 N, M, C, T, V = 23, 2, 3, 7, 25
 BATCH = 4
@@ -50,7 +51,9 @@ class FakeSource:
 def all_samples(source: FakeSource | None = None) -> Samples:
     """Every row of the source, from the last to the first; each third has two bodies."""
     rows_N = np.arange(N)[::-1].copy()
-    return Samples(source or FakeSource(), rows_N, 1 + (rows_N % 3 == 0), 40 + rows_N, rows_N % 10, PARENTS)
+    return Samples(
+        source or FakeSource(), rows_N, 1 + (rows_N % 3 == 0), 40 + rows_N, rows_N % 10, rows_N // 3, PARENTS
+    )
 
 
 def batches(samples: Samples | None = None, **options: Any) -> Generator[Batch, None, None]:
@@ -67,7 +70,8 @@ def batches(samples: Samples | None = None, **options: Any) -> Generator[Batch, 
 
 def snapshot(batch: Batch) -> list[bytes]:
     views = [tensor for view in batch.views for tensor in (view.x_PCTV, view.visible_N)]
-    views += [view.cropped_PCTV for view in batch.views if view.cropped_PCTV is not None]
+    views += [view.target_PCTV for view in batch.views if view.target_PCTV is not None]
+    views += [view.sample_P for view in batch.views if view.sample_P is not None]
     tensors = [batch.original_PCTV, batch.sample_P, batch.ids_N, batch.labels_N, *views]
     return [tensor.numpy().tobytes() for tensor in tensors]
 
@@ -156,6 +160,51 @@ def test_a_batch_holds_until_the_next_is_asked_for() -> None:
         assert snapshot(batch) == before
 
 
+def test_the_second_view_shows_another_camera() -> None:
+    """A view of the wrong recording, or with the bodies of the first, would be pulled to a stranger."""
+    source, step = FakeSource(), STEPS + 2
+    samples = all_samples(source)
+    (plain,) = batches(samples, start_step=step, end_step=step + 1)
+    (batch,) = batches(samples, start_step=step, end_step=step + 1, positives="camera")
+    assert torch.equal(batch.original_PCTV, plain.original_PCTV)
+    assert torch.equal(batch.views[0].x_PCTV, plain.views[0].x_PCTV)
+    positions = batch_indices(step, N, BATCH, 5)
+    others = samples.take(partners(samples.performances_N).of(positions, 5, 1))
+    assert (others.performances_N == batch.performances_N.numpy()).all()
+    assert (others.rows_N != batch.ids_N.numpy()).sum() >= BATCH - 1  # the last performance has one recording
+    assert others.num_bodies_N.tolist() != samples.take(positions).num_bodies_N.tolist()
+    sample_P = np.repeat(np.arange(BATCH), others.num_bodies_N)
+    x_PCTV = np.empty((len(sample_P), C, T, V), np.float32)
+    source.read_bodies(others.rows_N, others.num_bodies_N, x_PCTV)
+    temporal_PCTV, visible_N = np.empty_like(x_PCTV), np.empty(BATCH, np.int64)
+    who: dict[str, Any] = {"seed": 5, "epoch": 1, "config": ViewConfig()}
+    temporal_view(x_PCTV, sample_P, others.rows_N, view=1, out_PCTV=temporal_PCTV, visible_N=visible_N, **who)
+    second = batch.views[1]
+    assert_array_equal(second.x_PCTV.numpy(), temporal_PCTV)
+    assert_array_equal(second.visible_N.numpy(), visible_N)
+    assert_array_equal(batch.target_of(second).numpy(), x_PCTV)
+    assert_array_equal(batch.bodies_of(second).numpy(), sample_P)
+
+
+@pytest.mark.parametrize("config", [ViewConfig(), ViewConfig(crop=0.5)])
+def test_threads_change_no_bit_of_another_camera(config: ViewConfig) -> None:
+    """The other recordings are read by whichever thread works on the batch."""
+    one = snapshots(threads=1, prefetch=1, positives="camera", config=config)
+    assert one == snapshots(threads=4, prefetch=3, positives="camera", config=config)
+
+
+def test_positives_that_cannot_be_are_refused() -> None:
+    """Otherwise the contrast would quietly be that of one recording."""
+    samples = all_samples()
+    alone = replace(samples, performances_N=np.arange(N))
+    with pytest.raises(
+        ValueError, match=r"none of the .* training samples shows what another camera's shows"
+    ):
+        next(batches(alone, positives="camera"))
+    with pytest.raises(ValueError, match="positives is 'friend'; expected one of recording, camera"):
+        next(batches(samples, positives="friend"))
+
+
 def test_closing_early_stops_the_threads() -> None:
     """A notebook that runs ten experiments would be left with the threads of ten."""
     iterator = batches(threads=3, end_step=10_000)
@@ -234,11 +283,11 @@ def test_cropped_views_bring_what_they_were_cropped_to() -> None:
     """The temporal pretext would rebuild another part of the recording than the encoder saw the start of."""
     for batch in batches(config=ViewConfig(crop=0.4, bones=0.2), end_step=2):
         spatial, temporal = batch.views
-        assert spatial.cropped_PCTV is None
-        assert temporal.cropped_PCTV is not None
-        assert temporal.cropped_PCTV.shape == batch.original_PCTV.shape
+        assert spatial.target_PCTV is None
+        assert temporal.target_PCTV is not None
+        assert temporal.target_PCTV.shape == batch.original_PCTV.shape
         for p, sample in enumerate(batch.sample_P.tolist()):
             seen = int(temporal.visible_N[sample])
-            assert_array_equal(temporal.x_PCTV[p, :, :seen], temporal.cropped_PCTV[p, :, :seen])
+            assert_array_equal(temporal.x_PCTV[p, :, :seen], temporal.target_PCTV[p, :, :seen])
     options = {"config": ViewConfig(crop=0.4, bones=0.2)}
     assert snapshots(threads=1, **options) == snapshots(threads=5, **options)

@@ -12,6 +12,7 @@ from pipeline.order import (
     batch_indices,
     epoch_permutation,
     num_lanes,
+    partners,
     steps_per_epoch,
     stream_order,
 )
@@ -48,6 +49,27 @@ def test_permutation_equals_the_slow_one(seed: int) -> None:
 def test_permutation_never_changes_between_versions() -> None:
     """A checkpoint that is resumed with a later version would see another order."""
     assert epoch_permutation(11, seed=1, epoch=2).tolist() == [2, 9, 8, 7, 3, 1, 5, 6, 10, 0, 4]
+
+
+def test_a_partner_is_another_one_of_the_group() -> None:
+    """Views of two different performances pulled together would teach that all actions are one."""
+    groups_N = np.array([7, 3, 7, 9, 3, 7, 1])
+    found = partners(groups_N)
+    met: dict[int, set[int]] = {}
+    for epoch in range(60):
+        for position, other in enumerate(found.of(np.arange(7), 5, epoch).tolist()):
+            assert groups_N[other] == groups_N[position]
+            met.setdefault(position, set()).add(other)
+    assert met == {0: {2, 5}, 1: {4}, 2: {0, 5}, 3: {3}, 4: {1}, 5: {0, 2}, 6: {6}}
+
+
+def test_partners_never_change_between_versions_and_are_drawn_one_by_one() -> None:
+    """A rank, or a resumed run, asks for other positions together and must get the same answers."""
+    found = partners(np.arange(30) % 5)
+    whole = found.of(np.arange(30), 2, 11)
+    assert whole[:10].tolist() == [15, 11, 17, 23, 19, 20, 26, 2, 23, 19]
+    chosen = np.array([21, 4, 4, 17])
+    assert found.of(chosen, 2, 11).tolist() == whole[chosen].tolist()
 
 
 @given(st.integers(1, 500), st.integers(-(2**63), 2**63), st.integers(0, 10**6))

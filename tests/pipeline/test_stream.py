@@ -336,7 +336,7 @@ def test_stopping_does_not_wait_for_the_server(
     started = time.perf_counter()
     with pytest.raises(Stop):
         ids(samples)
-    assert time.perf_counter() - started < 2
+    assert time.perf_counter() - started < 10
     assert not loader_threads()
 
 
@@ -395,11 +395,15 @@ def test_readers_wait_for_the_consumer(both_shards: Shards) -> None:
     samples = replace(from_zarr(both_shards), source=source)
     iterator = batches(samples, end_step=10_000, prefetch=2, views=())
     taken = sum(batch.num_samples for batch in islice(iterator, 3))
-    time.sleep(0.3)
+    until = time.monotonic() + 30
+    while len(source.read_rows) - taken <= len(samples):
+        assert time.monotonic() < until, "they do not run ahead at all"
+        time.sleep(0.01)
+    time.sleep(0.3)  # for as far as they get
     ahead = len(source.read_rows) - taken
     iterator.close()
     lanes, in_hand, given_out = 8, 8, 3 * BATCH
-    assert len(samples) < ahead <= BUFFER + lanes * READ_AHEAD_SAMPLES + in_hand + given_out
+    assert ahead <= BUFFER + lanes * READ_AHEAD_SAMPLES + in_hand + given_out
 
 
 def test_tars_are_loaded_to_be_read_in_any_order(both_shards: Shards, serve: Callable[..., str]) -> None:

@@ -24,4 +24,5 @@ def batch() -> Batch:
     for body, sample in enumerate(sample_P.tolist()):
         second_PCTV[body, :, visible_N[sample] :] = 0
     views = View("spatial", first_PCTV, torch.full((N,), T)), View("temporal", second_PCTV, visible_N)
-    return Batch(original_PCTV, views, sample_P, torch.tensor([31, 4, 15, 92, 65]), torch.arange(N) % 3, N)
+    ids_N = torch.tensor([31, 4, 15, 92, 65])
+    return Batch(original_PCTV, views, sample_P, ids_N, torch.arange(N) % 3, torch.arange(N), N)

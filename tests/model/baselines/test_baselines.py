@@ -193,7 +193,7 @@ def work_as_one_of_two(folder: Path) -> None:
     spatial, temporal, *rest, labels_N = torch.load(folder / "batch.pt")
     views = View("spatial", *spatial), View("temporal", *temporal)
     original_PCTV, sample_P, ids_N = rest
-    batch = Batch(original_PCTV, views, sample_P, ids_N, labels_N, len(ids_N))
+    batch = Batch(original_PCTV, views, sample_P, ids_N, labels_N, ids_N, len(ids_N))
     torch.Tensor.float, torch.float32 = torch.Tensor.double, torch.float64  # type: ignore[method-assign]
     with joined(CPU) as ranks:
         found = two_steps_each(batch, ranks)

@@ -68,7 +68,7 @@ def test_the_views_are_those_of_training(shards: Shards, views: str) -> None:
         assert view.kind == trained.kind
         assert view.visible == int(trained.visible_N[0])
         np.testing.assert_array_equal(view.x_PCTV, trained.x_PCTV.numpy())
-        wanted_PCTV = batch.original_PCTV if trained.cropped_PCTV is None else trained.cropped_PCTV
+        wanted_PCTV = batch.target_of(trained)
         np.testing.assert_array_equal(view.target_PCTV, wanted_PCTV.numpy())
 
 
