@@ -24,7 +24,7 @@ from model.published import (
 from model.report.album import Album, Picture
 from model.report.figures import draw_fractions, draw_gains, has_fractions
 from model.report.runs import ReportedRun
-from model.report.saved import SavedEvaluation, Spread
+from model.report.saved import SavedEvaluation, SavedScore, Spread
 from model.report.tables import (
     ClassLine,
     Line,
@@ -35,8 +35,8 @@ from model.report.tables import (
     has_deviations,
     mode_title,
     most_confused,
-    same_kind,
     score_text,
+    shared_headlines,
 )
 
 
@@ -80,7 +80,11 @@ class Gain:
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Everything on one data set and protocol. evaluations: by run, in the order of the runs."""
+    """Everything on one data set and protocol.
+
+    evaluations: by run, in the order of the runs.  headlines: of which scores the confusions and the classes'
+    accuracies are, in words: of one kind where the runs have one in common.
+    """
 
     title: str
     anchor: str
@@ -93,6 +97,7 @@ class Group:
     curves: tuple[PublishedCurve, ...]
     confusions: list[Confusion]
     classes: list[ClassLine]
+    headlines: str
     gains: list[Gain]
     fractions: Picture | None
 
@@ -115,11 +120,6 @@ class Group:
             found.setdefault(mode_title(line.mode), []).append(line)
         return found
 
-    @property
-    def headlines(self) -> str:
-        """Of which scores the confusion and the classes' accuracies are."""
-        return " and ".join(dict.fromkeys(score_text(found.headline) for found in self.evaluations.values()))
-
 
 def make_groups(reported: list[ReportedRun], album: Album) -> list[Group]:
     """One for each data set and protocol, by whichever name of it, in the order of the runs."""
@@ -137,6 +137,7 @@ def _group(dataset: str, protocol: str, evaluations: dict[str, SavedEvaluation],
     first = next(iter(evaluations.values()))
     title, name = f"{first.title}, {protocol}", f"{dataset}-{protocol}"
     same_classes = {run: found for run, found in evaluations.items() if found.classes == first.classes}
+    heads = shared_headlines(evaluations) or [found.headlines[0] for found in evaluations.values()]
     over_fractions = {run: found for run, found in evaluations.items() if has_fractions(found)}
     is_table4 = is_curves_split(dataset, protocol)
     fractions = None
@@ -157,15 +158,19 @@ def _group(dataset: str, protocol: str, evaluations: dict[str, SavedEvaluation],
         lines=accuracy_lines(evaluations, dataset, protocol),
         published=published_rows(dataset, protocol),
         curves=published_curves() if is_table4 else (),
-        confusions=[_confusion(run, found, title, name, album) for run, found in evaluations.items()],
-        classes=class_lines(same_classes) if len(same_classes) == len(evaluations) else [],
+        confusions=[
+            _confusion(run, score, found.classes, title, name, album)
+            for (run, found), score in zip(evaluations.items(), heads, strict=True)
+        ],
+        classes=class_lines(heads, first.classes) if len(same_classes) == len(evaluations) else [],
+        headlines=" and ".join(dict.fromkeys(map(score_text, heads))),
         gains=_gains(same_classes, title, name, album),
         fractions=fractions,
     )
 
 
 def _card(run: str, evaluation: SavedEvaluation, dataset: str, protocol: str) -> Card:
-    score = evaluation.linear(TRAINED) or evaluation.headline
+    score = evaluation.linear(TRAINED) or evaluation.headlines[0]
     references = []
     for name in (UNTRAINED, STATISTICS):
         other = evaluation.linear(name)
@@ -179,12 +184,13 @@ def _card(run: str, evaluation: SavedEvaluation, dataset: str, protocol: str) ->
     return Card(run, score_text(score), score.top1, tuple(references))
 
 
-def _confusion(run: str, evaluation: SavedEvaluation, title: str, name: str, album: Album) -> Confusion:
+def _confusion(
+    run: str, score: SavedScore, classes: tuple[str, ...], title: str, name: str, album: Album
+) -> Confusion:
     """Classes that are neither tested nor predicted are left out of the picture."""
-    score = evaluation.headline
     occurring = np.flatnonzero(score.confusion_KK.sum(0) + score.confusion_KK.sum(1))
     if not len(occurring):
-        occurring = np.arange(len(evaluation.classes))
+        occurring = np.arange(len(classes))
     what = score_text(score)
     picture = album.add(
         f"confusion-{name}-{run}",
@@ -192,27 +198,29 @@ def _confusion(run: str, evaluation: SavedEvaluation, title: str, name: str, alb
         partial(
             draw_confusion,
             counts_KK=score.confusion_KK[np.ix_(occurring, occurring)],
-            classes=[evaluation.classes[label] for label in occurring],
+            classes=[classes[label] for label in occurring],
             title=f"{run}: {what}",
         ),
     )
-    return Confusion(run, what, picture, most_confused(score, evaluation.classes))
+    return Confusion(run, what, picture, most_confused(score, classes))
 
 
 def _gains(evaluations: dict[str, SavedEvaluation], title: str, name: str, album: Album) -> list[Gain]:
-    """Of every other run over the first, where they were evaluated in the same way."""
-    if not evaluations or not same_kind(evaluations):
-        return []
+    """Of every other run over the first, in the first score that both have of one kind."""
     (first, reference), *others = evaluations.items()
     found = []
     for run, evaluation in others:
-        gains = class_gains(reference, evaluation)
+        both = shared_headlines({first: reference, run: evaluation})
+        if both is None:
+            continue
+        gains = class_gains(both[0], both[1], reference.classes)
         if not gains:
             continue
+        kind = score_text(both[0])
         picture = album.add(
             f"gains-{name}-{run}",
-            f"Gain in accuracy of every class, {run} over {first}, on {title}",
-            partial(draw_gains, gains=gains, title=f"{run} over {first}"),
+            f"Gain in accuracy of every class, {run} over {first}, on {title}: {kind}",
+            partial(draw_gains, gains=gains, title=f"{run} over {first}: {kind}"),
         )
         found.append(Gain(run, first, picture))
     return found

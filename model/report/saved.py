@@ -47,6 +47,11 @@ class SavedScore:
     per_class_K: NDArray[np.float64]
     confusion_KK: NDArray[np.int64]
 
+    def test_counts(self) -> NDArray[np.int64]:
+        """(K,) test samples of every class."""
+        counts_K: NDArray[np.int64] = self.confusion_KK.sum(axis=1) // max(self.seeds, 1)
+        return counts_K
+
     @property
     def of_trained(self) -> bool:
         """Whether it is of the trained encoder's own features, fine-tuned or not, not of whitened ones."""
@@ -75,23 +80,17 @@ class SavedEvaluation:
     scores: tuple[SavedScore, ...]
 
     @property
-    def headline(self) -> SavedScore:
-        """Of the trained encoder, semi-supervised with the most labels, else by HEADLINES; else the first."""
+    def headlines(self) -> list[SavedScore]:
+        """The scores that may stand for the run, the first one before all: of the trained encoder, the modes
+        as in HEADLINES and within one the most labels first. Where there is none, the first score."""
         own = [score for score in self.scores if score.of_trained or score.features == FROM_LABELS]
         own.sort(key=lambda score: -score.labels)
-        chosen = [score for mode in HEADLINES for score in own if score.mode == mode]
-        return (chosen or list(self.scores))[0]
+        return [score for mode in HEADLINES for score in own if score.mode == mode] or [self.scores[0]]
 
     def linear(self, features: str) -> SavedScore | None:
         """The linear evaluation of these features with the most labels."""
         found = [score for score in self.scores if score.mode == LINEAR and score.features == features]
         return max(found, key=lambda score: score.labels, default=None)
-
-    def test_counts(self) -> NDArray[np.int64]:
-        """(K,) test samples of every class."""
-        score = self.headline
-        counts_K: NDArray[np.int64] = score.confusion_KK.sum(axis=1) // max(score.seeds, 1)
-        return counts_K
 
 
 def saved_evaluations(folder: Path) -> tuple[list[SavedEvaluation], list[str]]:

@@ -128,35 +128,40 @@ def most_confused(score: SavedScore, classes: Sequence[str], most: int = 5) -> l
     return pairs
 
 
-def class_lines(evaluations: Evaluations) -> list[ClassLine]:
-    """Every class's accuracy in the runs' headline scores."""
-    first = next(iter(evaluations.values()))
-    counts_K = first.test_counts()
-    lines = []
-    for label, name in enumerate(first.classes):
-        accuracies = tuple(_accuracy(evaluation, label) for evaluation in evaluations.values())
-        lines.append(ClassLine(name, int(counts_K[label]), accuracies))
-    return lines
+def class_lines(scores: Sequence[SavedScore], classes: Sequence[str]) -> list[ClassLine]:
+    """Every class's accuracy in one score of each run."""
+    counts_K = scores[0].test_counts()
+    return [
+        ClassLine(name, int(counts_K[label]), tuple(_accuracy(score, label) for score in scores))
+        for label, name in enumerate(classes)
+    ]
 
 
-def class_gains(reference: SavedEvaluation, other: SavedEvaluation) -> list[tuple[str, float]]:
+def class_gains(reference: SavedScore, other: SavedScore, classes: Sequence[str]) -> list[tuple[str, float]]:
     """Accuracy of each class in `other` less that in `reference`, shares of 1, the largest gain first.
 
     Classes without test samples are left out.
     """
-    gain_K = other.headline.per_class_K - reference.headline.per_class_K
-    gains = [(name, float(gain)) for name, gain in zip(other.classes, gain_K, strict=True)]
+    gain_K = other.per_class_K - reference.per_class_K
+    gains = [(name, float(gain)) for name, gain in zip(classes, gain_K, strict=True)]
     return sorted((pair for pair in gains if np.isfinite(pair[1])), key=lambda pair: -pair[1])
 
 
-def same_kind(evaluations: Evaluations) -> bool:
-    """Whether the runs' headline scores are of one mode and share of labels, so that they can be compared."""
-    heads = [evaluation.headline for evaluation in evaluations.values()]
-    return len({(score.mode, score.label_fraction) for score in heads}) == 1
+def shared_headlines(evaluations: Evaluations) -> list[SavedScore] | None:
+    """One score of each run, all of one mode and share of labels so that they can be compared: the first of
+    the first run's headlines that every run has. None where they have none in common."""
+    by_kind = [
+        {(score.mode, score.label_fraction): score for score in reversed(evaluation.headlines)}
+        for evaluation in evaluations.values()
+    ]
+    for kind in reversed(by_kind[0]):
+        if all(kind in scores for scores in by_kind):
+            return [scores[kind] for scores in by_kind]
+    return None
 
 
-def _accuracy(evaluation: SavedEvaluation, label: int) -> float | None:
-    share = float(evaluation.headline.per_class_K[label])
+def _accuracy(score: SavedScore, label: int) -> float | None:
+    share = float(score.per_class_K[label])
     return None if np.isnan(share) else share
 
 

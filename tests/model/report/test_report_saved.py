@@ -40,7 +40,7 @@ def test_a_class_without_test_samples_has_no_accuracy(tmp_path: Path) -> None:
     score["confusion"][3] = [0] * 10
     found = read(tmp_path, evaluation_table([score]))
     assert np.isnan(found.scores[0].per_class_K[3])
-    assert found.test_counts().tolist() == [9, 10, 11, 0, 13, 14, 15, 16, 17, 18]
+    assert found.scores[0].test_counts().tolist() == [9, 10, 11, 0, 13, 14, 15, 16, 17, 18]
 
 
 @pytest.mark.parametrize(
@@ -60,13 +60,13 @@ def test_a_class_without_test_samples_has_no_accuracy(tmp_path: Path) -> None:
 def test_the_headline_is_of_the_trained_encoder(
     tmp_path: Path, scores: list[dict[str, Any]], mode: str, fraction: float
 ) -> None:
-    headline = read(tmp_path, evaluation_table(scores)).headline
+    headline = read(tmp_path, evaluation_table(scores)).headlines[0]
     assert (headline.mode, headline.label_fraction) == (mode, fraction)
 
 
 def test_counts_over_seeds_are_divided_by_them(tmp_path: Path) -> None:
     found = read(tmp_path, evaluation_table([score_table(by_seed=[0.1, 0.2, 0.3])]))
-    assert found.test_counts().tolist() == list(range(9, 19))
+    assert found.scores[0].test_counts().tolist() == list(range(9, 19))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from model.report.saved import SavedEvaluation, read_evaluation
-from model.report.tables import accuracy_lines, class_gains, class_lines, most_confused, same_kind
+from model.report.tables import accuracy_lines, class_gains, class_lines, most_confused, shared_headlines
 from tests.model.report.made_up import evaluation_table, full_scores, score_table
 
 CLASSES = ["sit", "stand", "wave", "walk"]
@@ -55,7 +55,7 @@ def test_the_papers_number_stands_in_its_own_place_only(tmp_path: Path) -> None:
 def test_confused_pairs_are_those_with_the_most_samples(tmp_path: Path) -> None:
     matrix = [[5, 4, 0, 0], [1, 90, 9, 0], [0, 0, 0, 0], [0, 4, 0, 6]]
     found = of_matrix(tmp_path, matrix)
-    pairs = most_confused(found.headline, found.classes, most=3)
+    pairs = most_confused(found.headlines[0], found.classes, most=3)
     assert [(pair.true, pair.predicted, pair.samples, pair.of) for pair in pairs] == [
         ("stand", "wave", 9, 100),
         ("sit", "stand", 4, 9),
@@ -66,14 +66,15 @@ def test_confused_pairs_are_those_with_the_most_samples(tmp_path: Path) -> None:
 
 def test_a_perfect_score_confuses_nothing(tmp_path: Path) -> None:
     found = of_matrix(tmp_path, [[3, 0, 0, 0], [0, 4, 0, 0], [0, 0, 5, 0], [0, 0, 0, 6]])
-    assert most_confused(found.headline, found.classes) == []
+    assert most_confused(found.headlines[0], found.classes) == []
 
 
 def test_gains_are_of_the_other_run_over_the_first(tmp_path: Path) -> None:
     first = of_matrix(tmp_path, [[4, 0, 0, 0], [2, 2, 0, 0], [0, 0, 0, 0], [2, 0, 0, 6]])
     other = of_matrix(tmp_path, [[3, 1, 0, 0], [0, 4, 0, 0], [0, 0, 0, 0], [2, 0, 0, 6]])
-    assert class_gains(first, other) == [("stand", 0.5), ("walk", 0.0), ("sit", -0.25)]
-    lines = class_lines({"first": first, "other": other})
+    scores = [first.headlines[0], other.headlines[0]]
+    assert class_gains(scores[0], scores[1], CLASSES) == [("stand", 0.5), ("walk", 0.0), ("sit", -0.25)]
+    lines = class_lines(scores, CLASSES)
     assert [(line.name, line.samples, line.accuracies) for line in lines] == [
         ("sit", 4, (1.0, 0.75)),
         ("stand", 4, (0.5, 1.0)),
@@ -82,7 +83,16 @@ def test_gains_are_of_the_other_run_over_the_first(tmp_path: Path) -> None:
     ]
 
 
-def test_runs_evaluated_in_different_ways_are_not_compared_by_class(tmp_path: Path) -> None:
-    linear, semi = read(tmp_path, [score_table()]), read(tmp_path, full_scores())
-    assert same_kind({"a": linear, "b": linear})
-    assert not same_kind({"a": linear, "b": semi})
+def test_runs_are_compared_by_class_in_the_best_score_that_both_have(tmp_path: Path) -> None:
+    """A gain of fine-tuning over a linear classifier would be taken for one of the pre-training."""
+    linear, full = read(tmp_path, [score_table()]), read(tmp_path, full_scores())
+    less = read(tmp_path, [*full_scores(0.01), score_table("semi", fraction=0.7)])
+
+    def kinds(*evaluations: SavedEvaluation) -> list[tuple[str, float]]:
+        found = shared_headlines(dict(zip("abc", evaluations, strict=False)))
+        return [(score.mode, score.label_fraction) for score in found or []]
+
+    assert kinds(full, full) == [("semi", 0.5)] * 2
+    assert kinds(full, less, full) == [("semi", 0.5)] * 3
+    assert kinds(linear, full) == kinds(full, linear) == [("linear", 1.0)] * 2
+    assert kinds(linear, read(tmp_path, [score_table("linear", fraction=0.1)])) == []
