@@ -370,7 +370,7 @@ def evaluate(
         _note(f"{run.folder} is unfinished, at step {checkpoint.step} of {checkpoint.steps}")
     with status() as say:
         result = run_evaluation(
-            opened, checkpoint, question, device=chosen_device, cache=run.folder / "features", on_stage=say
+            opened, checkpoint, question, device=chosen_device, cache=run.features, on_stage=say
         )
     saved = save_evaluation(result, run.folder)
     print_scores(to_table(result, run.folder.name), run.folder)

@@ -68,6 +68,11 @@ class Run:
         return next(iter(self.checkpoints), self.checkpoint_at(0))
 
     @property
+    def features(self) -> Path:
+        """Where evaluations keep what they extracted, for the next one."""
+        return self.folder / "features"
+
+    @property
     def has_checkpoint(self) -> bool:
         """Whether there is any, be it damaged or of an earlier version."""
         return any((self.folder / "checkpoints").glob("*.pt"))

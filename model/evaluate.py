@@ -8,7 +8,6 @@ Axes: N sample, P packed present body, C channel, T frame, V joint, K class.
 """
 
 import copy
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,14 +17,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from data_specs.spec import DatasetSpec
 from model.checkpoint import Checkpoint
 from model.classify import linear_evaluation, nearest_neighbours
 from model.cpstn import CPSTN
 from model.device import reuse_freed_memory
-from model.feature_cache import FeatureCache
+from model.feature_cache import FeatureCache, cache_of
 from model.features import (
     Extractor,
     Features,
@@ -234,20 +233,15 @@ class _Bench:
         return found
 
     def _extract(self, name: str, extractor: Extractor, samples: Samples) -> Features:
-        if self.cache is None:
+        if self._stored is None:
             return extract_features(extractor, samples, self.device)
-        return FeatureCache(self.cache, self._identity).features(name, extractor, samples, self.device)
+        return self._stored.features(name, extractor, samples, self.device)
 
     @cached_property
-    def _identity(self) -> dict[str, Any]:
-        """What features depend on."""
-        return {
-            "weights": _weights_digest(self.checkpoint),
-            "recipe": self.checkpoint.recipe().to_table(),
-            "shards": self.shards.manifest.digest,
-            # An untrained encoder's statistics are measured on the training samples.
-            "calibrated_on": hashlib.sha256(self.parts.train.rows_N.tobytes()).hexdigest(),
-        }
+    def _stored(self) -> FeatureCache | None:
+        if self.cache is None:
+            return None
+        return cache_of(self.cache, self.shards, self.checkpoint, self.parts.train)
 
     def frozen_scores(
         self, features: dict[str, Pair], labelled: Sequence[Labelled], modes: Sequence[str]
@@ -406,13 +400,3 @@ def _seen_in_training(shards: Shards, checkpoint: Checkpoint, protocol: str) -> 
     trained_by = spec.protocol(checkpoint.recipe().protocol or spec.default_protocol)
     facts = [spec.parse_name(key) for key in shards.split(protocol, "test")["key"]]
     return sum(fact is not None and trained_by.split(fact) == "train" for fact in facts)
-
-
-def _weights_digest(checkpoint: Checkpoint) -> str:
-    """Of the encoder's weights and everything else in the model."""
-    digest = hashlib.sha256()
-    weights: dict[str, Tensor] = checkpoint.content["model"]
-    for name in sorted(weights):
-        digest.update(name.encode())
-        digest.update(weights[name].contiguous().numpy().tobytes())
-    return digest.hexdigest()

@@ -17,14 +17,30 @@ from typing import Any
 import numpy as np
 import torch
 
+from model.checkpoint import Checkpoint
 from model.features import Extractor, Features, extract_features
 from pipeline.loader import Samples
 from pipeline.store.publish import published
+from pipeline.store.shards import Shards
 
 # One more whenever an extractor gives other numbers than before.
 FEATURES_VERSION = 1
 # What a part's features may take on disk: about NTU-120's from an encoder of 128 channels.
 MOST_BYTES = 2 * 10**9
+
+
+def cache_of(folder: Path, shards: Shards, checkpoint: Checkpoint, train: Samples) -> "FeatureCache":
+    """The features of a run's encoder, trained and untrained, and of the input itself.
+
+    train: the protocol's training samples, on which an untrained encoder's statistics are measured.
+    """
+    identity = {
+        "weights": _weights_digest(checkpoint),
+        "recipe": checkpoint.recipe().to_table(),
+        "shards": shards.manifest.digest,
+        "calibrated_on": hashlib.sha256(train.rows_N.tobytes()).hexdigest(),
+    }
+    return FeatureCache(folder, identity)
 
 
 @dataclass(frozen=True)
@@ -38,10 +54,10 @@ class FeatureCache:
         self, name: str, extractor: Extractor, samples: Samples, device: torch.device, batch_size: int = 64
     ) -> Features:
         """`extract_features`, or what it gave before. name: of the extractor; its own for each."""
-        path = self._path(name, samples, device, batch_size)
-        found = _read(path, len(samples))
+        found = self.stored(name, samples, device, batch_size)
         if found is not None:
-            return Features(found.to(device), torch.tensor(samples.labels_N, device=device))
+            return found
+        path = self._path(name, samples, device, batch_size)
         features = extract_features(extractor, samples, device, batch_size)
         x_ND = features.x_ND.cpu().numpy()
         if x_ND.nbytes <= MOST_BYTES:
@@ -49,6 +65,15 @@ class FeatureCache:
             with published(path) as temporary, temporary.open("wb") as file:
                 np.savez(file, x_ND=x_ND)
         return features
+
+    def stored(
+        self, name: str, samples: Samples, device: torch.device, batch_size: int = 64
+    ) -> Features | None:
+        """What an extractor of that name gave before; None where it was not asked, or the file is damaged."""
+        found = _read(self._path(name, samples, device, batch_size), len(samples))
+        if found is None:
+            return None
+        return Features(found.to(device), torch.tensor(samples.labels_N, device=device))
 
     def _path(self, name: str, samples: Samples, device: torch.device, batch_size: int) -> Path:
         facts = {
@@ -61,6 +86,16 @@ class FeatureCache:
         }
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
         return self.folder / f"{re.sub(r'[^a-z]+', '-', name.lower())}-{digest[:16]}.npz"
+
+
+def _weights_digest(checkpoint: Checkpoint) -> str:
+    """Of the encoder's weights and everything else in the model."""
+    digest = hashlib.sha256()
+    weights: dict[str, torch.Tensor] = checkpoint.content["model"]
+    for name in sorted(weights):
+        digest.update(name.encode())
+        digest.update(weights[name].contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _read(path: Path, num_samples: int) -> torch.Tensor | None:

@@ -4,6 +4,7 @@ Axes: N sample, D feature, X coordinate on the plane.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,7 +14,8 @@ from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from model.checkpoint import Checkpoint
-from model.evaluate import check_fit
+from model.evaluate import TRAINED, check_fit
+from model.feature_cache import cache_of
 from model.features import encoder_features
 from pipeline.loader import in_any_order, split_samples
 from pipeline.store.shards import Shards
@@ -32,20 +34,36 @@ class Embedding:
 
 
 def embed(
-    shards: Shards, checkpoint: Checkpoint, protocol: str, device: torch.device, *, seed: int = 0
+    shards: Shards,
+    checkpoint: Checkpoint,
+    protocol: str,
+    device: torch.device,
+    *,
+    cache: Path | None = None,
+    seed: int = 0,
 ) -> Embedding:
     """The test samples of the ten classes that have the most, as the trained encoder sees them.
 
-    The features are reduced to 50 principal components, then to the plane. Raises ValueError if the shards do
-    not fit the model, have no such protocol, or hold too few test samples.
+    cache: the folder in which an evaluation may have left their features. They are reduced to 50 principal
+    components, then to the plane. Raises ValueError if the shards do not fit the model, have no such
+    protocol, or hold too few test samples.
     """
     check_fit(shards, checkpoint)
-    (test,) = in_any_order(split_samples(shards, protocol, "test"))
+    test = split_samples(shards, protocol, "test")
     chosen = most_frequent(test.labels_N, MOST_CLASSES)
-    some = test.take(np.flatnonzero(np.isin(test.labels_N, chosen)).astype(np.int64))
+    places_N = np.flatnonzero(np.isin(test.labels_N, chosen)).astype(np.int64)
+    some = test.take(places_N)
     if len(some) < 4:
         raise ValueError(f"{shards.location}: {len(some)} test samples by {protocol}; t-SNE needs 4")
-    features = encoder_features(checkpoint.build_model().to(device), some, device)
+    evaluated = None
+    if cache is not None:
+        train = split_samples(shards, protocol, "train")
+        evaluated = cache_of(cache, shards, checkpoint, train).stored(TRAINED, test, device)
+    if evaluated is not None:
+        features = evaluated.take(places_N)
+    else:
+        (some,) = in_any_order(some)
+        features = encoder_features(checkpoint.build_model().to(device), some, device)
     points_NX = on_a_plane(features.x_ND.cpu().numpy().astype(np.float64), seed)
     classes = tuple(shards.spec.classes[label] for label in chosen)
     return Embedding(points_NX, np.searchsorted(chosen, some.labels_N).astype(np.int64), classes)

@@ -35,9 +35,11 @@ OnStage = Callable[[str], None]
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """A run that can be looked into: its newest checkpoint, and shards that it was evaluated on."""
+    """A run that can be looked into: its newest checkpoint, shards that it was evaluated on, and the folder
+    in which that left features."""
 
     name: str
+    features: Path
     checkpoint: Checkpoint
     shards: Shards
     evaluation: SavedEvaluation
@@ -103,7 +105,7 @@ def _trained(run: ReportedRun, given: Shards | None, gaps: list[Gap]) -> Trained
         return None
     for evaluation in run.evaluations:
         if evaluation.dataset == shards.manifest.dataset:
-            return Trained(run.name, checkpoint, shards, evaluation)
+            return Trained(run.name, run.run.features, checkpoint, shards, evaluation)
     what = f"no features and no player: it has not been evaluated on {shards.spec.title}"
     gaps.append(Gap(run.name, what, f"{eval_command(run.run)} --shards {shards.location}"))
     return None
@@ -131,7 +133,7 @@ def _embedding(
     """The run's name and picture; [], and a gap, where there can be none."""
     evaluation = found.evaluation
     try:
-        embedding = embed(found.shards, found.checkpoint, evaluation.protocol, device)
+        embedding = embed(found.shards, found.checkpoint, evaluation.protocol, device, cache=found.features)
     except PROBLEMS as error:
         gaps.append(Gap(found.name, f"no picture of its features: {error}"))
         return []

@@ -7,15 +7,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.testing import assert_array_equal
 from torch import Tensor
 
 from model import feature_cache
-from model.feature_cache import FeatureCache
-from model.features import Features, statistics_extractor
+from model.checkpoint import Run, load_checkpoint
+from model.evaluate import TRAINED
+from model.feature_cache import FeatureCache, cache_of
+from model.features import Features, encoder_extractor, statistics_extractor
+from model.recipe import load_recipe
+from model.report.embedding import embed
+from model.train import train
 from pipeline.loader import split_samples
 from pipeline.store.shards import Shards
 
 CPU = torch.device("cpu")
+TINY = (
+    "epochs=2",
+    "batch_size=40",
+    "model.encoder.widths=[4, 4, 4, 4, 8, 8]",
+    "model.decoder.widths=[4, 4, 4, 4, 4]",
+)
 
 
 class Counted:
@@ -85,6 +97,31 @@ def test_a_damaged_file_is_computed_anew(
     flipped[len(content) // 2] ^= 1
     path.write_bytes(bytes(flipped))
     assert torch.equal(cache.features("a", counted, samples, CPU).x_ND, expected.x_ND)
+
+
+def test_another_run_or_protocol_has_its_own(shards: Shards, tmp_path: Path) -> None:
+    """The report draws what an evaluation left, and must not draw another checkpoint's features."""
+    recipe, run = load_recipe("compact", TINY), Run(tmp_path / "run")
+    run.create(recipe, shards.folder, shards.manifest.digest)
+    train(shards, recipe, run, device=CPU)
+    late = load_checkpoint(run)
+    run.checkpoint.unlink()
+    early = load_checkpoint(run)
+    samples, test = split_samples(shards, "xview", "train"), split_samples(shards, "xview", "test")
+    cache = cache_of(run.features, shards, late, samples)
+    assert cache.stored(TRAINED, test, CPU) is None
+    expected = cache.features(TRAINED, encoder_extractor(late.build_model().eval()), test, CPU)
+    found = cache_of(run.features, shards, late, samples).stored(TRAINED, test, CPU)
+    assert found is not None
+    assert torch.equal(found.x_ND, expected.x_ND)
+    assert cache_of(run.features, shards, early, samples).stored(TRAINED, test, CPU) is None
+    assert cache_of(run.features, shards, late, samples.take(np.arange(9))).stored(TRAINED, test, CPU) is None
+    drawn = embed(shards, late, "xview", CPU)
+    assert_array_equal(embed(shards, late, "xview", CPU, cache=run.features).points_NX, drawn.points_NX)
+    (stored,) = run.features.iterdir()
+    np.savez(stored, x_ND=np.eye(len(test), 7, dtype=np.float32))
+    other = embed(shards, late, "xview", CPU, cache=run.features)
+    assert (other.points_NX != drawn.points_NX).any()  # it is these that are drawn
 
 
 def test_labels_are_not_kept(shards: Shards, counted: Counted, tmp_path: Path) -> None:
