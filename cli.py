@@ -19,6 +19,19 @@ if TYPE_CHECKING:
 SHARDS, RUNS = Path("shards"), Path("runs")
 PATH = click.Path(path_type=Path)
 
+# Options that several commands have.
+TRAINING_SHARDS = click.option(
+    "--shards",
+    is_flag=False,
+    flag_value="",
+    default="",
+    help="Folder, or its http(s) address.  [default: newest in shards/]",
+)
+DEVICE = click.option("--device", help="cpu, cuda, cuda:1, mps.  [default: the best there is]")
+THREADS = click.option(
+    "--threads", type=click.IntRange(1), default=2, show_default=True, help="Threads that make views."
+)
+
 
 class Failure(click.ClickException):
     """One line on standard error; exit code 2 for what the user can mend, 1 for what went wrong."""
@@ -209,21 +222,13 @@ def synthesize(dataset: str, out: Path, samples: int, seed: int, oddities: float
 
 
 @main.command(short_help="Train CP-STN, or a baseline, on shards.")
-@click.option(
-    "--shards",
-    is_flag=False,
-    flag_value="",
-    default="",
-    help="Folder, or its http(s) address.  [default: newest in shards/]",
-)
+@TRAINING_SHARDS
 @click.option("--recipe", help="Built-in name, or path of a TOML file.  [default: compact]")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a key of the recipe.")
 @click.option("--name", help="Name of the run.  [default: DATASET-001 and so on]")
 @click.option("--resume", metavar="RUN", help="Go on with a run that was stopped.")
-@click.option("--device", help="cpu, cuda, cuda:1, mps.  [default: the best there is]")
-@click.option(
-    "--threads", type=click.IntRange(1), default=2, show_default=True, help="Threads that make views."
-)
+@DEVICE
+@THREADS
 @click.option(
     "--objective",
     help="cpstn, supervised (from scratch, with labels), or a baseline's.  [default: the recipe's]",
@@ -334,7 +339,7 @@ def train(
 @click.option("--whiten", is_flag=True, help="Also on features whitened by the scatter of views.")
 @click.option("--shards", help="Folder, or its http(s) address.  [default: those of the run]")
 @click.option("--protocol", help="Train/test split.  [default: the one of the run]")
-@click.option("--device", help="cpu, cuda, cuda:1, mps.  [default: the best there is]")
+@DEVICE
 def evaluate(
     run_name: str | None,
     modes: str | None,
@@ -385,13 +390,7 @@ def evaluate(
 
 
 @main.command(short_help="Train and evaluate the rows of the paper's Table 5.")
-@click.option(
-    "--shards",
-    is_flag=False,
-    flag_value="",
-    default="",
-    help="Folder, or its http(s) address.  [default: newest in shards/]",
-)
+@TRAINING_SHARDS
 @click.option("--table", default="table5", show_default=True, help="table5, encoders or pretexts.")
 @click.option("--rows", help="Only these rows of any table, by name: cp-stn,graph-a.")
 @click.option(
@@ -409,10 +408,8 @@ def evaluate(
     help="Runs a row, from the recipe's seed on.",
 )
 @click.option("--name", help="Folder under runs/; what is done there is kept.  [default: ablate-DATASET]")
-@click.option("--device", help="cpu, cuda, cuda:1, mps.  [default: the best there is]")
-@click.option(
-    "--threads", type=click.IntRange(1), default=2, show_default=True, help="Threads that make views."
-)
+@DEVICE
+@THREADS
 def ablate(
     shards: str,
     table: str,
@@ -474,16 +471,6 @@ def draw(shards: str, picture: Path, sample: str | None, seed: int) -> None:
     click.echo(f"{picture}: {key}")
 
 
-def _numbers(option: str, text: str | None) -> tuple[float, ...]:
-    """Numbers between commas."""
-    try:
-        return tuple(float(part) for part in text.split(",")) if text else ()
-    except ValueError:
-        raise ValueError(
-            f"{option} {text!r}: expected numbers with commas between, such as 0.01,0.1"
-        ) from None
-
-
 @main.command(short_help="Make one page of one or several evaluated runs.")
 @click.argument("runs", nargs=-1, required=True)
 @click.option(
@@ -491,7 +478,7 @@ def _numbers(option: str, text: str | None) -> tuple[float, ...]:
 )
 @click.option("--shards", help="Folder, or its http(s) address.  [default: those of each run]")
 @click.option("--sample", metavar="KEY", help="Sample that the player shows.  [default: the first tested]")
-@click.option("--device", help="cpu, cuda, cuda:1, mps.  [default: the best there is]")
+@DEVICE
 def report(
     runs: tuple[str, ...], out: Path | None, shards: str | None, sample: str | None, device: str | None
 ) -> None:
@@ -533,6 +520,16 @@ def view(
     click.echo(f"{page}: {scene.key}")
     if show:
         click.launch(page.resolve().as_uri())
+
+
+def _numbers(option: str, text: str | None) -> tuple[float, ...]:
+    """Numbers between commas."""
+    try:
+        return tuple(float(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        raise ValueError(
+            f"{option} {text!r}: expected numbers with commas between, such as 0.01,0.1"
+        ) from None
 
 
 def _checked_name(name: str) -> str:
