@@ -368,13 +368,16 @@ def calibrated(model: CPSTN, samples: Samples, device: torch.device) -> CPSTN:
     Without them an untrained network normalises by nothing at all, which would make the comparison too easy.
     """
     model = copy.deepcopy(model)
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.reset_running_stats()
-            module.momentum = None  # a plain average over all batches
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain average over all batches
     model.train()
     for batch in sequential_batches(samples, 64):
         model.encode(batch.original_PCTV.to(device))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum  # whoever trains it further has to forget these statistics
     return model.eval()
 
 

@@ -4,6 +4,7 @@ Axes: N sample, P packed present body, C channel, T frame, V joint, D representa
 """
 
 import copy
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -34,10 +35,13 @@ def finetune(
     model = copy.deepcopy(model).to(device).train()
     head = new_head(model, num_classes).to(device)
     optimiser = torch.optim.Adam([*model.encoder.parameters(), *head.parameters()], lr=config.lr)
-    shuffle = np.random.default_rng(seed)
+    shuffle, per_epoch = np.random.default_rng(seed), math.ceil(len(samples) / config.batch_size)
     for epoch in range(config.epochs):
         on_epoch(epoch)
-        for batch in sequential_batches(samples.take(shuffle.permutation(len(samples))), config.batch_size):
+        shuffled = samples.take(shuffle.permutation(len(samples)))
+        for index, batch in enumerate(sequential_batches(shuffled, config.batch_size)):
+            for group in optimiser.param_groups:
+                group["lr"] = config.lr_at(epoch * per_epoch + index, config.epochs * per_epoch)
             q_PCTV = model.encode(batch.original_PCTV.to(device))
             h_ND = model.represent(q_PCTV, batch.sample_P.to(device), batch.num_samples)
             loss = F.cross_entropy(head(h_ND), batch.labels_N.to(device))

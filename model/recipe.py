@@ -30,14 +30,23 @@ Config = TypeVar("Config")
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """Joint fine-tuning of encoder and classifier on labelled samples (section 4.2.2 gives no values)."""
+    """Joint fine-tuning of encoder and classifier on labelled samples (section 4.2.2 gives no values).
+
+    lr falls from its value to 0, as `schedule` says.
+    """
 
     epochs: int = 30
     batch_size: int = 32
     lr: float = 1e-3
+    schedule: str = "cosine"
 
     def __post_init__(self) -> None:
         _check_above_zero(self, "epochs", "batch_size", "lr")
+        _check_choice("schedule", self.schedule, SCHEDULES)
+
+    def lr_at(self, step: int, steps: int) -> float:
+        """The learning rate of one step of `steps`."""
+        return _falling(self.lr, self.schedule, step / steps)
 
 
 @dataclass(frozen=True)
@@ -55,9 +64,11 @@ class Recipe:
     accumulate: in how many parts a batch is worked on, which saves memory; see model.objective.
     precision: "float32", or "bf16" for the layers of encoder, projector and decoders.
     objective: "cpstn", which needs no labels, or "supervised": encoder and linear layer from scratch on the
-    class-balanced share `label_fraction` of the training labels, shown as `supervised_view`, one of the views
-    or "none" for the recording as stored; or a baseline, which needs no labels: "as_cal_like" contrasts the
-    two views, "ms2l_like" has one temporal view, "pc_like" and "autoencoder" have none.
+        class-balanced share `label_fraction` of the training labels; or a baseline, which needs none:
+        "as_cal_like" contrasts the two views, "ms2l_like" has one temporal view, "pc_like" and "autoencoder"
+        have none.
+    supervised_view: how supervised training shows a recording: "none" as it is stored and will be tested, or
+        as one of the views.
     as_cal_like, pc_like, ms2l_like: what each of these leaves to choose.
     seed decides the initial weights, the order of samples, every view and every dropout.
     """
@@ -83,7 +94,7 @@ class Recipe:
     precision: str = "float32"
     objective: str = CPSTN_OBJECTIVE
     label_fraction: float = 1.0
-    supervised_view: str = "spatial"
+    supervised_view: str = "none"
     as_cal_like: AsCalConfig = field(default_factory=AsCalConfig)
     pc_like: PCConfig = field(default_factory=PCConfig)
     ms2l_like: MS2LConfig = field(default_factory=MS2LConfig)
@@ -123,9 +134,7 @@ class Recipe:
 
     def lr_at(self, step: int, steps: int) -> float:
         """The learning rate of one step of `steps`."""
-        progress = step / steps
-        share = 1 - progress if self.schedule == "linear" else (1 + math.cos(math.pi * progress)) / 2
-        return self.lr * share
+        return _falling(self.lr, self.schedule, step / steps)
 
     def to_table(self) -> dict[str, Any]:
         """Plain nested dictionaries, as TOML and checkpoints hold them."""
@@ -135,6 +144,11 @@ class Recipe:
     def save(self, path: Path) -> None:
         """Write as TOML that `load_recipe` reads back."""
         path.write_text(tomli_w.dumps(self.to_table()), encoding="utf-8")
+
+
+def _falling(lr: float, schedule: str, progress: float) -> float:
+    """From lr to 0, over a progress from 0 to 1."""
+    return lr * (1 - progress if schedule == "linear" else (1 + math.cos(math.pi * progress)) / 2)
 
 
 def built_in_recipes() -> list[str]:

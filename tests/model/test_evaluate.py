@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from data_specs.spec import load_spec
 from model.checkpoint import Checkpoint, Run, load_checkpoint
@@ -121,6 +122,18 @@ def test_fine_tuning_moves_a_copy_of_the_encoder(shards: Shards, checkpoint: Che
     weights = [next(one.encoder.parameters()) for one in (tuned, again, other)]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
+
+
+def test_what_was_calibrated_is_fine_tuned_as_any_other(shards: Shards, checkpoint: Checkpoint) -> None:
+    """Statistics averaged over a whole fine-tuning are of weights long gone: from scratch looked worse."""
+    model = checkpoint.build_model()
+    after = calibrated(model, split_samples(shards, "xview", "train"), CPU)
+    momenta = [
+        [norm.momentum for norm in one.modules() if isinstance(norm, nn.modules.batchnorm._BatchNorm)]
+        for one in (model, after)
+    ]
+    assert momenta[0] == momenta[1]
+    assert 0.1 in momenta[0]
 
 
 def test_calibration_changes_statistics_and_no_weight(shards: Shards, checkpoint: Checkpoint) -> None:

@@ -49,7 +49,7 @@ def test_only_the_labelled_share_is_used(shards: Shards) -> None:
 
 def test_a_run_that_was_stopped_ends_at_the_same_weights(shards: Shards, tmp_path: Path) -> None:
     """Its head and its optimiser must be in the checkpoint as well."""
-    recipe = load_recipe("compact", (*TINY, "epochs=2", "supervised_view=none", "accumulate=2"))
+    recipe = load_recipe("compact", (*TINY, "epochs=2", "supervised_view=spatial", "accumulate=2"))
     runs = [Run(tmp_path / name) for name in ("whole", "stopped")]
     for run in runs:
         run.create(recipe, shards.location, shards.manifest.digest)
