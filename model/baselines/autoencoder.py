@@ -10,36 +10,24 @@ Axes: P packed present body, C channel of the features, T frame, V joint, F coor
 
 from torch import Tensor, nn
 
-from model.baselines.baseline import Baseline
-from model.baselines.reconstruction import bodies_of, count_seen, squared_error
+from model.baselines.from_state import FromState
+from model.baselines.reconstruction import bodies_of, squared_error
 from model.cpstn import CPSTN
-from model.objective import mixed_precision
 from model.parallel import ALONE, Ranks
 from model.recipe import Recipe
 from model.recurrent import run_layers
-from pipeline.loader import Batch
 
 
-class Autoencoder(Baseline):
-    """Rebuilds recordings as they are stored; there are no views."""
-
-    loss_names = ("reconstruction", "total")
+class Autoencoder(FromState):
+    """The mean squared error, square metres, of what a trained LSTM rebuilds."""
 
     def __init__(self, model: CPSTN, recipe: Recipe, ranks: Ranks = ALONE) -> None:
-        head = FreeDecoder(model.encoder.out_channels, 3 * len(model.parents))
-        super().__init__(model, head, recipe, ranks)
+        decoder = FreeDecoder(model.encoder.out_channels, 3 * len(model.parents))
+        super().__init__(model, decoder, recipe, ranks)
 
-    def count(self, parts: list[Batch]) -> Tensor:
-        """The coordinates in seen frames of the whole batch."""
-        return count_seen([batch.original_PCTV for batch in parts], self.ranks)
-
-    def losses(self, batch: Batch, step: int, count: Tensor | int) -> Tensor:  # noqa: ARG002
-        """The mean squared error, square metres, and once more as the total."""
-        x_PCTV = batch.original_PCTV
-        q_PCTV = self.encode(x_PCTV)
-        with mixed_precision(self.recipe.precision, x_PCTV.device):
-            rebuilt_PCTV = self.head(self.model.final_state(q_PCTV), x_PCTV.shape[2])
-        return squared_error(rebuilt_PCTV, x_PCTV, count).repeat(2)
+    def error(self, rebuilt_PCTV: Tensor, original_PCTV: Tensor, count: Tensor | int) -> Tensor:
+        """As `squared_error`."""
+        return squared_error(rebuilt_PCTV, original_PCTV, count)
 
 
 class FreeDecoder(nn.Module):
@@ -50,7 +38,7 @@ class FreeDecoder(nn.Module):
         self.cell = nn.LSTM(state_size, state_size, batch_first=True)
         self.read = nn.Linear(state_size, num_coordinates)
 
-    def forward(self, state_PC: Tensor, num_frames: int) -> Tensor:
-        """(P, C) -> rebuilt (P, 3, num_frames, V)."""
-        told_PTC = state_PC.unsqueeze(1).expand(-1, num_frames, -1)
+    def forward(self, state_PC: Tensor, x_PCTV: Tensor) -> Tensor:
+        """(P, C), and the original for its length alone -> rebuilt (P, 3, T, V)."""
+        told_PTC = state_PC.unsqueeze(1).expand(-1, x_PCTV.shape[2], -1)
         return bodies_of(self.read(run_layers(self.cell, told_PTC)))

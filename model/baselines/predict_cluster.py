@@ -12,36 +12,23 @@ Axes: P packed present body, C channel of the features, T frame, V joint, F coor
 import torch
 from torch import Tensor, nn
 
-from model.baselines.baseline import Baseline
-from model.baselines.reconstruction import absolute_error, bodies_of, count_seen
+from model.baselines.from_state import FromState
+from model.baselines.reconstruction import absolute_error, bodies_of
 from model.cpstn import CPSTN
-from model.objective import mixed_precision
 from model.parallel import ALONE, Ranks
 from model.recipe import Recipe
-from pipeline.loader import Batch
 
 
-class PCLike(Baseline):
-    """Rebuilds recordings as they are stored; there are no views."""
-
-    loss_names = ("reconstruction", "total")
+class PCLike(FromState):
+    """The mean absolute error, metres, of what a weak decoder rebuilds."""
 
     def __init__(self, model: CPSTN, recipe: Recipe, ranks: Ranks = ALONE) -> None:
         decoder = FixedWeights if recipe.pc_like.weakened == "weights" else FixedStates
-        head = decoder(model.encoder.out_channels, 3 * len(model.parents))
-        super().__init__(model, head, recipe, ranks)
+        super().__init__(model, decoder(model.encoder.out_channels, 3 * len(model.parents)), recipe, ranks)
 
-    def count(self, parts: list[Batch]) -> Tensor:
-        """The coordinates in seen frames of the whole batch."""
-        return count_seen([batch.original_PCTV for batch in parts], self.ranks)
-
-    def losses(self, batch: Batch, step: int, count: Tensor | int) -> Tensor:  # noqa: ARG002
-        """The mean absolute error, metres, and once more as the total."""
-        x_PCTV = batch.original_PCTV
-        q_PCTV = self.encode(x_PCTV)
-        with mixed_precision(self.recipe.precision, x_PCTV.device):
-            rebuilt_PCTV = self.head(self.model.final_state(q_PCTV), x_PCTV)
-        return absolute_error(rebuilt_PCTV, x_PCTV, count).repeat(2)
+    def error(self, rebuilt_PCTV: Tensor, original_PCTV: Tensor, count: Tensor | int) -> Tensor:
+        """As `absolute_error`."""
+        return absolute_error(rebuilt_PCTV, original_PCTV, count)
 
 
 class FixedWeights(nn.Module):
