@@ -324,19 +324,16 @@ def train_batches(
         positions_N, epoch = feed.positions(step), step // steps_in_epoch
         batch = _batch(samples.take(positions_N), slot.original_PCTV)
         feed.read(step, batch.original_PCTV.numpy())
-        shown = [batch] * len(views)
+        second = batch
         if beside and slot.partner_PCTV is not None:
             others = samples.take(beside.of(positions_N, seed, epoch))
-            shown[1:] = [_read(others, slot.partner_PCTV)] * len(shown[1:])
-        made = [
-            _make_view(
-                *(kind, index, shown[index], batch, slot),
-                identity=_Identity(seed=seed, epoch=epoch, view=index),
-                config=config,
-                parents=samples.parents,
-            )
-            for index, kind in enumerate(views)
-        ]
+            second = _read(others, slot.partner_PCTV)
+        made = []
+        for index, kind in enumerate(views):
+            identity = _Identity(seed=seed, epoch=epoch, view=index)
+            shown = batch if index == 0 else second
+            view = _make_view(shown, slot, kind, identity, config, samples.parents)
+            made.append(view if shown is batch else _of_other_recordings(view, shown))
         return replace(batch, views=tuple(made))
 
     crops = len(views) if config.crop > 0 and "temporal" in views else 0
@@ -435,26 +432,17 @@ def _read(samples: Samples, buffer_PCTV: torch.Tensor) -> Batch:
 
 
 def _make_view(
-    kind: str,
-    index: int,
-    shown: Batch,
-    batch: Batch,
-    slot: _Slot,
-    *,
-    identity: _Identity,
-    config: ViewConfig,
-    parents: tuple[int, ...],
+    batch: Batch, slot: _Slot, kind: str, identity: _Identity, config: ViewConfig, parents: tuple[int, ...]
 ) -> View:
-    """The view at `index` of a batch; it shows the batch itself, or the recordings of other cameras."""
-    x_PCTV, sample_P, ids_N = shown.original_PCTV.numpy(), shown.sample_P.numpy(), shown.ids_N.numpy()
+    """A view of a batch without views, in its place of the slot."""
+    x_PCTV, sample_P, ids_N = batch.original_PCTV.numpy(), batch.sample_P.numpy(), batch.ids_N.numpy()
+    index = identity["view"]
     view_PCTV, visible_N = slot.views_PCTV[index][: len(x_PCTV)], slot.visible_N[index]
     out = view_PCTV.numpy()
-    others_P = None if shown is batch else shown.sample_P
-    target_PCTV = None if shown is batch else shown.original_PCTV
     if kind == "spatial":
         spatial_view(x_PCTV, sample_P, ids_N, **identity, config=config, parents=parents, out_PCTV=out)
         visible_N.numpy()[:] = x_PCTV.shape[2]
-        return View("spatial", view_PCTV, visible_N, target_PCTV, others_P)
+        return View("spatial", view_PCTV, visible_N)
     cropped_PCTV = slot.cropped_PCTV[index][: len(x_PCTV)] if config.crop > 0 else None
     temporal_view(
         *(x_PCTV, sample_P, ids_N),
@@ -464,9 +452,12 @@ def _make_view(
         visible_N=visible_N.numpy(),
         cropped_PCTV=None if cropped_PCTV is None else cropped_PCTV.numpy(),
     )
-    return View(
-        "temporal", view_PCTV, visible_N, target_PCTV if cropped_PCTV is None else cropped_PCTV, others_P
-    )
+    return View("temporal", view_PCTV, visible_N, cropped_PCTV)
+
+
+def _of_other_recordings(view: View, shown: Batch) -> View:
+    """The view, in a batch whose own recordings are others than those that it shows."""
+    return replace(view, target_PCTV=shown.target_of(view), sample_P=shown.sample_P)
 
 
 def _slot(
