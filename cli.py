@@ -337,6 +337,12 @@ def train(
     help="Repetitions with other labels and fine-tunings.",
 )
 @click.option("--whiten", is_flag=True, help="Also on features whitened by the scatter of views.")
+@click.option(
+    "--fuse",
+    multiple=True,
+    metavar="RUN",
+    help="Also the linear classifiers of this run and that one, fused.",
+)
 @click.option("--shards", help="Folder, or its http(s) address.  [default: those of the run]")
 @click.option("--protocol", help="Train/test split.  [default: the one of the run]")
 @DEVICE
@@ -347,6 +353,7 @@ def evaluate(
     subsets: tuple[Path, ...],
     seeds: int,
     whiten: bool,
+    fuse: tuple[str, ...],
     shards: str | None,
     protocol: str | None,
     device: str | None,
@@ -368,6 +375,10 @@ def evaluate(
     asked = tuple(part.strip() for part in (modes or default).split(","))
     run = find_run(run_name, RUNS) if run_name else newest_run(RUNS)
     checkpoint = load_checkpoint(run, _note)
+    beside = [find_run(name, RUNS) for name in fuse]
+    if len({one.folder.resolve().name for one in (run, *beside)}) <= len(beside):
+        raise ValueError(f"--fuse {', '.join(fuse)}: expected other runs than {run.folder}, each name once")
+    others = {one.folder.resolve().name: load_checkpoint(one, _note) for one in beside}
     opened = open_shards(shards or run.shards())
     chosen = protocol or usual_protocol(checkpoint, opened.spec)
     question = Question(asked, chosen, shares, subsets, seeds, whiten)
@@ -375,7 +386,13 @@ def evaluate(
         _note(f"{run.folder} is unfinished, at step {checkpoint.step} of {checkpoint.steps}")
     with status() as say:
         result = run_evaluation(
-            opened, checkpoint, question, device=chosen_device, cache=run.features, on_stage=say
+            opened,
+            checkpoint,
+            question,
+            device=chosen_device,
+            fuse=others,
+            cache=run.features,
+            on_stage=say,
         )
     saved = save_evaluation(result, run.folder)
     print_scores(to_table(result, run.folder.name), run.folder)

@@ -22,9 +22,10 @@ import torch
 from model.checkpoint import Run, load_checkpoint, new_model
 from model.classify import linear_evaluation
 from model.cpstn import CPSTN
-from model.evaluate import STATISTICS, UNTRAINED, Parts, calibrated, read_parts
+from model.evaluate import Parts, calibrated, read_parts
 from model.features import Extractor, encoder_extractor, extract_features, statistics_extractor
 from model.recipe import Recipe, flat, load_recipe
+from model.scores import STATISTICS, UNTRAINED
 from model.table5 import Row
 from model.train import OnProgress, train, training_samples
 from pipeline.store.publish import publish_bytes

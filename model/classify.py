@@ -154,9 +154,15 @@ def linear_evaluation(
     train: Features, test: Features, num_classes: int, performances: Sequence[str]
 ) -> Result:
     """Fit on all of `train`, score once on `test`. performances: of the training samples."""
+    return result_of_scores(linear_scores(train, test, num_classes, performances), test.labels_N)
+
+
+def linear_scores(train: Features, test: Features, num_classes: int, performances: Sequence[str]) -> Tensor:
+    """Each test sample's scores (N, K) by a classifier that was fitted on all of `train`."""
     classifier = fit_linear(train, num_classes, choose_penalty(train, num_classes, performances))
     with torch.no_grad():
-        return result_of_scores(classifier(test.x_ND), test.labels_N)
+        scores_NK: Tensor = classifier(test.x_ND)
+    return scores_NK
 
 
 @torch.no_grad()

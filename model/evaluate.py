@@ -8,8 +8,8 @@ Axes: N sample, P packed present body, C channel, T frame, V joint, K class.
 """
 
 import copy
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -35,19 +35,30 @@ from model.features import (
     statistics_extractor,
 )
 from model.finetune import finetune
-from model.scores import Result, Score, result_of_scores
+from model.fusion import fused_scores
+from model.scores import (
+    COORDINATES,
+    FINETUNE,
+    FROM_LABELS,
+    KNN,
+    LINEAR,
+    MODES,
+    SEMI,
+    STATISTICS,
+    SUPERVISED,
+    TRAINED,
+    UNTRAINED,
+    Result,
+    Score,
+    result_of_scores,
+)
 from model.subset import Labelled, all_labels, balanced, from_files, performances
 from model.supervised import head_scores, labelled_samples
 from model.whitening import fit_whitening, join, view_scatter
 from pipeline.loader import Samples, in_any_order, sequential_batches, split_samples
 from pipeline.store.shards import Shards
 
-LINEAR, KNN, SEMI, FINETUNE, SUPERVISED = "linear", "knn", "semi", "finetune", "supervised"
-MODES = (LINEAR, KNN, SEMI, FINETUNE)
 NEIGHBOURS = (1, 20)
-TRAINED, UNTRAINED = "trained encoder", "untrained encoder"
-STATISTICS, COORDINATES = "input statistics", "raw coordinates"
-FROM_LABELS = "encoder and linear layer"
 # Beside whitened statistics; chosen with the changes of model.whitening.
 ENCODER_WEIGHT = 0.3
 
@@ -128,16 +139,20 @@ def evaluate(
     question: Question,
     *,
     device: torch.device,
+    fuse: Mapping[str, Checkpoint] | None = None,
     cache: Path | None = None,
     on_stage: Callable[[str], None] = lambda _: None,
 ) -> Evaluation:
     """Every mode on every kind of features. `on_stage` hears what is being done.
 
+    fuse: other runs, by name, with which linear evaluation is fused late, too; see `model.fusion`.
     cache: a folder for features, to encode once only; what lies there of the same is used.
-    Raises ValueError if the shards do not fit the model, or protocol, fraction or id file do not fit them.
+    Raises ValueError if the shards do not fit a model, or protocol, fraction or id file do not fit them.
     """
     reuse_freed_memory(device)
-    check_fit(shards, checkpoint)
+    others = dict(fuse or {})
+    for one in (checkpoint, *others.values()):
+        check_fit(shards, one)
     spec, protocol = shards.spec, question.protocol
     on_stage("reading the samples")
     parts = read_parts(shards, protocol)
@@ -147,6 +162,8 @@ def evaluate(
     if LINEAR in question.modes or KNN in question.modes:
         features = bench.features(question.whiten)
         scores += bench.frozen_scores(features, labelled, question.modes)
+        if others and LINEAR in question.modes:
+            scores += bench.scores_fused_with(others, features, labelled)
     scores += bench.supervised_scores()
     if SEMI in question.modes or FINETUNE in question.modes:
         scores += bench.finetuned_scores(labelled, question)
@@ -158,7 +175,7 @@ def evaluate(
         classes=tuple(spec.classes),
         train_samples=len(parts.train),
         test_samples=len(parts.test),
-        seen_in_training=_seen_in_training(shards, checkpoint, protocol),
+        seen_in_training=_seen_in_training(shards, [checkpoint, *others.values()], protocol),
         made_from={
             "step": checkpoint.step,
             "steps": checkpoint.steps,
@@ -215,22 +232,42 @@ class _Bench:
             UNTRAINED: calibrated(untrained, self.parts.train, self.device),
         }
 
+    @property
+    def encoders(self) -> dict[str, Extractor]:
+        """What the encoders see, by the kind of features."""
+        return {name: encoder_extractor(model) for name, model in self.models.items()}
+
     def features(self, whiten: bool) -> dict[str, Pair]:
         """Of every kind, by its name."""
-        extractors = {name: encoder_extractor(model) for name, model in self.models.items()}
+        extractors = self.encoders
         extractors[STATISTICS] = statistics_extractor(self.shards.spec.skeleton.parents)
         extractors[COORDINATES] = coordinates_extractor(self.parts.train.source.shape[1])
-        found = {}
-        for name, extractor in extractors.items():
-            self.on_stage(f"features: {name}")
-            found[name] = (
-                self._extract(name, extractor, self.parts.train),
-                self._extract(name, extractor, self.parts.test),
-            )
+        found = {name: self._pair(name, extractor) for name, extractor in extractors.items()}
         if whiten:
             del extractors[COORDINATES]
             found |= whitened_features(extractors, found, self.parts, self.device, self.on_stage)
         return found
+
+    def scores_fused_with(
+        self, others: Mapping[str, Checkpoint], features: Mapping[str, Pair], labelled: Sequence[Labelled]
+    ) -> list[Score]:
+        """Linear evaluation of this run's and the others' encoders together, trained and untrained."""
+        by_kind = {kind: [features[kind]] for kind in self.models}
+        for checkpoint in others.values():
+            other = replace(self, checkpoint=checkpoint)
+            for kind, extractor in other.encoders.items():
+                by_kind[kind].append(other._pair(kind, extractor))
+        shown, classes = self.parts.performances, self.parts.num_classes
+        return [
+            score
+            for kind, pairs in by_kind.items()
+            for score in fused_scores(kind, pairs, list(others), labelled, shown, classes, self.on_stage)
+        ]
+
+    def _pair(self, name: str, extractor: Extractor) -> Pair:
+        self.on_stage(f"features: {name}")
+        train, test = (self._extract(name, extractor, part) for part in (self.parts.train, self.parts.test))
+        return train, test
 
     def _extract(self, name: str, extractor: Extractor, samples: Samples) -> Features:
         if self._stored is None:
@@ -397,9 +434,12 @@ def check_fit(shards: Shards, checkpoint: Checkpoint) -> None:
         )
 
 
-def _seen_in_training(shards: Shards, checkpoint: Checkpoint, protocol: str) -> int:
-    """How many of a protocol's test samples the run was trained on, by their keys: NTU-120 holds NTU-60."""
-    spec = checkpoint.spec()
-    trained_by = spec.protocol(checkpoint.recipe().protocol or spec.default_protocol)
-    facts = [spec.parse_name(key) for key in shards.split(protocol, "test")["key"]]
-    return sum(fact is not None and trained_by.split(fact) == "train" for fact in facts)
+def _seen_in_training(shards: Shards, checkpoints: Sequence[Checkpoint], protocol: str) -> int:
+    """How many of a protocol's test samples any run was trained on, by their keys: NTU-120 holds NTU-60."""
+    keys, seen = shards.split(protocol, "test")["key"], set()
+    for checkpoint in checkpoints:
+        spec = checkpoint.spec()
+        trained_by = spec.protocol(checkpoint.recipe().protocol or spec.default_protocol)
+        facts = {key: spec.parse_name(key) for key in keys}
+        seen |= {key for key, fact in facts.items() if fact and trained_by.split(fact) == "train"}
+    return len(seen)

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from model.evaluate import FINETUNE, FROM_LABELS, KNN, LINEAR, SEMI, SUPERVISED, TRAINED, Evaluation
+from model.evaluate import Evaluation
 from model.pictures import draw_confusion
+from model.scores import FINETUNE, FROM_LABELS, KNN, LINEAR, SEMI, SUPERVISED, TRAINED
 from model.subset import write_subset
 from pipeline.store.publish import publish_bytes
 

@@ -11,6 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+# Modes, and what is classified, as they are called in tables and files.
+LINEAR, KNN, SEMI, FINETUNE, SUPERVISED = "linear", "knn", "semi", "finetune", "supervised"
+MODES = (LINEAR, KNN, SEMI, FINETUNE)  # that can be asked for
+TRAINED, UNTRAINED = "trained encoder", "untrained encoder"
+STATISTICS, COORDINATES = "input statistics", "raw coordinates"
+FROM_LABELS = "encoder and linear layer"
+
 Curve = NDArray[np.float64]
 
 
@@ -47,7 +54,7 @@ class Result:
 class Score:
     """One row of the result table: a mode on some features with some labels, over its repetitions.
 
-    mode: "linear", "knn", "semi", "finetune" or "supervised".  features: what was classified.
+    mode: one of MODES, or SUPERVISED.  features: what was classified.
     k: of the nearest neighbours, else None.  label_fraction: of all training labels; labels: how many.
     """
 

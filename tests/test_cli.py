@@ -169,6 +169,8 @@ def key_in(folder: Path) -> str:
         (["report", "ucla-007"], "no run 'ucla-007'"),
         (["view", "shards/ucla", "--sample", "a99", "--no-open"], "no sample 'a99'"),
         (["eval", "--run", "ucla-007"], "no run 'ucla-007'"),
+        (["eval", "--fuse", "ucla-007"], "no run 'ucla-007'"),
+        (["eval", "--fuse", "ucla-001"], "expected other runs than runs/ucla-001, each name once"),
         (["eval", "--protocol", "xset"], "ucla has no protocol 'xset'"),
         (["draw", "shards/ucla", "x.png", "--sample", "a99"], "no sample 'a99'"),
         (["synthesize", "ucla", "x", "--samples", "5", "--layout", "xml"], "xml"),

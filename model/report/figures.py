@@ -19,12 +19,12 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from model.evaluate import LINEAR, SEMI
 from model.pictures import FAINT_INK, INK
 from model.published import own_curve, published_curves
 from model.report.curves import Curve
 from model.report.embedding import Embedding, dense_place
 from model.report.saved import SavedEvaluation, SavedScore
+from model.scores import LINEAR, SEMI
 from pipeline.store.publish import published
 
 Dash = Literal["-"] | tuple[float, tuple[float, ...]]

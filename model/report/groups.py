@@ -10,7 +10,6 @@ from functools import partial
 import numpy as np
 
 from data_specs.spec import built_in_names, load_spec
-from model.evaluate import LINEAR, STATISTICS, TRAINED, UNTRAINED
 from model.pictures import draw_confusion
 from model.published import (
     PublishedCurve,
@@ -38,6 +37,7 @@ from model.report.tables import (
     score_text,
     shared_headlines,
 )
+from model.scores import LINEAR, STATISTICS, TRAINED, UNTRAINED
 
 
 @dataclass(frozen=True)

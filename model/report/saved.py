@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model.evaluate import FROM_LABELS, LINEAR, TRAINED
 from model.evaluation_file import FORMAT_VERSION, HEADLINES
+from model.scores import FROM_LABELS, LINEAR, TRAINED
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from decimal import Decimal
 
 import numpy as np
 
-from model.evaluate import FINETUNE, KNN, LINEAR, SEMI, SUPERVISED
 from model.evaluation_file import MODE_TITLES
 from model.published import is_curves_split, own_curve, own_row
 from model.report.saved import SavedEvaluation, SavedScore
+from model.scores import FINETUNE, KNN, LINEAR, SEMI, SUPERVISED
 
 MODES = {
     LINEAR: "Linear classifier on the frozen encoder",

@@ -10,19 +10,12 @@ from torch import nn
 
 from data_specs.spec import load_spec
 from model.checkpoint import Checkpoint, Run, load_checkpoint
-from model.evaluate import (
-    COORDINATES,
-    STATISTICS,
-    TRAINED,
-    UNTRAINED,
-    Evaluation,
-    Question,
-    calibrated,
-    evaluate,
-    usual_protocol,
-)
+from model.classify import linear_scores
+from model.evaluate import Evaluation, Question, calibrated, evaluate, read_parts, usual_protocol
+from model.features import encoder_features
 from model.finetune import finetune
 from model.recipe import load_recipe
+from model.scores import COORDINATES, STATISTICS, TRAINED, UNTRAINED
 from model.subset import write_subset
 from model.train import train
 from pipeline.loader import split_samples
@@ -122,6 +115,41 @@ def test_fine_tuning_moves_a_copy_of_the_encoder(shards: Shards, checkpoint: Che
     weights = [next(one.encoder.parameters()) for one in (tuned, again, other)]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
+
+
+def test_fused_runs_are_the_mean_of_their_probabilities(
+    shards: Shards, checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    """Two streams fused must be both, each with a classifier of its own, on the same labels."""
+    other = trained_on(shards, tmp_path, 'model.streams=["motion"]', "seed=3")
+    question = Question(("linear", "knn"), "xview", (0.5,))
+    alone = evaluate(shards, checkpoint, question, device=CPU)
+    both = evaluate(shards, checkpoint, question, device=CPU, fuse={"motion": other}, cache=tmp_path / "f")
+    assert tables(both)[: len(alone.scores)] == tables(alone)
+    fused = both.scores[len(alone.scores) :]
+    assert [(score.mode, score.features, score.label_fraction) for score in fused] == [
+        ("linear", f"{kind} encoders, fused with motion", share)
+        for kind in ("trained", "untrained")
+        for share in (1, 0.5)
+    ]
+    parts = read_parts(shards, "xview")
+    probabilities = []
+    for one in (checkpoint, other):
+        train_on, test_on = (
+            encoder_features(one.build_model(), part, CPU) for part in (parts.train, parts.test)
+        )
+        scores_NK = linear_scores(train_on, test_on, parts.num_classes, parts.performances)
+        probabilities.append(scores_NK.softmax(1))
+    expected = (probabilities[0] + probabilities[1]).argmax(1).numpy() == parts.test.labels_N
+    assert fused[0].top1 == pytest.approx(expected.mean())
+
+
+def test_a_fused_run_of_another_skeleton_is_refused(shards: Shards, checkpoint: Checkpoint) -> None:
+    """It would be encoded by joints that are not its own."""
+    content = checkpoint.content | {"spec": load_spec("ntu60").text}
+    strange = replace(checkpoint, content=content)
+    with pytest.raises(ValueError, match="the run was trained on ntu60 with 25"):
+        evaluate(shards, checkpoint, Question(("linear",), "xview"), device=CPU, fuse={"strange": strange})
 
 
 def test_what_was_calibrated_is_fine_tuned_as_any_other(shards: Shards, checkpoint: Checkpoint) -> None:

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from model import feature_cache
 from model.checkpoint import Run, load_checkpoint
-from model.evaluate import TRAINED
 from model.feature_cache import FeatureCache, cache_of
 from model.features import Features, encoder_extractor, statistics_extractor
 from model.recipe import load_recipe
 from model.report.embedding import embed
+from model.scores import TRAINED
 from model.train import train
 from pipeline.loader import split_samples
 from pipeline.store.shards import Shards

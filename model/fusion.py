@@ -1,0 +1,51 @@
+"""Several runs as one classifier, fused late: each encoder has a linear classifier of its own, and the mean
+of their probabilities decides, as results of several streams are made (joints, bones and motion, say).
+
+Axes: N sample, K class.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from model.classify import linear_scores
+from model.features import Features
+from model.scores import LINEAR, Score, result_of_scores
+from model.subset import Labelled
+
+# Of the training and of the test samples.
+Pair = tuple[Features, Features]
+
+
+def fused_scores(
+    kind: str,
+    features: Sequence[Pair],
+    others: Sequence[str],
+    labelled: Sequence[Labelled],
+    performances: Sequence[str],
+    num_classes: int,
+    on_stage: Callable[[str], None] = lambda _: None,
+) -> list[Score]:
+    """Linear evaluation of all runs' features of one kind together, on every set of labels.
+
+    kind: what the features are, such as "trained encoder".  features: of this run and of the others, whose
+    names are given; all of the same samples in the same order.
+    """
+    name = f"{kind}s, fused with {' + '.join(others)}"
+    scores = []
+    for labels in labelled:
+        count = len(labels.sets[0])
+        on_stage(f"linear classifiers on {count:,} labels, {name}")
+        results = []
+        for chosen in labels.sets:
+            shown = [performances[index] for index in chosen]
+            probabilities_NK = torch.stack(
+                [
+                    linear_scores(train.take(chosen), test, num_classes, shown).softmax(1)
+                    for train, test in features
+                ]
+            ).mean(0)
+            labels_N = features[0][1].labels_N
+            results.append(result_of_scores(probabilities_NK, labels_N))
+        scores.append(Score(LINEAR, name, None, labels.fraction, count, tuple(results)))
+    return scores
