@@ -364,9 +364,9 @@ def evaluate(
     """
     from model.checkpoint import find_run, load_checkpoint, newest_run
     from model.device import choose_device
-    from model.evaluate import Question, usual_protocol
     from model.evaluate import evaluate as run_evaluation
     from model.evaluation_file import save_evaluation, to_table
+    from model.question import Question, usual_protocol
     from pipeline.store.shards import open_shards
 
     chosen_device = choose_device(device)

@@ -22,8 +22,8 @@ import torch
 from model.checkpoint import Run, load_checkpoint, new_model
 from model.classify import linear_evaluation
 from model.cpstn import CPSTN
-from model.evaluate import Parts, calibrated, read_parts
-from model.features import Extractor, encoder_extractor, extract_features, statistics_extractor
+from model.features import Extractor, calibrated, encoder_extractor, extract_features, statistics_extractor
+from model.question import Parts, read_parts
 from model.recipe import Recipe, flat, load_recipe
 from model.scores import STATISTICS, UNTRAINED
 from model.table5 import Row

@@ -7,7 +7,6 @@ nothing worth having.
 Axes: N sample, P packed present body, C channel, T frame, V joint, K class.
 """
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,7 +18,6 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from data_specs.spec import DatasetSpec
 from model.checkpoint import Checkpoint
 from model.classify import linear_evaluation, nearest_neighbours
 from model.cpstn import CPSTN
@@ -28,6 +26,7 @@ from model.feature_cache import FeatureCache, cache_of
 from model.features import (
     Extractor,
     Features,
+    calibrated,
     coordinates_extractor,
     encoder_extractor,
     encoder_features,
@@ -36,13 +35,13 @@ from model.features import (
 )
 from model.finetune import finetune
 from model.fusion import fused_scores
+from model.question import Parts, Question, check_fit, labelled_sets, read_parts, seen_in_training
 from model.scores import (
     COORDINATES,
     FINETUNE,
     FROM_LABELS,
     KNN,
     LINEAR,
-    MODES,
     SEMI,
     STATISTICS,
     SUPERVISED,
@@ -52,10 +51,10 @@ from model.scores import (
     Score,
     result_of_scores,
 )
-from model.subset import Labelled, all_labels, balanced, from_files, performances
+from model.subset import Labelled
 from model.supervised import head_scores, labelled_samples
 from model.whitening import fit_whitening, join, view_scatter
-from pipeline.loader import Samples, in_any_order, sequential_batches, split_samples
+from pipeline.loader import Samples
 from pipeline.store.shards import Shards
 
 NEIGHBOURS = (1, 20)
@@ -64,50 +63,6 @@ ENCODER_WEIGHT = 0.3
 
 # Of the training and of the test samples.
 Pair = tuple[Features, Features]
-
-
-@dataclass(frozen=True)
-class Question:
-    """What is to be measured.
-
-    modes: of MODES.  protocol: the train/test split.  fractions: shares of the training labels, beside all of
-    them.  subsets: id files of labelled training samples, instead of fractions.  seeds: repetitions of
-    whatever is random: which labels are taken, and fine-tuning.  whiten: also features whitened by the views'
-    scatter, and each encoder's joined with the input's statistics.
-    """
-
-    modes: tuple[str, ...]
-    protocol: str
-    fractions: tuple[float, ...] = ()
-    subsets: tuple[Path, ...] = ()
-    seeds: int = 1
-    whiten: bool = False
-
-    def __post_init__(self) -> None:
-        """Raises ValueError that names what cannot be asked."""
-        for mode in self.modes:
-            if mode not in MODES:
-                raise ValueError(f"unknown mode {mode!r}; expected some of {','.join(MODES)}")
-        if not self.modes:
-            raise ValueError(f"no mode; expected some of {','.join(MODES)}")
-        if self.fractions and self.subsets:
-            raise ValueError("a subset file says which labels are used; leave the label fraction out")
-        if SEMI in self.modes and not self.subsets and not any(fraction < 1 for fraction in self.fractions):
-            raise ValueError("mode semi needs a label fraction below 1, such as 0.1, or a subset file")
-        if self.seeds < 1:
-            raise ValueError(f"seeds is {self.seeds}; expected at least 1")
-
-
-@dataclass(frozen=True)
-class Parts:
-    """The training and test samples of a protocol; of the training samples their keys, and the performances
-    that they show."""
-
-    train: Samples
-    test: Samples
-    keys: list[str]
-    performances: list[str]
-    num_classes: int
 
 
 @dataclass(frozen=True)
@@ -151,18 +106,20 @@ def evaluate(
     """
     reuse_freed_memory(device)
     others = dict(fuse or {})
+    if others and LINEAR not in question.modes:
+        raise ValueError(f"linear classifiers are what is fused; add {LINEAR} to the modes")
     for one in (checkpoint, *others.values()):
         check_fit(shards, one)
     spec, protocol = shards.spec, question.protocol
     on_stage("reading the samples")
     parts = read_parts(shards, protocol)
-    labelled = _labelled(question, parts)
+    labelled = labelled_sets(question, parts)
     bench = _Bench(shards, checkpoint, parts, device, cache, on_stage)
     scores: list[Score] = []
     if LINEAR in question.modes or KNN in question.modes:
         features = bench.features(question.whiten)
         scores += bench.frozen_scores(features, labelled, question.modes)
-        if others and LINEAR in question.modes:
+        if others:
             scores += bench.scores_fused_with(others, features, labelled)
     scores += bench.supervised_scores()
     if SEMI in question.modes or FINETUNE in question.modes:
@@ -175,7 +132,7 @@ def evaluate(
         classes=tuple(spec.classes),
         train_samples=len(parts.train),
         test_samples=len(parts.test),
-        seen_in_training=_seen_in_training(shards, [checkpoint, *others.values()], protocol),
+        seen_in_training=seen_in_training(shards, [checkpoint, *others.values()], protocol),
         made_from={
             "step": checkpoint.step,
             "steps": checkpoint.steps,
@@ -187,29 +144,6 @@ def evaluate(
         keys=tuple(parts.keys),
         scores=tuple(scores),
     )
-
-
-def read_parts(shards: Shards, protocol: str) -> Parts:
-    """Both parts of a protocol, to be read in any order. Raises ValueError if there is no such protocol."""
-    table = shards.split(protocol, "train")
-    train, test = in_any_order(*(split_samples(shards, protocol, part) for part in ("train", "test")))
-    return Parts(train, test, table["key"].tolist(), performances(table), len(shards.spec.classes))
-
-
-def usual_protocol(checkpoint: Checkpoint, spec: DatasetSpec) -> str:
-    """The protocol that the run was trained by; of another data set its default one."""
-    own = checkpoint.recipe().protocol if checkpoint.spec().name == spec.name else ""
-    return own or spec.default_protocol
-
-
-def _labelled(question: Question, parts: Parts) -> list[Labelled]:
-    """All labels first, then fewer and fewer."""
-    if question.subsets:
-        fewer = from_files(question.subsets, parts.keys)
-    else:
-        wanted = sorted({fraction for fraction in question.fractions if fraction != 1})
-        fewer = [balanced(parts.train.labels_N, parts.keys, share, question.seeds) for share in wanted]
-    return [all_labels(len(parts.keys)), *reversed(fewer)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -396,50 +330,3 @@ def whitened_features(
         )
         found[f"{name} and {STATISTICS}, whitened"] = train, test
     return found
-
-
-@torch.no_grad()
-def calibrated(model: CPSTN, samples: Samples, device: torch.device) -> CPSTN:
-    """A copy with batch-normalisation statistics measured on the samples, its weights untouched.
-
-    Without them an untrained network normalises by nothing at all, which would make the comparison too easy.
-    """
-    model = copy.deepcopy(model)
-    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain average over all batches
-    model.train()
-    for batch in sequential_batches(samples, 64):
-        model.encode(batch.original_PCTV.to(device))
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum  # whoever trains it further has to forget these statistics
-    return model.eval()
-
-
-def check_fit(shards: Shards, checkpoint: Checkpoint) -> None:
-    """Another data set will do if its skeleton is the same. Raises ValueError if it is not."""
-    found, trained_on = shards.spec.skeleton, checkpoint.spec()
-    expected = trained_on.skeleton
-    if found.num_joints != expected.num_joints:
-        raise ValueError(
-            f"{shards.location}: skeletons of {found.num_joints} joints; the run was trained on "
-            f"{trained_on.name} with {expected.num_joints}"
-        )
-    if found.parents != expected.parents:
-        raise ValueError(
-            f"{shards.location}: joints hang together otherwise than in {trained_on.name}, which the run was "
-            "trained on"
-        )
-
-
-def _seen_in_training(shards: Shards, checkpoints: Sequence[Checkpoint], protocol: str) -> int:
-    """How many of a protocol's test samples any run was trained on, by their keys: NTU-120 holds NTU-60."""
-    keys, seen = shards.split(protocol, "test")["key"], set()
-    for checkpoint in checkpoints:
-        spec = checkpoint.spec()
-        trained_by = spec.protocol(checkpoint.recipe().protocol or spec.default_protocol)
-        facts = {key: spec.parse_name(key) for key in keys}
-        seen |= {key for key, fact in facts.items() if fact and trained_by.split(fact) == "train"}
-    return len(seen)

@@ -3,6 +3,7 @@
 Axes: N sample, P packed present body, C channel, T frame, V joint, D feature, M body slot.
 """
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from model.cpstn import CPSTN
 from model.pooling import mean_over_bodies
@@ -82,6 +83,26 @@ def coordinates_extractor(max_bodies: int) -> Extractor:
         return slots_NMD.flatten(1)
 
     return extract
+
+
+@torch.no_grad()
+def calibrated(model: CPSTN, samples: Samples, device: torch.device) -> CPSTN:
+    """A copy with batch-normalisation statistics measured on the samples, its weights untouched.
+
+    Without them an untrained network normalises by nothing at all, which would make the comparison too easy.
+    """
+    model = copy.deepcopy(model)
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain average over all batches
+    model.train()
+    for batch in sequential_batches(samples, 64):
+        model.encode(batch.original_PCTV.to(device))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum  # whoever trains it further has to forget these statistics
+    return model.eval()
 
 
 def encoder_features(model: CPSTN, samples: Samples, device: torch.device, batch_size: int = 64) -> Features:

@@ -14,9 +14,9 @@ from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from model.checkpoint import Checkpoint
-from model.evaluate import check_fit
 from model.feature_cache import cache_of
 from model.features import encoder_features
+from model.question import check_fit
 from model.scores import TRAINED
 from pipeline.loader import in_any_order, split_samples
 from pipeline.store.shards import Shards

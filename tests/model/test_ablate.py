@@ -13,8 +13,9 @@ import torch
 
 from model.ablate import Ablation, Trial, ablate, plan, save_ablation
 from model.checkpoint import Run, load_checkpoint
-from model.evaluate import Question, evaluate
+from model.evaluate import evaluate
 from model.finetune import finetune
+from model.question import Question
 from model.recipe import load_recipe
 from model.scores import STATISTICS, TRAINED, UNTRAINED
 from model.table5 import Row, all_rows, choose_rows, find_row, tables

@@ -11,9 +11,10 @@ from torch import nn
 from data_specs.spec import load_spec
 from model.checkpoint import Checkpoint, Run, load_checkpoint
 from model.classify import linear_scores
-from model.evaluate import Evaluation, Question, calibrated, evaluate, read_parts, usual_protocol
-from model.features import encoder_features
+from model.evaluate import Evaluation, evaluate
+from model.features import calibrated, encoder_features
 from model.finetune import finetune
+from model.question import Question, read_parts, usual_protocol
 from model.recipe import load_recipe
 from model.scores import COORDINATES, STATISTICS, TRAINED, UNTRAINED
 from model.subset import write_subset
@@ -150,6 +151,8 @@ def test_a_fused_run_of_another_skeleton_is_refused(shards: Shards, checkpoint: 
     strange = replace(checkpoint, content=content)
     with pytest.raises(ValueError, match="the run was trained on ntu60 with 25"):
         evaluate(shards, checkpoint, Question(("linear",), "xview"), device=CPU, fuse={"strange": strange})
+    with pytest.raises(ValueError, match="linear classifiers are what is fused; add linear to the modes"):
+        evaluate(shards, checkpoint, Question(("knn",), "xview"), device=CPU, fuse={"other": checkpoint})
 
 
 def test_what_was_calibrated_is_fine_tuned_as_any_other(shards: Shards, checkpoint: Checkpoint) -> None:

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from model.checkpoint import Run, load_checkpoint
-from model.evaluate import Question, evaluate
+from model.evaluate import evaluate
+from model.question import Question
 from model.recipe import load_recipe
 from model.train import Progress, train, training_samples
 from pipeline.store.shards import Shards
