@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from model.pictures import draw_views
+from model.pictures.bodies import draw_views
 from model.report.scene import make_views, read_sample
 from pipeline.augment import ViewConfig
 from pipeline.loader import VIEW_KINDS

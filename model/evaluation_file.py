@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from model.evaluate import Evaluation
-from model.pictures import draw_confusion
+from model.pictures.confusion import draw_confusion
 from model.scores import FINETUNE, FROM_LABELS, KNN, LINEAR, SEMI, SUPERVISED, TRAINED
 from model.subset import write_subset
 from pipeline.store.publish import publish_bytes

@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from model.pictures import FAINT_INK, INK
+from model.pictures.style import FAINT_INK, INK
 from model.published import own_curve, published_curves
 from model.report.curves import Curve
 from model.report.embedding import Embedding, dense_place

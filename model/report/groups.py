@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 
 from data_specs.spec import built_in_names, load_spec
-from model.pictures import draw_confusion
+from model.pictures.confusion import draw_confusion
 from model.published import (
     PublishedCurve,
     PublishedRow,

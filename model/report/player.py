@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model.pictures import SIDES, TONES
+from model.pictures.style import SIDES, TONES
 from model.report.scene import Scene
 from model.report.templates import read_part, render
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from model.pictures import SIDES
+from model.pictures.style import SIDES
 from pipeline.augment import ViewConfig, spatial_view, temporal_view
 from pipeline.loader import VIEW_KINDS
 from pipeline.store.shards import Shards

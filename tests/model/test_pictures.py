@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from data_specs.spec import Skeleton, load_spec
-from model.pictures import SHARE_STOPS, TONES, UNTESTED, _per_cent, _shorten, draw_confusion, draw_views
+from model.pictures.bodies import draw_views
+from model.pictures.confusion import SHARE_STOPS, UNTESTED, _per_cent, _shorten, draw_confusion
+from model.pictures.style import TONES
 
 M, C, T, V = 2, 3, 7, 25
 LEFT, RIGHT, TRUNK = TONES[0]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from markupsafe import escape
 from numpy.typing import NDArray
 
-from model.pictures import TONES
+from model.pictures.style import TONES
 from model.report.player import player_data, player_fragment, player_page, to_millimetres
 from model.report.scene import Panel, Scene
 
