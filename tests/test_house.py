@@ -1,6 +1,7 @@
 """The walls of the house: which part may import which. A broken wall shows here, not in a year."""
 
 import ast
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -86,3 +87,10 @@ def test_of_the_house_the_command_line_imports_its_terminal_alone_at_the_top() -
     tree = ast.parse((ROOT / "cli.py").read_text())
     modules = {node.module or "" for node in tree.body if isinstance(node, ast.ImportFrom)}
     assert {name for name in modules if name.split(".")[0] in RANK} == {"model.terminal"}
+
+
+def test_what_is_installed_is_what_is_here() -> None:
+    """A folder that the wheel lacks works in a checkout, and fails for whoever installs it."""
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    folders = {path.parent.relative_to(ROOT) for path in MODULES if path.parent != ROOT}
+    assert sorted(listed) == sorted(".".join(folder.parts) for folder in folders)
