@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 SHARDS, RUNS = Path("shards"), Path("runs")
 PATH = click.Path(path_type=Path)
+NEW_FILE = click.Path(path_type=Path, dir_okay=False)
 
 # Options that several commands have.
 TRAINING_SHARDS = click.option(
@@ -476,7 +477,7 @@ def ablate(
 
 @main.command(short_help="Draw a sample of SHARDS and its two views.")
 @click.argument("shards")
-@click.argument("picture", type=PATH)
+@click.argument("picture", type=NEW_FILE)
 @click.option("--sample", metavar="KEY", help="Sample to draw.  [default: the first]")
 @click.option("--seed", default=0, show_default=True, help="Seed of the views.")
 def draw(shards: str, picture: Path, sample: str | None, seed: int) -> None:
@@ -491,7 +492,7 @@ def draw(shards: str, picture: Path, sample: str | None, seed: int) -> None:
 @main.command(short_help="Make one page of one or several evaluated runs.")
 @click.argument("runs", nargs=-1, required=True)
 @click.option(
-    "--out", type=PATH, help="Page to write.  [default: report.html in the run, or in runs/ for several]"
+    "--out", type=NEW_FILE, help="Page to write.  [default: report.html in the run, or in runs/ for several]"
 )
 @click.option("--shards", help="Folder, or its http(s) address.  [default: those of each run]")
 @click.option("--sample", metavar="KEY", help="Sample that the player shows.  [default: the first tested]")
@@ -518,7 +519,7 @@ def report(
 @click.option("--sample", metavar="KEY", help="Sample to show.  [default: the first]")
 @click.option("--run", "run_name", metavar="DIR", help="Also what this run's decoders rebuild.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the views.")
-@click.option("--out", type=PATH, help="Page to write.  [default: KEY.html]")
+@click.option("--out", type=NEW_FILE, help="Page to write.  [default: KEY.html]")
 @click.option("--open/--no-open", "show", default=True, help="Open it in the browser.  [default: open]")
 def view(
     shards: str, sample: str | None, run_name: str | None, seed: int, out: Path | None, show: bool
