@@ -5,6 +5,8 @@ from contextlib import contextmanager
 
 import torch
 
+from model.baselines.settings import MS2L
+from model.cpstn import ST_GCN
 from model.recipe import Recipe
 
 # torch has an exception of its own for GPUs only.
@@ -20,11 +22,14 @@ def memory_explained(recipe: Recipe, frames: int, device: torch.device) -> Itera
         if not _is_out_of_memory(error):
             raise
         parts = f"in {recipe.accumulate} parts" if recipe.accumulate > 1 else "at once"
+        size, value = "model.encoder.widths", str(list(recipe.model.encoder.widths))
+        if recipe.model.backbone != ST_GCN:
+            size, value = "model.recurrent.hidden", str(recipe.model.recurrent.hidden)
+        in_parts = "" if recipe.objective == MS2L else f"set accumulate={2 * recipe.accumulate}, or "
         raise RuntimeError(
             f"out of memory on {device}: batches of {recipe.batch_size} samples of {frames} frames, worked "
-            f"on {parts}, widths {list(recipe.model.encoder.widths)} ({_first_line(error)}); set "
-            f"accumulate={2 * recipe.accumulate}, or lower batch_size, model.encoder.widths or, for new "
-            f"shards, preprocess --frames"
+            f"on {parts}, {size} = {value} ({_first_line(error)}); {in_parts}lower batch_size, {size} or, for "
+            f"new shards, preprocess --frames"
         ) from error
 
 

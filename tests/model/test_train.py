@@ -12,6 +12,7 @@ import torch
 import model.train as train_module
 from data_specs.spec import load_spec
 from model.checkpoint import Run, load_checkpoint
+from model.memory import memory_explained
 from model.objective import Pretraining, Share
 from model.recipe import Recipe, load_recipe
 from model.train import Progress, train, training_samples
@@ -243,3 +244,17 @@ def test_more_spans_than_frames_are_refused_before_training(
     message = rf"model\.{name}\.spans: found 3, expected at most the 2 frames that the encoder leaves of 16"
     with pytest.raises(ValueError, match=message):
         train(shards, recipe, new, device=CPU)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "helps"),
+    [
+        ("compact", "set accumulate=2, or lower batch_size, model.encoder.widths or"),
+        ("pc-like", "set accumulate=2, or lower batch_size, model.recurrent.hidden or"),
+        ("ms2l-like", "); lower batch_size, model.recurrent.hidden or"),
+    ],
+)
+def test_out_of_memory_names_settings_that_the_recipe_has(recipe: str, helps: str) -> None:
+    """A GRU has no widths, and MS2L-like no parts: the advice would be refused, or change nothing."""
+    with pytest.raises(RuntimeError, match=re.escape(helps)), memory_explained(load_recipe(recipe), 200, CPU):
+        raise MemoryError
