@@ -28,8 +28,8 @@ def memory_explained(recipe: Recipe, frames: int, device: torch.device) -> Itera
         in_parts = "" if recipe.objective == MS2L else f"set accumulate={2 * recipe.accumulate}, or "
         raise RuntimeError(
             f"out of memory on {device}: batches of {recipe.batch_size} samples of {frames} frames, worked "
-            f"on {parts}, {size} = {value} ({_first_line(error)}); {in_parts}lower batch_size, {size} or, for "
-            f"new shards, preprocess --frames"
+            f"on {parts}, {size} = {value} ({_first_line(error)}); {in_parts}lower batch_size, {size} or, "
+            f"for new shards, preprocess --frames"
         ) from error
 
 
