@@ -26,6 +26,7 @@ from model.feature_cache import FeatureCache, cache_of
 from model.features import (
     Extractor,
     Features,
+    Pair,
     calibrated,
     coordinates_extractor,
     encoder_extractor,
@@ -60,9 +61,6 @@ from pipeline.store.shards import Shards
 NEIGHBOURS = (1, 20)
 # Beside whitened statistics; chosen with the changes of model.whitening.
 ENCODER_WEIGHT = 0.3
-
-# Of the training and of the test samples.
-Pair = tuple[Features, Features]
 
 
 @dataclass(frozen=True)

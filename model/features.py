@@ -42,6 +42,10 @@ class Features:
         return Features(self.x_ND[chosen], self.labels_N[chosen], self.scaled)
 
 
+# Of the training and of the test samples.
+Pair = tuple[Features, Features]
+
+
 def encoder_extractor(model: CPSTN) -> Extractor:
     """h: the frozen encoder's output, pooled over time and bodies."""
 

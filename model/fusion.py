@@ -9,12 +9,9 @@ from collections.abc import Callable, Sequence
 import torch
 
 from model.classify import linear_scores
-from model.features import Features
+from model.features import Pair
 from model.scores import LINEAR, Score, result_of_scores
 from model.subset import Labelled
-
-# Of the training and of the test samples.
-Pair = tuple[Features, Features]
 
 
 def fused_scores(
@@ -39,13 +36,11 @@ def fused_scores(
         results = []
         for chosen in labels.sets:
             shown = [performances[index] for index in chosen]
-            probabilities_NK = torch.stack(
-                [
-                    linear_scores(train.take(chosen), test, num_classes, shown).softmax(1)
-                    for train, test in features
-                ]
-            ).mean(0)
-            labels_N = features[0][1].labels_N
-            results.append(result_of_scores(probabilities_NK, labels_N))
+            probabilities = [
+                linear_scores(train.take(chosen), test, num_classes, shown).softmax(1)
+                for train, test in features
+            ]
+            _, test = features[0]
+            results.append(result_of_scores(torch.stack(probabilities).mean(0), test.labels_N))
         scores.append(Score(LINEAR, name, None, labels.fraction, count, tuple(results)))
     return scores

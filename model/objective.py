@@ -107,13 +107,7 @@ class Pretraining(nn.Module):
                 second.append(encoded.second_NZ.float())
         first_NZ, second_NZ = torch.cat(first).requires_grad_(), torch.cat(second).requires_grad_()
         performances_N = torch.cat([batch.performances_N for batch in parts])
-        value = nt_xent(
-            first_NZ,
-            second_NZ,
-            self.recipe.temperature,
-            self.ranks,
-            _not_negatives(self.recipe, performances_N),
-        )
+        value = _contrast_of(self.recipe, self.ranks, performances_N)(first_NZ, second_NZ)
         value.backward()
         assert first_NZ.grad is not None
         assert second_NZ.grad is not None
@@ -159,12 +153,7 @@ def batch_losses(
     encoded = encode_views(model, batch, recipe.precision)
     contrasted = spatial = temporal = torch.zeros((), device=device)
     if recipe.contrast_weight:
-        compare = contrast or partial(
-            nt_xent,
-            temperature=recipe.temperature,
-            ranks=ranks,
-            performances_N=_not_negatives(recipe, batch.performances_N),
-        )
+        compare = contrast or _contrast_of(recipe, ranks, batch.performances_N)
         contrasted = compare(encoded.first_NZ, encoded.second_NZ)
     frames, reduction = batch.original_PCTV.shape[2], recipe.reduction
     if recipe.spatial_weight:
@@ -281,9 +270,14 @@ def batch_on(batch: Batch, device: torch.device) -> Batch:
     )
 
 
-def _not_negatives(recipe: Recipe, performances_N: Tensor) -> Tensor | None:
-    """Where two cameras' recordings are positives, no two of a performance are negatives of each other."""
-    return performances_N if recipe.positives == CAMERA else None
+def _contrast_of(recipe: Recipe, ranks: Ranks, performances_N: Tensor) -> Contrast:
+    """NT-Xent. Where two cameras' recordings are positives, no two of a performance are negatives."""
+    return partial(
+        nt_xent,
+        temperature=recipe.temperature,
+        ranks=ranks,
+        performances_N=performances_N if recipe.positives == CAMERA else None,
+    )
 
 
 def seed_dropout(seed: int, step: int, ranks: Ranks, part: int, parts: int) -> None:

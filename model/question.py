@@ -101,6 +101,5 @@ def seen_in_training(shards: Shards, checkpoints: Sequence[Checkpoint], protocol
     for checkpoint in checkpoints:
         spec = checkpoint.spec()
         trained_by = spec.protocol(checkpoint.recipe().protocol or spec.default_protocol)
-        facts = {key: spec.parse_name(key) for key in keys}
-        seen |= {key for key, fact in facts.items() if fact and trained_by.split(fact) == "train"}
+        seen |= {key for key in keys if (fact := spec.parse_name(key)) and trained_by.split(fact) == "train"}
     return len(seen)

@@ -348,14 +348,10 @@ def sequential_batches(samples: Samples, batch_size: int) -> Iterator[Batch]:
     Every batch has memory of its own. The samples come from a source that can be read in any order. Raises
     ValueError if there is no sample or batch_size is below 1.
     """
-    source = samples.source
-    assert not isinstance(source, TarShards), "samples in tars are loaded by in_any_order first"
     steps = steps_per_epoch(len(samples), batch_size, drop_last=False)
     for step in range(steps):
         part = samples.take(np.arange(step * batch_size, min((step + 1) * batch_size, len(samples))))
-        batch = _batch(part, _bodies_buffer(samples, int(part.num_bodies_N.sum()), pin_memory=False))
-        source.read_bodies(part.rows_N, part.num_bodies_N, batch.original_PCTV.numpy())
-        yield batch
+        yield _read(part, _bodies_buffer(samples, int(part.num_bodies_N.sum()), pin_memory=False))
 
 
 def changed_copy(
@@ -425,7 +421,7 @@ def _batch(samples: Samples, buffer_PCTV: torch.Tensor) -> Batch:
 def _read(samples: Samples, buffer_PCTV: torch.Tensor) -> Batch:
     """`_batch`, with its bodies."""
     source = samples.source
-    assert not isinstance(source, TarShards), "check_positives has refused it"
+    assert not isinstance(source, TarShards), "samples in tars are loaded by in_any_order first"
     batch = _batch(samples, buffer_PCTV)
     source.read_bodies(samples.rows_N, samples.num_bodies_N, batch.original_PCTV.numpy())
     return batch

@@ -220,7 +220,7 @@ def _gains(evaluations: dict[str, SavedEvaluation], title: str, name: str, album
         picture = album.add(
             f"gains-{name}-{run}",
             f"Gain in accuracy of every class, {run} over {first}, on {title}: {kind}",
-            partial(draw_gains, gains=gains, title=f"{run} over {first}: {kind}"),
+            partial(draw_gains, gains=gains, title=f"{run} over {first}\n{kind}"),
         )
         found.append(Gain(run, first, picture))
     return found

@@ -150,13 +150,11 @@ def class_gains(reference: SavedScore, other: SavedScore, classes: Sequence[str]
 def shared_headlines(evaluations: Evaluations) -> list[SavedScore] | None:
     """One score of each run, all of one mode and share of labels so that they can be compared: the first of
     the first run's headlines that every run has. None where they have none in common."""
-    by_kind = [
-        {(score.mode, score.label_fraction): score for score in reversed(evaluation.headlines)}
-        for evaluation in evaluations.values()
-    ]
-    for kind in reversed(by_kind[0]):
-        if all(kind in scores for scores in by_kind):
-            return [scores[kind] for scores in by_kind]
+    heads = [evaluation.headlines for evaluation in evaluations.values()]
+    kinds = [[(score.mode, score.label_fraction) for score in scores] for scores in heads]
+    for kind in kinds[0]:
+        if all(kind in found for found in kinds):
+            return [scores[found.index(kind)] for scores, found in zip(heads, kinds, strict=True)]
     return None
 
 
