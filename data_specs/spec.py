@@ -18,7 +18,7 @@ BUILT_IN_FOLDER = Path(__file__).parent
 READERS = ("ntu", "ucla")
 FIELDS = ("action", "subject", "camera", "setup", "replication")
 KEYS = (
-    *("name", "title", "reader", "name_pattern", "missing", "max_bodies", "fps"),
+    *("name", "title", "reader", "name_pattern", "missing", "max_bodies", "fps", "simultaneous_cameras"),
     *("classes", "actions", "skeleton", "protocols", "aliases", "default_protocol"),
 )
 
@@ -86,6 +86,8 @@ class Protocol:
 class DatasetSpec:
     """Everything that the code knows about one data set.
 
+    simultaneous_cameras: whether recordings whose names differ by the camera alone show one performance;
+        False where nobody says so.
     labels: action number in the file name -> class index 0..len(classes)-1.
     missing: names of samples that the authors list as having missing or wrong skeletons.
     text: the TOML it was read from, so that shards can carry their own spec.
@@ -98,6 +100,7 @@ class DatasetSpec:
     skeleton: Skeleton
     max_bodies: int
     fps: float
+    simultaneous_cameras: bool
     classes: tuple[str, ...]
     labels: Mapping[int, int]
     protocols: Mapping[str, Protocol]
@@ -197,6 +200,7 @@ def _build(raw: dict[str, Any], missing: frozenset[str], text: str) -> DatasetSp
         skeleton=_skeleton(raw["skeleton"]),
         max_bodies=raw["max_bodies"],
         fps=float(raw["fps"]),
+        simultaneous_cameras=raw.get("simultaneous_cameras", False),
         classes=tuple(classes),
         labels={action: label for label, action in enumerate(actions)},
         protocols=protocols,
@@ -222,6 +226,8 @@ def _check(spec: DatasetSpec) -> None:
         raise ValueError(f"name is {spec.name!r}; expected letters, digits, - and _, as it names a folder")
     if type(spec.max_bodies) is not int or spec.max_bodies < 1:
         raise ValueError(f"max_bodies is {spec.max_bodies}; expected a whole number, at least 1")
+    if type(spec.simultaneous_cameras) is not bool:
+        raise ValueError(f"simultaneous_cameras is {spec.simultaneous_cameras!r}; expected true or false")
     if not spec.fps > 0:
         raise ValueError(f"fps is {spec.fps}; it must be above 0")
     spec.protocol(spec.default_protocol)

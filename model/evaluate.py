@@ -63,13 +63,14 @@ NEIGHBOURS = (1, 20)
 ENCODER_WEIGHT = 0.3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Evaluation:
     """The scores of one run on one protocol.
 
     pretrained_on: name of the data set that the encoder was trained on.  seen_in_training: how many test
     samples pre-training used, by their keys: not 0 where the run was trained on another protocol than it is
-    evaluated on.  made_from: what the scores belong to: steps, recipe, shards.  labelled: the sets of labels.
+    evaluated on.  copied_N: bool, which test samples hold the very numbers of a training sample.
+    made_from: what the scores belong to: steps, recipe, shards.  labelled: the sets of labels.
     """
 
     dataset: str
@@ -80,6 +81,7 @@ class Evaluation:
     train_samples: int
     test_samples: int
     seen_in_training: int
+    copied_N: NDArray[np.bool_]
     made_from: dict[str, Any]
     labelled: tuple[Labelled, ...]
     keys: tuple[str, ...]
@@ -131,6 +133,7 @@ def evaluate(
         train_samples=len(parts.train),
         test_samples=len(parts.test),
         seen_in_training=seen_in_training(shards, [checkpoint, *others.values()], protocol),
+        copied_N=shards.copied(protocol),
         made_from={
             "step": checkpoint.step,
             "steps": checkpoint.steps,

@@ -19,7 +19,7 @@ from model.scores import FINETUNE, FROM_LABELS, KNN, LINEAR, SEMI, SUPERVISED, T
 from model.subset import write_subset
 from pipeline.store.publish import publish_bytes
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 # What the picture shows: the first of these that is there.
 HEADLINES = (SEMI, SUPERVISED, LINEAR, FINETUNE)
 MODE_TITLES = {
@@ -67,8 +67,9 @@ def to_table(evaluation: Evaluation, run: str) -> dict[str, Any]:
         "train_samples": evaluation.train_samples,
         "test_samples": evaluation.test_samples,
         "seen_in_training": evaluation.seen_in_training,
+        "copied": int(evaluation.copied_N.sum()),
         "made_from": evaluation.made_from,
-        "scores": [score.to_table() for score in evaluation.scores],
+        "scores": [score.to_table(evaluation.copied_N) for score in evaluation.scores],
     }
 
 

@@ -25,13 +25,19 @@ Curve = NDArray[np.float64]
 class Result:
     """One classifier's success.
 
-    top1, top5: share of test samples, 0 to 1; top5 is None where only one class is named.
+    hit_N: bool, whether each test sample's class was found.
+    top5: share of test samples, 0 to 1; None where only one class is named.
     confusion_KK: int64, test samples, true class down, predicted across.
     """
 
-    top1: float
+    hit_N: NDArray[np.bool_]
     top5: float | None
     confusion_KK: NDArray[np.int64]
+
+    @property
+    def top1(self) -> float:
+        """Share of test samples, 0 to 1."""
+        return float(self.hit_N.mean())
 
     @property
     def macro_f1(self) -> float:
@@ -75,8 +81,12 @@ class Score:
         total_KK: NDArray[np.int64] = np.sum([result.confusion_KK for result in self.results], axis=0)
         return total_KK
 
-    def to_table(self) -> dict[str, Any]:
-        """Plain data for JSON, accuracies as shares of 1."""
+    def to_table(self, copied_N: NDArray[np.bool_]) -> dict[str, Any]:
+        """Plain data for JSON, accuracies as shares of 1.
+
+        copied_N: which test samples hold the very numbers of a training sample. top1_without_copies is the
+        share of the others, None where there are no copies, or nothing else.
+        """
         per_class_K = np.mean([result.per_class for result in self.results], axis=0)
         top5 = [result.top5 for result in self.results if result.top5 is not None]
         return {
@@ -87,11 +97,18 @@ class Score:
             "labels": self.labels,
             "seeds": len(self.results),
             "top1": _summary([result.top1 for result in self.results]),
+            "top1_without_copies": self._top1_of(~copied_N) if copied_N.any() else None,
             "top5": _summary(top5) if top5 else None,
             "macro_f1": _summary([result.macro_f1 for result in self.results]),
             "per_class": [None if np.isnan(share) else float(share) for share in per_class_K],
             "confusion": self.confusion.tolist(),
         }
+
+    def _top1_of(self, chosen_N: NDArray[np.bool_]) -> dict[str, Any] | None:
+        """On some of the test samples; None of none."""
+        if not chosen_N.any():
+            return None
+        return _summary([float(result.hit_N[chosen_N].mean()) for result in self.results])
 
 
 def _summary(values: list[float]) -> dict[str, Any]:
@@ -103,26 +120,22 @@ def _summary(values: list[float]) -> dict[str, Any]:
 def result_of_scores(scores_NK: Tensor, labels_N: Tensor) -> Result:
     """From the score of every class for each test sample."""
     num_classes = scores_NK.shape[1]
-    return Result(
-        _top_share(scores_NK, labels_N, 1),
-        _top_share(scores_NK, labels_N, min(5, num_classes)),
-        count_confusion(scores_NK.argmax(1), labels_N, num_classes),
-    )
+    best_NF = scores_NK.topk(min(5, num_classes), dim=1).indices
+    top5 = float((best_NF == labels_N[:, None]).any(1).float().mean())
+    return _result(scores_NK.argmax(1), labels_N, num_classes, top5)
 
 
 def result_of_classes(predicted_N: Tensor, labels_N: Tensor, num_classes: int) -> Result:
     """From the one class that was named for each test sample."""
-    top1 = float((predicted_N == labels_N).float().mean())
-    return Result(top1, None, count_confusion(predicted_N, labels_N, num_classes))
+    return _result(predicted_N, labels_N, num_classes, None)
+
+
+def _result(predicted_N: Tensor, labels_N: Tensor, num_classes: int, top5: float | None) -> Result:
+    hit_N = (predicted_N == labels_N).cpu().numpy()
+    return Result(hit_N, top5, count_confusion(predicted_N, labels_N, num_classes))
 
 
 def count_confusion(predicted_N: Tensor, labels_N: Tensor, num_classes: int) -> NDArray[np.int64]:
     """Counts, true class down: int64 (K, K)."""
     pairs = torch.bincount(labels_N * num_classes + predicted_N, minlength=num_classes**2)
     return pairs.reshape(num_classes, num_classes).cpu().numpy()
-
-
-def _top_share(scores_NK: Tensor, labels_N: Tensor, k: int) -> float:
-    """Share of samples whose class is among the k highest scores."""
-    best_Nk = scores_NK.topk(k, dim=1).indices
-    return float((best_Nk == labels_N[:, None]).any(1).float().mean())

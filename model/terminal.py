@@ -109,7 +109,14 @@ def print_description(shards: "Shards") -> None:
     table.add_row("bodies", ", ".join(f"{count:,} with {n}" for n, count in bodies.items()))
     table.add_row("classes", f"{facts['classes']} of {len(shards.spec.classes)}")
     for name, counts in facts["protocols"].items():
-        table.add_row(f"{name}", f"{counts['train']:,} train, {counts['test']:,} test")
+        copied = f", {counts['copied']:,} of them copies of training samples" if counts["copied"] else ""
+        table.add_row(f"{name}", f"{counts['train']:,} train, {counts['test']:,} test{copied}")
+    copies = facts["copies"]
+    if copies["samples"]:
+        other = f", {copies['of_other_class']:,} of them under another class" * (copies["of_other_class"] > 0)
+        table.add_row(
+            "copies", f"{copies['samples']:,} hold the numbers of another (content in samples.csv){other}"
+        )
     reasons = {
         "missing": "on the official list of missing skeletons",
         "too_short": "shorter than --min-frames",
@@ -138,11 +145,14 @@ def print_scores(table: dict[str, Any], folder: Path) -> None:
     sizes = f"{table['train_samples']:,} train, {table['test_samples']:,} test"
     title = f"{folder}: {table['title']} {table['protocol']}, {sizes}; %"
     shown = Table(title=Text(title), title_justify="left")
-    for column in ("protocol", "features", "labels", "top-1", "top-5", "macro-F1"):
+    measures = {"top1": "top-1", "top5": "top-5", "macro_f1": "macro-F1"}
+    if table["copied"]:
+        measures = {"top1": "top-1", "top1_without_copies": "without copies"} | measures
+    for column in ("protocol", "features", "labels", *measures.values()):
         shown.add_column(column, justify="left" if column in ("protocol", "features") else "right")
     for row in table["scores"]:
         mode = MODE_TITLES[row["mode"]] + (f", k = {row['k']}" if row["k"] else "")
-        accuracies = [_percent(row[name]) for name in ("top1", "top5", "macro_f1")]
+        accuracies = [_percent(row[name]) for name in measures]
         shown.add_row(mode, row["features"], f"{row['labels']:,}", *accuracies)
     console().print(shown)
 

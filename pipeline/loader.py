@@ -17,9 +17,11 @@ from types import TracebackType
 from typing import Literal, Protocol, Self, TypedDict
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from data_specs.spec import DatasetSpec
 from pipeline.augment import ViewConfig, spatial_view, temporal_view
 from pipeline.order import batch_indices, partners, steps_per_epoch
 from pipeline.store.shards import Shards, performance_columns
@@ -55,7 +57,8 @@ class Samples:
 
     rows_N: row in the source's array, and the sample's stable id.  num_bodies_N: 1..M.
     num_frames_N: captured frames.  labels_N: class index.  performances_N: a number for each performance;
-    recordings of one by several cameras share it.  parents: each joint's, the root its own.
+    recordings of one by several cameras share it, where the data set's cameras film at once.
+    parents: each joint's, the root its own.
     """
 
     source: BodySource | TarShards
@@ -146,9 +149,16 @@ def split_samples(shards: Shards, protocol: str, part: str) -> Samples:
         num_bodies_N=table["num_bodies"].to_numpy(np.int64),
         num_frames_N=table["num_frames"].to_numpy(np.int64),
         labels_N=table["label"].to_numpy(np.int64),
-        performances_N=table.groupby(performance_columns(table)).ngroup().to_numpy().astype(np.int64),
+        performances_N=_performances(table, shards.spec),
         parents=shards.spec.skeleton.parents,
     )
+
+
+def _performances(table: pd.DataFrame, spec: DatasetSpec) -> NDArray[np.int64]:
+    """A number for each performance (N,): by the names, where cameras film at once; else each its own."""
+    if not spec.simultaneous_cameras:
+        return np.arange(len(table), dtype=np.int64)
+    return table.groupby(performance_columns(table)).ngroup().to_numpy().astype(np.int64)
 
 
 def check_positives(samples: Samples, positives: str) -> None:
@@ -165,8 +175,9 @@ def check_positives(samples: Samples, positives: str) -> None:
         )
     if len(np.unique(samples.performances_N)) == len(samples):
         raise ValueError(
-            f"positives is {CAMERA!r}, but none of the {len(samples):,} training samples shows what another "
-            f"camera's shows; train on a protocol with several cameras, or set positives={RECORDING}"
+            f"positives is {CAMERA!r}, but none of the {len(samples):,} training samples is known to show "
+            f"what another camera's shows: they are one camera's, or the data set's cameras did not film at "
+            f"once (simultaneous_cameras in its spec); set positives={RECORDING}"
         )
 
 

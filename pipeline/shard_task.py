@@ -24,6 +24,9 @@ from pipeline.store.publish import file_facts, published
 from pipeline.store.tar_shard import tar_name, write_tar
 from pipeline.store.zarr_shard import shard_path, write_shard
 
+# 64 bits: among NTU-120's 114,000 samples, two that differ look alike with a probability of 4e-10.
+CONTENT_DIGITS = 16
+
 
 @dataclass(frozen=True)
 class ShardTask:
@@ -108,7 +111,11 @@ def _load(
         raise RecordingError(recording.path, 0, str(error)) from None
     named = task.spec.parse_name(recording.key)
     assert named is not None
-    facts = {"num_frames": sequence.num_frames, "num_bodies": len(bodies_BCTV)}
+    facts = {
+        "num_frames": sequence.num_frames,
+        "num_bodies": len(bodies_BCTV),
+        "content": hashlib.sha256(bodies_BCTV.data).hexdigest()[:CONTENT_DIGITS],
+    }
     return {"key": recording.key, "row": row} | named | facts, bodies_BCTV
 
 

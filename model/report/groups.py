@@ -51,11 +51,12 @@ class Reference:
 
 @dataclass(frozen=True)
 class Card:
-    """The one number of a run, and what stands beside it."""
+    """The one number of a run, and what stands beside it. without_copies: None where there are none."""
 
     run: str
     what: str
     top1: Spread
+    without_copies: Spread | None
     references: tuple[Reference, ...]
 
 
@@ -181,7 +182,7 @@ def _card(run: str, evaluation: SavedEvaluation, dataset: str, protocol: str) ->
     if own is not None and score.mode == LINEAR:
         ahead = 100 * score.top1.mean - float(own.percent)
         references.append(Reference(f"paper, Table {own.table}", str(own.percent), ahead))
-    return Card(run, score_text(score), score.top1, tuple(references))
+    return Card(run, score_text(score), score.top1, score.top1_without_copies, tuple(references))
 
 
 def _confusion(

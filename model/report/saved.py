@@ -30,7 +30,8 @@ class SavedScore:
     """One row of an evaluation.
 
     features: what was classified.  k: neighbours, None for other modes.  label_fraction: share of the
-    training labels, which are `labels` in number.  top5, macro_f1: None where the mode has none.
+    training labels, which are `labels` in number.  top1_without_copies: of the test samples that are no
+    copies of training samples, None where all are like that.  top5, macro_f1: None where the mode has none.
     per_class_K: mean accuracy of each class, NaN without test samples.  confusion_KK: int64, true class down,
     predicted across, summed over the seeds.
     """
@@ -42,6 +43,7 @@ class SavedScore:
     labels: int
     seeds: int
     top1: Spread
+    top1_without_copies: Spread | None
     top5: Spread | None
     macro_f1: Spread | None
     per_class_K: NDArray[np.float64]
@@ -63,6 +65,7 @@ class SavedEvaluation:
     """All scores of one run on one data set and protocol.
 
     title: the data set's.  pretrained_on: the data set of the training; another one is a transfer.
+    copied: how many test samples hold the very numbers of a training sample.
     step, steps: of the checkpoint that was evaluated, and of the whole training.  recipe: nested, as in TOML.
     """
 
@@ -74,6 +77,7 @@ class SavedEvaluation:
     train_samples: int
     test_samples: int
     seen_in_training: int
+    copied: int
     step: int
     steps: int
     recipe: dict[str, Any]
@@ -135,6 +139,7 @@ def _evaluation(table: dict[str, Any]) -> SavedEvaluation:
         train_samples=int(table["train_samples"]),
         test_samples=int(table["test_samples"]),
         seen_in_training=int(table["seen_in_training"]),
+        copied=int(table["copied"]),
         step=int(made_from["step"]),
         steps=int(made_from["steps"]),
         recipe=dict(made_from["recipe"]),
@@ -157,11 +162,16 @@ def _score(row: dict[str, Any], num_classes: int) -> SavedScore:
         labels=int(row["labels"]),
         seeds=int(row["seeds"]),
         top1=_spread(row["top1"]),
-        top5=None if row["top5"] is None else _spread(row["top5"]),
-        macro_f1=None if row["macro_f1"] is None else _spread(row["macro_f1"]),
+        top1_without_copies=_spread_or_none(row["top1_without_copies"]),
+        top5=_spread_or_none(row["top5"]),
+        macro_f1=_spread_or_none(row["macro_f1"]),
         per_class_K=per_class_K,
         confusion_KK=confusion_KK,
     )
+
+
+def _spread_or_none(table: dict[str, Any] | None) -> Spread | None:
+    return None if table is None else _spread(table)
 
 
 def _spread(table: dict[str, Any]) -> Spread:

@@ -2,7 +2,8 @@
 
 plan.json           what will be written, and from which settings; its digest marks every record
 records/00000.json  shard 0 is whole: its files, samples and rejected inputs
-samples.csv         every sample: key, row, shard, what its name says, captured frames, bodies
+samples.csv         every sample: key, row, shard, what its name says, captured frames, bodies, and content:
+                    a digest of the numbers that were written, equal in samples that are copies of each other
 rejects.csv         every input that could not be used: key, file, line, reason
 manifest.json       the commit point: without it the folder is unfinished
 """
@@ -25,7 +26,7 @@ from pipeline.store.publish import file_facts, publish_bytes
 from pipeline.store.tar_shard import tar_name
 from pipeline.store.zarr_shard import shard_path
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 ZARR_FOLDER = "skeletons.zarr"
 TAR_FOLDER = "tar"
 FIRST_COLUMNS = ("key", "row", "shard", "label")
@@ -105,7 +106,7 @@ class ShardRecord:
 
     plan: digest of the plan.  inputs: digest of the recordings' keys and stamps.
     files: every file's bytes and crc32c, by path relative to the output folder.
-    samples: key, row, what the name says, captured frames and bodies, of each recording that was written.
+    samples: key, row, what the name says, captured frames, bodies and content, of each that was written.
     rejects: key, file, line and reason of each that could not be used.  too_short: keys.
     try_again: an input could not be had this time, so the shard is done, but not for good.
     """
@@ -215,7 +216,10 @@ def load_manifest(place: Path | str | Location) -> Manifest:
         raise
     digest = raw.pop("digest", None)
     if raw.get("version") != FORMAT_VERSION:
-        raise ValueError(f"{location}: shards of version {raw.get('version')}; expected {FORMAT_VERSION}")
+        raise ValueError(
+            f"{location}: shards of version {raw.get('version')}; expected {FORMAT_VERSION}; "
+            f"run preprocess again"
+        )
     if hashlib.sha256(_json(raw)).hexdigest() != digest:
         raise DamagedError(f"{location}/manifest.json: damaged: it does not match its own digest")
     return Manifest(**raw | {"shape": tuple(raw["shape"])})

@@ -7,7 +7,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from data_specs.spec import FIELDS, DatasetSpec, parse_spec
 from pipeline.store.damage import DamagedError
@@ -88,6 +90,12 @@ class Shards:
         parts = self._parts(protocol)
         return self.table[parts == part]
 
+    def copied(self, protocol: str) -> NDArray[np.bool_]:
+        """Which of a protocol's test samples hold the very numbers of one that it trains on: bool (N,), in
+        row order. Raises ValueError if there is no such protocol."""
+        test, train = self.split(protocol, "test"), self.split(protocol, "train")
+        return test["content"].isin(train["content"]).to_numpy(bool)
+
     def _parts(self, protocol: str) -> "pd.Series[Any]":
         chosen = self.spec.protocol(protocol)
         parts = self.table[chosen.field].map(lambda value: chosen.split({chosen.field: value}))
@@ -100,7 +108,8 @@ class Shards:
         protocols = {}
         for name in self.spec.protocols:
             parts = self._parts(name)
-            protocols[name] = {part: int((parts == part).sum()) for part in ("train", "test")}
+            sizes = {part: int((parts == part).sum()) for part in ("train", "test")}
+            protocols[name] = sizes | {"copied": int(self.copied(name).sum())}
         return {
             "dataset": manifest.dataset,
             "format": manifest.format,
@@ -118,12 +127,20 @@ class Shards:
             },
             "classes": int(table["label"].nunique()),
             "protocols": protocols,
+            "copies": self._count_copies(),
             "rejected": manifest.rejected,
             "rejects_by_reason": reject_kinds(rejects["reason"].tolist()),
             "left_out": manifest.left_out,
             "settings": manifest.settings,
             "digest": manifest.digest,
         }
+
+    def _count_copies(self) -> dict[str, int]:
+        """samples: those that hold the very numbers of an earlier one; of_other_class: of another label."""
+        again = self.table["content"].duplicated()
+        first_label = self.table.groupby("content")["label"].transform("first")
+        other = again & (first_label != self.table["label"])
+        return {"samples": int(again.sum()), "of_other_class": int(other.sum())}
 
 
 def open_shards(place: Path | str) -> Shards:
@@ -134,7 +151,7 @@ def open_shards(place: Path | str) -> Shards:
     """
     location = locate(place)
     manifest = load_manifest(location)
-    table = _read_table(location, "samples.csv", dtype={"key": str})
+    table = _read_table(location, "samples.csv", dtype={"key": str, "content": str})
     if len(table) != manifest.samples:
         raise DamagedError(
             f"{location}/samples.csv: {len(table)} samples where the manifest says {manifest.samples}; "

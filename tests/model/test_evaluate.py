@@ -55,7 +55,7 @@ def checkpoint(shards: Shards, tmp_path_factory: pytest.TempPathFactory) -> Chec
 
 
 def tables(evaluation: Evaluation) -> list[dict[str, object]]:
-    return [score.to_table() for score in evaluation.scores]
+    return [score.to_table(evaluation.copied_N) for score in evaluation.scores]
 
 
 def test_every_row_is_there_and_repeats_exactly(
@@ -207,6 +207,21 @@ def test_transfer_to_another_data_set(ntu_shards: dict[str, Shards], tmp_path: P
     expected = len(set(table["key"]) & set(other.split("xview", "test")["key"]))
     assert result.seen_in_training == expected
     assert expected > 0
+
+
+def test_copies_of_training_samples_are_known(shards: Shards, checkpoint: Checkpoint) -> None:
+    """A nearest neighbour finds a copy for certain; what it is worth shows on the others."""
+    table = shards.table.copy()
+    tested, trained = (table.index[table["camera"] == camera] for camera in (3, 1))
+    copies = dict(zip(tested[:5], trained[:5], strict=True))
+    for test, train_on in copies.items():
+        table.loc[test, ["row", "label", "content"]] = table.loc[train_on, ["row", "label", "content"]]
+    question = Question(("knn",), "xview3")
+    result = evaluate(replace(shards, table=table), checkpoint, question, device=CPU)
+    assert result.copied_N.tolist() == [index in copies for index in tested]
+    (found,) = [score.results for score in result.scores if (score.features, score.k) == (TRAINED, 1)]
+    assert found[0].hit_N[result.copied_N].all()
+    assert not evaluate(shards, checkpoint, question, device=CPU).copied_N.any()
 
 
 def test_test_samples_that_training_saw_are_counted(shards: Shards, checkpoint: Checkpoint) -> None:

@@ -17,9 +17,8 @@ KEYS = ("a", "b", "c", "d")
 
 
 def score(mode: str, features: str = "trained encoder", labels: int = 4, top1: float = 0.5) -> Score:
-    return Score(
-        mode, features, 1 if mode == "knn" else None, labels / 4, labels, (Result(top1, None, CONFUSION),)
-    )
+    result = Result(np.arange(10) < 10 * top1, None, CONFUSION)
+    return Score(mode, features, 1 if mode == "knn" else None, labels / 4, labels, (result,))
 
 
 def evaluation(*scores: Score) -> Evaluation:
@@ -30,8 +29,9 @@ def evaluation(*scores: Score) -> Evaluation:
         protocol="xview3",
         classes=("sit down", "stand up"),
         train_samples=4,
-        test_samples=8,
+        test_samples=10,
         seen_in_training=0,
+        copied_N=np.arange(10) < 4,
         made_from={"step": 7, "evaluated_on": "digest"},
         labelled=(Labelled(1.0, (np.arange(4),)), Labelled(0.5, (np.array([0, 2]), np.array([1, 3])))),
         keys=KEYS,
@@ -45,6 +45,9 @@ def test_everything_lies_beside_the_run(tmp_path: Path) -> None:
     assert table["run"] == "run"
     assert table["classes"] == ["sit down", "stand up"]
     assert table["scores"][0]["confusion"] == CONFUSION.tolist()
+    assert table["copied"] == 4
+    assert table["scores"][0]["top1"]["mean"] == 0.5  # the first five are hit, four of them copies
+    assert table["scores"][0]["top1_without_copies"]["mean"] == pytest.approx(1 / 6)
     assert saved.picture is not None
     assert saved.picture.read_bytes()[:4] == b"\x89PNG"
     assert [path.name for path in saved.subsets] == [f"ucla-xview3-0.5-seed-{seed}.txt" for seed in (0, 1)]
@@ -63,7 +66,7 @@ def test_modes_measured_one_by_one_make_one_table(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("earlier", ["{", "[]", '{"version": 1}', '{"version": 2, "made_from": 1}'])
+@pytest.mark.parametrize("earlier", ["{", "[]", '{"version": 1}', '{"version": 3, "made_from": 1}'])
 def test_what_belongs_to_something_else_is_replaced(tmp_path: Path, earlier: str) -> None:
     (tmp_path / "eval-ucla-xview3.json").write_text(earlier)
     save_evaluation(evaluation(score("linear")), tmp_path)
@@ -81,7 +84,7 @@ def test_the_headline_is_of_the_trained_encoder() -> None:
         score("semi", labels=3),
         score("semi", labels=2),
     ]
-    tables = [row.to_table() for row in rows]
+    tables = [row.to_table(np.zeros(10, bool)) for row in rows]
     assert headline(tables) == tables[3]
     assert headline(tables[:3]) == tables[2]
     assert headline(tables[:1]) is None

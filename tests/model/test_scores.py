@@ -15,6 +15,7 @@ CONFUSION = np.array([[2, 1, 1, 0], [1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
 def test_counts_and_shares() -> None:
     result = result_of_classes(NAMED, TRUE, 4)
     np.testing.assert_array_equal(result.confusion_KK, CONFUSION)
+    np.testing.assert_array_equal(result.hit_N, (NAMED == TRUE).numpy())
     assert result.top1 == pytest.approx(3 / 6)
     assert result.top5 is None
     np.testing.assert_allclose(result.per_class, [0.5, 0.5, np.nan, np.nan])
@@ -30,8 +31,9 @@ def test_the_five_best_are_looked_at() -> None:
 
 
 def test_repetitions_are_summed_up() -> None:
-    results = (Result(0.5, 0.8, CONFUSION), Result(0.7, 0.9, 2 * CONFUSION))
-    row = Score("linear", "some", None, 0.1, 12, results).to_table()
+    ten = np.arange(10)
+    results = (Result(ten < 5, 0.8, CONFUSION), Result(ten < 7, 0.9, 2 * CONFUSION))
+    row = Score("linear", "some", None, 0.1, 12, results).to_table(ten < 0)
     assert row["top1"]["mean"] == pytest.approx(0.6)
     assert row["top1"]["deviation"] == pytest.approx(np.sqrt(2 * 0.1**2))
     assert row["top1"]["by_seed"] == [0.5, 0.7]
@@ -39,6 +41,17 @@ def test_repetitions_are_summed_up() -> None:
     assert row["seeds"] == 2
     np.testing.assert_array_equal(row["confusion"], 3 * CONFUSION)
     assert row["per_class"] == [0.5, 0.5, None, None]
-    alone = Score("knn", "some", 1, 1.0, 12, (Result(0.5, None, CONFUSION),)).to_table()
+    assert row["top1_without_copies"] is None
+    alone = Score("knn", "some", 1, 1.0, 12, (Result(ten < 5, None, CONFUSION),)).to_table(ten < 0)
     assert alone["top1"]["deviation"] is None
     assert alone["top5"] is None
+
+
+def test_copies_of_training_samples_can_be_left_out() -> None:
+    ten = np.arange(10)
+    results = (Result(ten < 5, None, CONFUSION), Result(ten < 7, None, CONFUSION))
+    row = Score("knn", "some", 1, 1.0, 12, results)
+    spread = row.to_table(ten < 4)["top1_without_copies"]
+    assert spread["by_seed"] == pytest.approx([1 / 6, 3 / 6])
+    assert spread["mean"] == pytest.approx(2 / 6)
+    assert row.to_table(ten < 10)["top1_without_copies"] is None  # nothing is left

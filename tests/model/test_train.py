@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import model.train as train_module
-from data_specs.spec import load_spec
+from data_specs.spec import load_spec, parse_spec
 from model.checkpoint import Run, load_checkpoint
 from model.memory import memory_explained
 from model.objective import Pretraining, Share
@@ -55,7 +55,9 @@ def test_a_run_on_a_server_ends_at_the_same_weights(
 
 def test_a_run_with_two_cameras_ends_at_the_same_weights(tmp_path: Path) -> None:
     """Which camera is the second depends on the epoch: a resumed run must draw it as the first would have."""
-    spec, config = load_spec("ucla"), PreprocessConfig(NormalizeConfig(frames=16))
+    text = load_spec("ucla").text
+    spec = parse_spec(text.replace("simultaneous_cameras = false", "simultaneous_cameras = true"))
+    config = PreprocessConfig(NormalizeConfig(frames=16))
     synthesize(spec, tmp_path / "raw", 240)
     run(prepare(spec, [tmp_path / "raw"], tmp_path / "shards", config, overwrite=False), workers=2)
     filmed_twice = open_shards(tmp_path / "shards")
@@ -89,6 +91,15 @@ def test_two_cameras_are_refused_where_they_do_not_meet(both_shards: Shards, tmp
         ValueError, match="recordings of two cameras do not meet; preprocess with --format zarr"
     ):
         train(tars, recipe, new, device=CPU)
+
+
+def test_two_cameras_are_refused_where_they_filmed_one_after_the_other(
+    shards: Shards, tmp_path: Path
+) -> None:
+    """NW-UCLA's names pair recordings of one subject and action: that would be a label."""
+    recipe, new = started(shards, tmp_path / "run", "positives=camera")
+    with pytest.raises(ValueError, match="the data set's cameras did not film at once"):
+        train(shards, recipe, new, device=CPU)
 
 
 def test_losses_fall_and_are_reported(shards: Shards, tmp_path: Path) -> None:

@@ -198,7 +198,7 @@ def test_positives_that_cannot_be_are_refused() -> None:
     samples = all_samples()
     alone = replace(samples, performances_N=np.arange(N))
     with pytest.raises(
-        ValueError, match=r"none of the .* training samples shows what another camera's shows"
+        ValueError, match=r"none of the .* training samples is known to show what another camera's shows"
     ):
         next(batches(alone, positives="camera"))
     with pytest.raises(ValueError, match="positives is 'friend'; expected one of recording, camera"):

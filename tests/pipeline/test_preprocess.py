@@ -298,7 +298,32 @@ def test_description_counts_every_protocol(spec: DatasetSpec, raw: Path, tmp_pat
     )
     for protocol in spec.protocols.values():
         parts = [protocol.split(spec.parse_name(path.stem) or {}) for path in raw.iterdir()]
-        assert facts["protocols"][protocol.name] == {part: parts.count(part) for part in ("train", "test")}
+        sizes = {part: parts.count(part) for part in ("train", "test")}
+        assert facts["protocols"][protocol.name] == sizes | {"copied": 0}
+    assert facts["copies"] == {"samples": 0, "of_other_class": 0}
+
+
+@pytest.mark.parametrize("format_", ["zarr", "webdataset"])
+def test_copies_are_found_whatever_they_are_called(
+    spec: DatasetSpec, raw: Path, tmp_path: Path, format_: str
+) -> None:
+    """One recording under four names: of another class, and on both sides of X-Sub."""
+    shutil.copytree(raw, tmp_path / "raw")
+    recording = next(raw.iterdir())
+    for name in ("S001C001P001R001A001", "S001C001P001R001A002", "S001C001P003R001A001"):
+        shutil.copy(recording, tmp_path / "raw" / f"{name}.skeleton")
+    config = PreprocessConfig(NormalizeConfig(frames=FRAMES), shard_samples=16, format=format_)
+    make(spec, tmp_path / "raw", tmp_path / "out", config)
+    shards = open_shards(tmp_path / "out")
+    names = shards.table.groupby("content")["key"].agg(set).tolist()
+    made = {"S001C001P001R001A001", "S001C001P001R001A002", "S001C001P003R001A001", recording.stem}
+    assert [found for found in names if len(found) > 1] == [made]
+    facts = shards.describe()
+    assert facts["copies"]["samples"] == len(made) - 1
+    assert facts["copies"]["of_other_class"] >= 1
+    copied = set(shards.split("xsub", "test")["key"][shards.copied("xsub")])
+    assert copied == made & set(shards.split("xsub", "test")["key"])
+    assert copied >= {"S001C001P003R001A001"}
 
 
 def test_newest_shards_are_those_finished_last(spec: DatasetSpec, raw: Path, tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ def score_table(
         "labels": round(1020 * fraction),
         "seeds": len(by_seed),
         "top1": spread(0),
+        "top1_without_copies": None,
         "top5": None if mode == "knn" else spread(-0.0123),
         "macro_f1": spread(0.0061),
         "per_class": (hits_K / of_K).tolist(),
@@ -78,7 +79,7 @@ def full_scores(plus: float = 0.0) -> list[dict[str, Any]]:
 def evaluation_table(scores: list[dict[str, Any]] | None = None, **changes: Any) -> dict[str, Any]:
     """What `eval` writes on NW-UCLA."""
     return {
-        "version": 2,
+        "version": 3,
         "run": "made-up",
         "dataset": "ucla",
         "title": "Northwestern-UCLA",
@@ -88,6 +89,7 @@ def evaluation_table(scores: list[dict[str, Any]] | None = None, **changes: Any)
         "train_samples": 1020,
         "test_samples": 135,
         "seen_in_training": 0,
+        "copied": 0,
         "made_from": {"step": 40, "steps": 40, "recipe": load_recipe("compact").to_table()},
         "scores": full_scores() if scores is None else scores,
     } | changes

@@ -78,7 +78,7 @@ def test_what_a_run_lacks_is_said_with_the_command_that_makes_it(tmp_path: Path)
         "not evaluated</strong>: it has no checkpoint. <code>python cli.py train --resume &#39;",
         "not evaluated</strong>: its folder holds no logs for TensorBoard",
         "not evaluated</strong>: its recipe.toml cannot be read",
-        "an evaluation of version 1; expected 2. <code",
+        "an evaluation of version 1; expected 3. <code",
         "old</strong>: its recipe.toml cannot be read",
         "unfinished</strong>: it was evaluated before its end, at step 7 of 40. <code",
     ):
@@ -105,6 +105,18 @@ def test_an_outdated_evaluation_is_said(tmp_path: Path) -> None:
     assert "was evaluated at step 40, before its newest checkpoint, of step 50" in text
     assert "no features and no player" in text
     assert 'id="features"' not in text
+
+
+def test_copies_of_training_samples_are_named(tmp_path: Path) -> None:
+    """NW-UCLA as it is distributed: to remember a fifth of the test samples is enough."""
+    others = {"mean": 0.6543, "deviation": None, "by_seed": [0.6543]}
+    score = score_table() | {"top1_without_copies": others}
+    text = report([write_run(tmp_path / "run", simple([score], copied=21))], tmp_path)
+    assert "21 of the 135 test samples" in " ".join(text.split())
+    assert "65.4 % without copies" in text
+    assert ">without copies</th>" in text
+    assert "65.4</td>" in text
+    assert "without copies" not in report([write_run(tmp_path / "plain", simple())], tmp_path)
 
 
 def test_names_cannot_break_out_of_the_page(tmp_path: Path) -> None:
