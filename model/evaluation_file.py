@@ -15,8 +15,9 @@ import numpy as np
 
 from model.evaluate import Evaluation
 from model.pictures.confusion import draw_confusion
-from model.scores import FINETUNE, FROM_LABELS, KNN, LINEAR, SEMI, SUPERVISED, TRAINED
+from model.scores import FINETUNE, FROM_LABELS, KNN, LINEAR, SEMI, SUPERVISED, TRAINED, Score
 from model.subset import write_subset
+from model.versus import versus_untrained
 from pipeline.store.publish import publish_bytes
 
 FORMAT_VERSION = 3
@@ -69,8 +70,13 @@ def to_table(evaluation: Evaluation, run: str) -> dict[str, Any]:
         "seen_in_training": evaluation.seen_in_training,
         "copied": int(evaluation.copied_N.sum()),
         "made_from": evaluation.made_from,
-        "scores": [score.to_table(evaluation.copied_N) for score in evaluation.scores],
+        "scores": [_score_table(score, evaluation) for score in evaluation.scores],
     }
+
+
+def _score_table(score: Score, evaluation: Evaluation) -> dict[str, Any]:
+    versus = versus_untrained(score, evaluation.scores)
+    return score.to_table(evaluation.copied_N) | {"versus_untrained": versus.to_table() if versus else None}
 
 
 def headline(scores: list[dict[str, Any]]) -> dict[str, Any] | None:

@@ -148,12 +148,13 @@ def print_scores(table: dict[str, Any], folder: Path) -> None:
     measures = {"top1": "top-1", "top5": "top-5", "macro_f1": "macro-F1"}
     if table["copied"]:
         measures = {"top1": "top-1", "top1_without_copies": "without copies"} | measures
-    for column in ("protocol", "features", "labels", *measures.values()):
+    for column in ("protocol", "features", "labels", *measures.values(), "over untrained"):
         shown.add_column(column, justify="left" if column in ("protocol", "features") else "right")
     for row in table["scores"]:
         mode = MODE_TITLES[row["mode"]] + (f", k = {row['k']}" if row["k"] else "")
         accuracies = [_percent(row[name]) for name in measures]
-        shown.add_row(mode, row["features"], f"{row['labels']:,}", *accuracies)
+        gain = _gain(row["versus_untrained"], table["test_samples"])
+        shown.add_row(mode, row["features"], f"{row['labels']:,}", *accuracies, gain)
     console().print(shown)
 
 
@@ -163,6 +164,13 @@ def _percent(summary: dict[str, Any] | None) -> str:
         return ""
     spread = "" if summary["deviation"] is None else f" ± {100 * summary['deviation']:.1f}"
     return f"{100 * summary['mean']:.1f}{spread}"
+
+
+def _gain(versus: dict[str, Any] | None, test_samples: int) -> str:
+    """Points that training brought, and how likely chance alone would differ as much; see `model.versus`."""
+    if versus is None:
+        return ""
+    return f"{100 * (versus['won'] - versus['lost']) / test_samples:+.1f} (p {versus['p']:.2g})"
 
 
 def print_ablation(result: "Ablation", folder: Path) -> None:

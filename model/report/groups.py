@@ -42,11 +42,13 @@ from model.scores import LINEAR, STATISTICS, TRAINED, UNTRAINED
 
 @dataclass(frozen=True)
 class Reference:
-    """What a run's accuracy is measured against. ahead: points of per cent, below 0 where behind."""
+    """What a run's accuracy is measured against. ahead: points of per cent, below 0 where behind. p: how
+    likely chance alone would do that, where it was asked."""
 
     name: str
     percent: str
     ahead: float
+    p: float | None = None
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,8 @@ def _card(run: str, evaluation: SavedEvaluation, dataset: str, protocol: str) ->
         other = evaluation.linear(name)
         if other is not None and score.mode == other.mode:
             ahead = 100 * (score.top1.mean - other.top1.mean)
-            references.append(Reference(name, f"{100 * other.top1.mean:.1f}", ahead))
+            p = score.p_untrained if name == UNTRAINED else None
+            references.append(Reference(name, f"{100 * other.top1.mean:.1f}", ahead, p))
     own = own_row(dataset, protocol)
     if own is not None and score.mode == LINEAR:
         ahead = 100 * score.top1.mean - float(own.percent)

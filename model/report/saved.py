@@ -32,6 +32,8 @@ class SavedScore:
     features: what was classified.  k: neighbours, None for other modes.  label_fraction: share of the
     training labels, which are `labels` in number.  top1_without_copies: of the test samples that are no
     copies of training samples, None where all are like that.  top5, macro_f1: None where the mode has none.
+    p_untrained: how likely chance alone would set the encoder as far apart from the same untrained, None
+    where that was not asked; see `model.versus`.
     per_class_K: mean accuracy of each class, NaN without test samples.  confusion_KK: int64, true class down,
     predicted across, summed over the seeds.
     """
@@ -46,6 +48,7 @@ class SavedScore:
     top1_without_copies: Spread | None
     top5: Spread | None
     macro_f1: Spread | None
+    p_untrained: float | None
     per_class_K: NDArray[np.float64]
     confusion_KK: NDArray[np.int64]
 
@@ -165,6 +168,7 @@ def _score(row: dict[str, Any], num_classes: int) -> SavedScore:
         top1_without_copies=_spread_or_none(row["top1_without_copies"]),
         top5=_spread_or_none(row["top5"]),
         macro_f1=_spread_or_none(row["macro_f1"]),
+        p_untrained=None if row["versus_untrained"] is None else _share(row["versus_untrained"]["p"]),
         per_class_K=per_class_K,
         confusion_KK=confusion_KK,
     )

@@ -116,7 +116,15 @@ def test_copies_of_training_samples_are_named(tmp_path: Path) -> None:
     assert "65.4 % without copies" in text
     assert ">without copies</th>" in text
     assert "65.4</td>" in text
+    assert "<small>p" not in text
     assert "without copies" not in report([write_run(tmp_path / "plain", simple())], tmp_path)
+
+
+def test_a_gain_over_the_untrained_encoder_has_its_p_value(tmp_path: Path) -> None:
+    trained = score_table() | {"versus_untrained": {"won": 9, "lost": 4, "p": 0.2668}}
+    scores = [trained, score_table(features="untrained encoder", by_seed=(0.7,))]
+    text = report([write_run(tmp_path / "run", simple(scores))], tmp_path)
+    assert "+5.0 <small>p&nbsp;0.27</small></td>" in text
 
 
 def test_names_cannot_break_out_of_the_page(tmp_path: Path) -> None:
