@@ -21,7 +21,7 @@ from model.cpstn import CPSTN
 from model.device import reuse_freed_memory
 from model.objective import batch_losses, mixed_precision, weighted_sum
 from model.recipe import Recipe
-from pipeline.loader import Batch, View
+from pipeline.batch import Batch, View
 
 ENCODER, STEP = "encoder, forward and backward", "training step"
 OURS, PLAIN = "ours", "plain"

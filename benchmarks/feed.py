@@ -24,8 +24,10 @@ from benchmarks.references import feeder, numpy_views
 from benchmarks.report import Report
 from benchmarks.threads import machine_itself
 from pipeline.augment import ViewConfig
-from pipeline.loader import Batch, Samples, split_samples, train_batches
+from pipeline.batch import Batch
+from pipeline.loader import train_batches
 from pipeline.order import steps_per_epoch
+from pipeline.samples import Samples, split_samples
 from pipeline.store.zarr_shard import ZarrShards
 
 SAMPLES, SHARD_SAMPLES, BATCH = 2048, 512, 64

@@ -5,7 +5,7 @@ from pathlib import Path
 from model.pictures.bodies import draw_views
 from model.report.scene import make_views, read_sample
 from pipeline.augment import ViewConfig
-from pipeline.loader import VIEW_KINDS
+from pipeline.batch import VIEW_KINDS
 from pipeline.store.shards import Shards
 
 

@@ -55,7 +55,7 @@ from model.scores import (
 from model.subset import Labelled
 from model.supervised import head_scores, labelled_samples
 from model.whitening import fit_whitening, join, view_scatter
-from pipeline.loader import Samples
+from pipeline.samples import Samples
 from pipeline.store.shards import Shards
 
 NEIGHBOURS = (1, 20)

@@ -19,7 +19,7 @@ import torch
 
 from model.checkpoint import Checkpoint
 from model.features import Extractor, Features, extract_features
-from pipeline.loader import Samples
+from pipeline.samples import Samples
 from pipeline.store.publish import published
 from pipeline.store.shards import Shards
 

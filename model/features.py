@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from model.cpstn import CPSTN
 from model.pooling import mean_over_bodies
 from model.streams import STREAMS, streams
-from pipeline.loader import Samples, sequential_batches
+from pipeline.loader import sequential_batches
+from pipeline.samples import Samples
 
 # (P, 3, T, V) metres, the sample of each body, the number of samples -> (N, D) float32.
 Extractor = Callable[[Tensor, Tensor, int], Tensor]

@@ -15,7 +15,8 @@ from torch import nn
 from model.cpstn import CPSTN
 from model.recipe import FinetuneConfig
 from model.supervised import new_head
-from pipeline.loader import Samples, sequential_batches
+from pipeline.loader import sequential_batches
+from pipeline.samples import Samples
 
 
 def finetune(

@@ -24,7 +24,8 @@ from model.cpstn import CPSTN
 from model.losses import nt_xent, spatial_reconstruction, temporal_reconstruction
 from model.parallel import ALONE, Ranks
 from model.recipe import Recipe
-from pipeline.loader import CAMERA, Batch, View
+from pipeline.batch import Batch, View
+from pipeline.samples import CAMERA
 
 Contrast = Callable[[Tensor, Tensor], Tensor]
 # How many numbers the reconstruction from each view is averaged over: those of the whole batch, on all ranks.

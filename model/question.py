@@ -8,7 +8,7 @@ from data_specs.spec import DatasetSpec
 from model.checkpoint import Checkpoint
 from model.scores import MODES, SEMI
 from model.subset import Labelled, all_labels, balanced, from_files, performances
-from pipeline.loader import Samples, in_any_order, split_samples
+from pipeline.samples import Samples, in_any_order, split_samples
 from pipeline.store.shards import Shards
 
 

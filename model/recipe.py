@@ -17,7 +17,8 @@ from model.losses import REDUCTIONS
 from model.recurrent import RECURRENT
 from model.table5 import find_row
 from pipeline.augment import ViewConfig
-from pipeline.loader import CAMERA, POSITIVES, RECORDING, VIEW_KINDS
+from pipeline.batch import VIEW_KINDS
+from pipeline.samples import CAMERA, POSITIVES, RECORDING
 
 BUILT_IN_FOLDER = Path(__file__).parent / "recipes"
 SCHEDULES = ("linear", "cosine")

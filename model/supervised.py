@@ -12,7 +12,9 @@ from model.objective import Share, mixed_precision, seed_dropout
 from model.parallel import ALONE, Ranks
 from model.recipe import Recipe
 from model.subset import balanced_subset
-from pipeline.loader import Batch, Samples, sequential_batches, split_samples
+from pipeline.batch import Batch
+from pipeline.loader import sequential_batches
+from pipeline.samples import Samples, split_samples
 from pipeline.store.shards import Shards
 
 

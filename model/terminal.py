@@ -148,13 +148,14 @@ def print_scores(table: dict[str, Any], folder: Path) -> None:
     measures = {"top1": "top-1", "top5": "top-5", "macro_f1": "macro-F1"}
     if table["copied"]:
         measures = {"top1": "top-1", "top1_without_copies": "without copies"} | measures
-    for column in ("protocol", "features", "labels", *measures.values(), "over untrained"):
+    gains = [_gain(row["versus_untrained"], table["test_samples"]) for row in table["scores"]]
+    last = ["over untrained"] if any(gains) else []
+    for column in ("protocol", "features", "labels", *measures.values(), *last):
         shown.add_column(column, justify="left" if column in ("protocol", "features") else "right")
-    for row in table["scores"]:
+    for row, gain in zip(table["scores"], gains, strict=True):
         mode = MODE_TITLES[row["mode"]] + (f", k = {row['k']}" if row["k"] else "")
         accuracies = [_percent(row[name]) for name in measures]
-        gain = _gain(row["versus_untrained"], table["test_samples"])
-        shown.add_row(mode, row["features"], f"{row['labels']:,}", *accuracies, gain)
+        shown.add_row(mode, row["features"], f"{row['labels']:,}", *accuracies, *([gain] if last else []))
     console().print(shown)
 
 

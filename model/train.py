@@ -27,8 +27,9 @@ from model.recipe import CPSTN_OBJECTIVE, SUPERVISED, Recipe
 from model.stop import Stopped, StopSign, stop_sign
 from model.supervised import Supervised, labelled_samples
 from model.watch import Outcome, Watch
-from pipeline.loader import Samples, check_positives, split_samples, train_batches
+from pipeline.loader import train_batches
 from pipeline.order import steps_per_epoch
+from pipeline.samples import Samples, check_positives, split_samples
 from pipeline.store.shards import Shards
 
 Objective = Pretraining | Supervised | Baseline

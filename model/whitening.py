@@ -17,7 +17,8 @@ from torch import Tensor
 
 from model.features import Extractor, Features
 from pipeline.augment import ViewConfig
-from pipeline.loader import Samples, changed_copy, sequential_batches
+from pipeline.loader import changed_copy, sequential_batches
+from pipeline.samples import Samples
 
 COPIES = 4
 # Chosen on splits of NW-UCLA's training views and an NTU-60 subset's training subjects: docs/experiments.md.

@@ -1,11 +1,10 @@
-"""Shards to batches of views, as torch tensors; the only module of the pipeline that knows torch.
+"""Samples to batches of views, as torch tensors.
 
 Threads read and augment ahead into a ring of buffers: the kernels hold no GIL, so threads share the cores
 without the copies and start-up of worker processes. What a batch holds depends on the seed and the step
 alone. Samples come by a `Feed`: from where they lie, in any order, or from a stream of tars.
 
-Axes: N sample, P packed present body, C coordinate, T frame, V joint. "Packed" means that only the bodies
-that are present are there, those of one sample beside each other.
+Axes: N sample, P packed present body (see `pipeline.batch`), C coordinate, T frame, V joint.
 """
 
 from collections import deque
@@ -14,185 +13,22 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import cycle
 from types import TracebackType
-from typing import Literal, Protocol, Self, TypedDict
+from typing import Protocol, Self, TypedDict
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from data_specs.spec import DatasetSpec
 from pipeline.augment import ViewConfig, spatial_view, temporal_view
+from pipeline.batch import VIEW_KINDS, Batch, View
 from pipeline.order import batch_indices, partners, steps_per_epoch
-from pipeline.store.shards import Shards, performance_columns
+from pipeline.samples import CAMERA, RECORDING, BodySource, Samples, check_positives
 from pipeline.store.tar_shard import TarShards
-from pipeline.stream import StreamFeed, load_bodies
+from pipeline.stream import StreamFeed
 
-VIEW_KINDS = ("spatial", "temporal")
-RECORDING, CAMERA = "recording", "camera"
-POSITIVES = (RECORDING, CAMERA)
 # Twice the thousand that streaming loaders take by custom: 150 MB of NTU's samples, half a shard in each of
 # 8 lanes.
 SHUFFLE_BUFFER = 2048
-
-
-class BodySource(Protocol):
-    """Where samples lie that can be read in any order. `read_bodies` is called from several threads."""
-
-    @property
-    def shape(self) -> tuple[int, int, int, int, int]:
-        """(N, M, C, T, V): samples, bodies at most, coordinates, frames, joints."""
-        ...
-
-    def read_bodies(
-        self, rows_N: NDArray[np.int64], num_bodies_N: NDArray[np.int64], out_PCTV: NDArray[np.float32]
-    ) -> None:
-        """Copy the first num_bodies_N[n] bodies of each row, packed. float32 metres; padding is 0."""
-        ...
-
-
-@dataclass(frozen=True, eq=False)
-class Samples:
-    """The samples to iterate over, such as one split. All arrays are int64 of shape (N,).
-
-    rows_N: row in the source's array, and the sample's stable id.  num_bodies_N: 1..M.
-    num_frames_N: captured frames.  labels_N: class index.  performances_N: a number for each performance;
-    recordings of one by several cameras share it, where the data set's cameras film at once.
-    parents: each joint's, the root its own.
-    """
-
-    source: BodySource | TarShards
-    rows_N: NDArray[np.int64]
-    num_bodies_N: NDArray[np.int64]
-    num_frames_N: NDArray[np.int64]
-    labels_N: NDArray[np.int64]
-    performances_N: NDArray[np.int64]
-    parents: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        arrays = (self.rows_N, self.num_bodies_N, self.num_frames_N, self.labels_N, self.performances_N)
-        for array_N in arrays:
-            assert array_N.dtype == np.int64
-            assert array_N.shape == self.rows_N.shape
-        assert np.all((self.num_bodies_N >= 1) & (self.num_bodies_N <= self.source.shape[1]))
-
-    def __len__(self) -> int:
-        return len(self.rows_N)
-
-    def take(self, indices: NDArray[np.int64]) -> "Samples":
-        """The samples at these positions, in this order."""
-        return Samples(
-            self.source,
-            self.rows_N[indices],
-            self.num_bodies_N[indices],
-            self.num_frames_N[indices],
-            self.labels_N[indices],
-            self.performances_N[indices],
-            self.parents,
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class View:
-    """One augmented copy of a batch.
-
-    x_PCTV: float32 metres.  visible_N: int64, frames that are not masked, from the first: T' of a temporal
-    view, T of a spatial one.  target_PCTV: what there is to rebuild from it, where that is not the batch's
-    original: what a temporal view was cropped to before its tail was masked, or another camera's recording.
-    sample_P: int64, each body's sample where its bodies are not the batch's, but another camera's.
-    """
-
-    kind: Literal["spatial", "temporal"]
-    x_PCTV: torch.Tensor
-    visible_N: torch.Tensor
-    target_PCTV: torch.Tensor | None = None
-    sample_P: torch.Tensor | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """Samples that are worked on together.
-
-    original_PCTV: float32 metres, as stored.  sample_P: int64, each body's sample, 0..N-1, non-decreasing.
-    ids_N: int64, the samples' rows.  labels_N: int64 class index.  performances_N: as in Samples.
-    num_samples: N.
-    """
-
-    original_PCTV: torch.Tensor
-    views: tuple[View, ...]
-    sample_P: torch.Tensor
-    ids_N: torch.Tensor
-    labels_N: torch.Tensor
-    performances_N: torch.Tensor
-    num_samples: int
-
-    def bodies_of(self, view: View) -> torch.Tensor:
-        """sample_P of a view's bodies: the batch's, or those of the recording that it shows instead."""
-        return self.sample_P if view.sample_P is None else view.sample_P
-
-    def target_of(self, view: View) -> torch.Tensor:
-        """float32 (P, C, T, V): what is to be rebuilt from a view."""
-        return self.original_PCTV if view.target_PCTV is None else view.target_PCTV
-
-
-def split_samples(shards: Shards, protocol: str, part: str) -> Samples:
-    """The samples that a protocol trains on ("train") or tests on ("test"), in the order of their rows.
-
-    Raises ValueError if there is no such protocol, or no such sample in these shards.
-    """
-    table = shards.split(protocol, part)
-    if len(table) == 0:
-        raise ValueError(f"{shards.location}: protocol {protocol} finds no {part} samples in these shards")
-    return Samples(
-        source=shards.source,
-        rows_N=table["row"].to_numpy(np.int64),
-        num_bodies_N=table["num_bodies"].to_numpy(np.int64),
-        num_frames_N=table["num_frames"].to_numpy(np.int64),
-        labels_N=table["label"].to_numpy(np.int64),
-        performances_N=_performances(table, shards.spec),
-        parents=shards.spec.skeleton.parents,
-    )
-
-
-def _performances(table: pd.DataFrame, spec: DatasetSpec) -> NDArray[np.int64]:
-    """A number for each performance (N,): by the names, where cameras film at once; else each its own."""
-    if not spec.simultaneous_cameras:
-        return np.arange(len(table), dtype=np.int64)
-    return table.groupby(performance_columns(table)).ngroup().to_numpy().astype(np.int64)
-
-
-def check_positives(samples: Samples, positives: str) -> None:
-    """Raises ValueError if the views of these samples cannot be paired like that."""
-    if positives not in POSITIVES:
-        raise ValueError(f"positives is {positives!r}; expected one of {', '.join(POSITIVES)}")
-    if positives == RECORDING:
-        return
-    if isinstance(samples.source, TarShards):
-        raise ValueError(
-            f"positives is {CAMERA!r}, but webdataset shards are read in an order of their own, in which the "
-            f"recordings of two cameras do not meet; preprocess with --format zarr or both, or set "
-            f"positives={RECORDING}"
-        )
-    if len(np.unique(samples.performances_N)) == len(samples):
-        raise ValueError(
-            f"positives is {CAMERA!r}, but none of the {len(samples):,} training samples is known to show "
-            f"what another camera's shows: they are one camera's, or the data set's cameras did not film at "
-            f"once (simultaneous_cameras in its spec); set positives={RECORDING}"
-        )
-
-
-def in_any_order(*parts: Samples) -> tuple[Samples, ...]:
-    """The same samples from a source that can be read in any order: those in tars are loaded into memory.
-
-    The parts have one source and no row in common. Errors as `stream.load_bodies`.
-    """
-    source = parts[0].source
-    if not isinstance(source, TarShards):
-        return parts
-    assert all(part.source is source for part in parts)
-    rows_N = np.concatenate([part.rows_N for part in parts])
-    loaded = load_bodies(source, rows_N, np.concatenate([part.num_bodies_N for part in parts]))
-    return tuple(replace(part, source=loaded) for part in parts)
 
 
 class Feed(Protocol):

@@ -16,7 +16,7 @@ from model.cpstn import CPSTN
 from model.losses import nt_xent
 from model.recipe import Recipe
 from model.stgcn import STGCN, Decoder, STGCNUnit
-from pipeline.loader import Batch
+from pipeline.batch import Batch
 
 
 class PlainUnit(nn.Module):

@@ -22,7 +22,7 @@ from model.cpstn import CPSTN
 from model.objective import Share, mixed_precision
 from model.parallel import ALONE, Ranks
 from model.recipe import Recipe
-from pipeline.loader import Batch, View
+from pipeline.batch import Batch, View
 
 
 class AsCalLike(Baseline):

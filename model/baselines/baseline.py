@@ -12,7 +12,7 @@ from model.cpstn import CPSTN
 from model.objective import Share, mixed_precision
 from model.parallel import ALONE, Ranks
 from model.recipe import Recipe
-from pipeline.loader import Batch
+from pipeline.batch import Batch
 
 
 class Baseline(nn.Module, ABC):

@@ -10,7 +10,7 @@ from torch import Tensor
 from model.baselines.baseline import Baseline
 from model.baselines.reconstruction import count_seen
 from model.objective import mixed_precision
-from pipeline.loader import Batch
+from pipeline.batch import Batch
 
 
 class FromState(Baseline):

@@ -26,7 +26,7 @@ from model.objective import mixed_precision
 from model.parallel import ALONE, Ranks
 from model.recipe import Recipe
 from model.recurrent import run_layers
-from pipeline.loader import Batch
+from pipeline.batch import Batch
 
 
 class MS2LLike(Baseline):

@@ -18,7 +18,7 @@ from model.feature_cache import cache_of
 from model.features import encoder_features
 from model.question import check_fit
 from model.scores import TRAINED
-from pipeline.loader import in_any_order, split_samples
+from pipeline.samples import in_any_order, split_samples
 from pipeline.store.shards import Shards
 
 MOST_CLASSES = 10

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from model.pictures.style import SIDES
 from pipeline.augment import ViewConfig, spatial_view, temporal_view
-from pipeline.loader import VIEW_KINDS
+from pipeline.batch import VIEW_KINDS
 from pipeline.store.shards import Shards
 
 if TYPE_CHECKING:

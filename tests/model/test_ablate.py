@@ -20,7 +20,7 @@ from model.recipe import load_recipe
 from model.scores import STATISTICS, TRAINED, UNTRAINED
 from model.table5 import Row, all_rows, choose_rows, find_row, tables
 from model.train import OnProgress, Progress
-from pipeline.loader import split_samples
+from pipeline.samples import split_samples
 from pipeline.store.shards import Shards
 
 CPU = torch.device("cpu")

@@ -19,10 +19,10 @@ from model.recipe import load_recipe
 from model.scores import COORDINATES, STATISTICS, TRAINED, UNTRAINED
 from model.subset import write_subset
 from model.train import train
-from pipeline.loader import split_samples
 from pipeline.normalize import NormalizeConfig
 from pipeline.preprocess import PreprocessConfig, prepare, run
 from pipeline.raw.synthetic import synthesize
+from pipeline.samples import split_samples
 from pipeline.store.shards import Shards, open_shards
 
 CPU = torch.device("cpu")

@@ -18,7 +18,7 @@ from model.recipe import load_recipe
 from model.report.embedding import embed
 from model.scores import TRAINED
 from model.train import train
-from pipeline.loader import split_samples
+from pipeline.samples import split_samples
 from pipeline.store.shards import Shards
 
 CPU = torch.device("cpu")

@@ -10,7 +10,7 @@ from model.cpstn import CPSTN, ModelConfig
 from model.features import coordinates_extractor, encoder_features, extract_features, statistics_extractor
 from model.pooling import mean_over_bodies
 from model.stgcn import DecoderConfig, EncoderConfig
-from pipeline.loader import Samples
+from pipeline.samples import Samples
 
 # N sample, M body, C coordinate, T frame, V joint
 N, M, C, T, V = 5, 2, 3, 13, 25

@@ -13,7 +13,7 @@ from model.losses import nt_xent
 from model.objective import Pretraining, batch_losses, encode_views, share_out, split_batch
 from model.recipe import Recipe, load_recipe
 from model.supervised import Supervised
-from pipeline.loader import Batch, View
+from pipeline.batch import Batch, View
 
 CPU = torch.device("cpu")
 SPEC = load_spec("ucla")

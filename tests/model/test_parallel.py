@@ -54,7 +54,7 @@ from model.objective import Pretraining, share_out, split_batch
 from model.parallel import joined, share_batch_norm
 from model.supervised import Supervised
 from model.train import train
-from pipeline.loader import Batch, View
+from pipeline.batch import Batch, View
 from pipeline.store.shards import open_shards
 
 CPU, SPEC = torch.device("cpu"), load_spec("ntu60")

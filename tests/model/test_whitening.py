@@ -12,7 +12,8 @@ import model.whitening as whitening
 from model.classify import LinearClassifier
 from model.features import Features, extract_features, statistics_extractor
 from model.whitening import COPIES, fit_whitening, join, view_scatter
-from pipeline.loader import changed_copy, sequential_batches, split_samples
+from pipeline.loader import changed_copy, sequential_batches
+from pipeline.samples import split_samples
 from pipeline.store.shards import Shards
 
 CPU = torch.device("cpu")

@@ -19,8 +19,10 @@ from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 
 from pipeline.augment import ViewConfig, spatial_view, temporal_view
-from pipeline.loader import Batch, Samples, sequential_batches, train_batches
+from pipeline.batch import Batch
+from pipeline.loader import sequential_batches, train_batches
 from pipeline.order import batch_indices, epoch_permutation, partners
+from pipeline.samples import Samples
 
 N, M, C, T, V = 23, 2, 3, 7, 25
 BATCH = 4

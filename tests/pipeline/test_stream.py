@@ -25,8 +25,10 @@ from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 
 from pipeline.augment import ViewConfig
-from pipeline.loader import Batch, Samples, in_any_order, sequential_batches, split_samples, train_batches
+from pipeline.batch import Batch
+from pipeline.loader import sequential_batches, train_batches
 from pipeline.order import num_lanes, steps_per_epoch
+from pipeline.samples import Samples, in_any_order, split_samples
 from pipeline.store import web
 from pipeline.store.damage import DamagedError
 from pipeline.store.location import Location
@@ -170,7 +172,8 @@ import json, os, sys
 from dataclasses import replace
 from pathlib import Path
 from pipeline.augment import ViewConfig
-from pipeline.loader import split_samples, train_batches
+from pipeline.loader import train_batches
+from pipeline.samples import split_samples
 from pipeline.store.shards import open_shards
 
 shards, rank, world = open_shards(Path(sys.argv[1])), int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])

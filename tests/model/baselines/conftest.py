@@ -6,7 +6,7 @@ Axes: N sample, P packed present body, C coordinate, T frame, V joint.
 import pytest
 import torch
 
-from pipeline.loader import Batch, View
+from pipeline.batch import Batch, View
 
 N, C, T, V = 5, 3, 11, 20
 

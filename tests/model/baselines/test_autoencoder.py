@@ -11,7 +11,7 @@ from model.baselines.autoencoder import Autoencoder
 from model.checkpoint import new_model
 from model.objective import share_out
 from model.recipe import load_recipe
-from pipeline.loader import Batch
+from pipeline.batch import Batch
 
 CPU = torch.device("cpu")
 SPEC = load_spec("ucla")

@@ -20,7 +20,7 @@ from model.objective import share_out, split_batch
 from model.parallel import ALONE, Ranks, joined, share_batch_norm
 from model.recipe import OBJECTIVES, Recipe, load_recipe
 from model.train import Progress, train, training_samples, views_of
-from pipeline.loader import Batch, View
+from pipeline.batch import Batch, View
 from pipeline.store.shards import Shards
 
 ROOT = Path(__file__).parents[3]

@@ -17,7 +17,7 @@ from model.baselines.settings import MS2LConfig
 from model.checkpoint import new_model
 from model.objective import share_out
 from model.recipe import load_recipe
-from pipeline.loader import Batch, View
+from pipeline.batch import Batch, View
 
 CPU = torch.device("cpu")
 SPEC = load_spec("ucla")

@@ -14,7 +14,7 @@ from model.baselines.predict_cluster import FixedStates, FixedWeights, PCLike
 from model.checkpoint import new_model
 from model.objective import share_out
 from model.recipe import Recipe, load_recipe
-from pipeline.loader import Batch
+from pipeline.batch import Batch
 
 CPU = torch.device("cpu")
 SPEC = load_spec("ucla")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from model.baselines.reconstruction import absolute_error, bodies_of, count_seen, seen_frames, squared_error
-from pipeline.loader import Batch
+from pipeline.batch import Batch
 
 
 def test_seen_is_every_frame_with_a_joint_that_is_not_zero(batch: Batch) -> None:

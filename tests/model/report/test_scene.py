@@ -12,7 +12,9 @@ from model.objective import batch_losses
 from model.recipe import Recipe, load_recipe
 from model.report.scene import Sample, make_views, read_sample, scene_of
 from pipeline.augment import ViewConfig
-from pipeline.loader import Batch, split_samples, train_batches
+from pipeline.batch import Batch
+from pipeline.loader import train_batches
+from pipeline.samples import split_samples
 from pipeline.store.shards import Shards
 
 TINY = (

@@ -1,0 +1,55 @@
+"""What training is given at a time: samples, as stored and as views, as torch tensors.
+
+Axes: N sample, P packed present body, C coordinate, T frame, V joint. "Packed" means that only the bodies
+that are present are there, those of one sample beside each other.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+VIEW_KINDS = ("spatial", "temporal")
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One augmented copy of a batch.
+
+    x_PCTV: float32 metres.  visible_N: int64, frames that are not masked, from the first: T' of a temporal
+    view, T of a spatial one.  target_PCTV: what there is to rebuild from it, where that is not the batch's
+    original: what a temporal view was cropped to before its tail was masked, or another camera's recording.
+    sample_P: int64, each body's sample where its bodies are not the batch's, but another camera's.
+    """
+
+    kind: Literal["spatial", "temporal"]
+    x_PCTV: torch.Tensor
+    visible_N: torch.Tensor
+    target_PCTV: torch.Tensor | None = None
+    sample_P: torch.Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Samples that are worked on together.
+
+    original_PCTV: float32 metres, as stored.  sample_P: int64, each body's sample, 0..N-1, non-decreasing.
+    ids_N: int64, the samples' rows.  labels_N: int64 class index.  performances_N: as in Samples.
+    num_samples: N.
+    """
+
+    original_PCTV: torch.Tensor
+    views: tuple[View, ...]
+    sample_P: torch.Tensor
+    ids_N: torch.Tensor
+    labels_N: torch.Tensor
+    performances_N: torch.Tensor
+    num_samples: int
+
+    def bodies_of(self, view: View) -> torch.Tensor:
+        """sample_P of a view's bodies: the batch's, or those of the recording that it shows instead."""
+        return self.sample_P if view.sample_P is None else view.sample_P
+
+    def target_of(self, view: View) -> torch.Tensor:
+        """float32 (P, C, T, V): what is to be rebuilt from a view."""
+        return self.original_PCTV if view.target_PCTV is None else view.target_PCTV
