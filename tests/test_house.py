@@ -57,11 +57,11 @@ def test_the_kernels_need_numpy_and_numba_only(module: str) -> None:
     assert not {name.split(".")[0] for name in imports(ROOT / module)} & heavy
 
 
-def test_dask_lives_in_preprocess_and_torch_in_the_loader_alone() -> None:
+def test_dask_lives_in_preprocess_and_torch_in_batches_alone() -> None:
     for path in (ROOT / "pipeline").rglob("*.py"):
         packages = {name.split(".")[0] for name in imports(path)}
         assert "dask" not in packages or path.name == "preprocess.py"
-        assert "torch" not in packages or path.name == "loader.py"
+        assert "torch" not in packages or path.name in ("batch.py", "loader.py")
 
 
 @pytest.mark.parametrize("path", ["cli.py", "model/terminal.py"])
