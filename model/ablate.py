@@ -56,12 +56,16 @@ class Line:
 
 @dataclass(frozen=True)
 class Ablation:
-    """A table: the chosen rows, and beneath them their encoders untrained and the input's statistics."""
+    """A table: the chosen rows, and beneath them their encoders untrained and the input's statistics.
+
+    copied: how many of the test samples hold the very numbers of a training sample.
+    """
 
     dataset: str
     protocol: str
     train_samples: int
     test_samples: int
+    copied: int
     lines: tuple[Line, ...]
 
     @property
@@ -147,6 +151,7 @@ def ablate(
         protocol,
         len(bench.parts.train),
         len(bench.parts.test),
+        int(shards.copied(protocol).sum()),
         tuple(lines.values()),
     )
 

@@ -179,7 +179,8 @@ def print_ablation(result: "Ablation", folder: Path) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    sizes = f"{result.train_samples:,} train, {result.test_samples:,} test"
+    copied = f" ({result.copied:,} of them copies of training samples)" if result.copied else ""
+    sizes = f"{result.train_samples:,} train, {result.test_samples:,} test{copied}"
     title = f"{folder}: {result.dataset} {result.protocol}, {sizes}; linear on the frozen encoder, top-1 %"
     table = Table(title=Text(title), title_justify="left")
     for column in ("row", "Encoder", "Aug1", "Pre1", "Aug2", "Pre2", "Half-C"):
