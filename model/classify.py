@@ -139,8 +139,8 @@ def choose_penalty(train: Features, num_classes: int, performances: Sequence[str
 def balanced_folds(labels_N: NDArray[np.int64], performances: Sequence[str]) -> NDArray[np.int64]:
     """The fold of every sample, 0 to FOLDS - 1, every class spread over all of them.
 
-    performances: what several cameras filmed at once has one name, and is in one fold with all its
-    recordings: twins on both sides would make too weak a penalty look good. A hash of it decides.
+    performances: what differs by the camera alone has one name, and is in one fold: twins on both sides, or
+    copies, would make too weak a penalty look good. A hash of it decides.
     """
     place_N, fold_N = hashed_places(performances, seed=0), np.zeros(len(performances), np.int64)
     for label in np.unique(labels_N):

@@ -61,7 +61,8 @@ class Recipe:
     reduction: "mean" per element, or the literal "sum" of Eq. 6 and 7.
     views: the two views' kinds; the first is the one the spatial decoder rebuilds from.
     positives: whose two views are pulled together: those of one "recording", or of two of a performance that
-        another "camera" filmed as well, which then are no negatives either. The names of the files say so.
+        another "camera" filmed at the same time, which then are no negatives either. The data set's spec says
+        whether its cameras do, and the names of the files which recordings those are.
     accumulate: in how many parts a batch is worked on, which saves memory; see model.objective.
     precision: "float32", or "bf16" for the layers of encoder, projector and decoders.
     objective: "cpstn", which needs no labels, or "supervised": encoder and linear layer from scratch on the

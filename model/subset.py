@@ -65,7 +65,8 @@ def hashed_places(keys: Sequence[str], seed: int) -> NDArray[np.str_]:
 
 
 def performances(table: pd.DataFrame) -> list[str]:
-    """What each row of a shards' table shows, whichever camera filmed it: the other parts of its name."""
+    """What is equal in rows of a shards' table whose names differ by the camera alone: one performance, where
+    the cameras film at once; one number of the same subject and action, where they do not."""
     columns = performance_columns(table)
     rows: list[tuple[int, ...]] = list(table[columns].itertuples(index=False, name=None))
     return [" ".join(map(str, row)) for row in rows]
