@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from data_specs.spec import Skeleton
 from model.pooling import PoolConfig, final_state, mean_over_bodies, pool
 from model.recurrent import RECURRENT, RecurrentConfig, RecurrentEncoder
+from model.statistics import StatisticsConfig, StatisticsEncoder
 from model.stgcn import STGCN, Decoder, DecoderConfig, EncoderConfig, initialise
 from model.streams import check_streams, streams
 
-ST_GCN = "st_gcn"
-BACKBONES = (ST_GCN, *RECURRENT)
+ST_GCN, STATISTICS = "st_gcn", "statistics"
+BACKBONES = (ST_GCN, STATISTICS, *RECURRENT)
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,9 @@ class ModelConfig:
     pool: how features become the representation h.  contrast_pool: how they become what is projected and
         contrasted. By default, as in the paper, both are the time average of each joint.
     split_channels: each decoder has its own half of the channels (3.1; "half-C" in Table 5), or all.
-    backbone: what encodes: "st_gcn", which `encoder` describes, or a recurrent network, which `recurrent`
-        does. Recurrent features have no joints, so that there are no pretexts on them.
+    backbone: what encodes: "st_gcn", which `encoder` describes, a recurrent network, which `recurrent` does,
+        or a network on plain "statistics" of the input. The features of these two have no joints, so that
+        there are no pretexts on them.
     Raises ValueError that names the key.
     """
 
@@ -39,6 +41,7 @@ class ModelConfig:
     split_channels: bool = True
     backbone: str = ST_GCN
     recurrent: RecurrentConfig = field(default_factory=RecurrentConfig)
+    statistics: StatisticsConfig = field(default_factory=StatisticsConfig)
     streams: tuple[str, ...] = ("joint",)
     contrast_pool: PoolConfig = field(default_factory=PoolConfig)
 
@@ -56,7 +59,12 @@ class ModelConfig:
 
     def check_frames(self, num_frames: int) -> None:
         """Raises ValueError if recordings of that many frames leave too few for a pool's spans."""
-        left = self.encoder.frames_left(num_frames) if self.backbone == ST_GCN else num_frames
+        if self.backbone == STATISTICS and max(self.statistics.spans) > num_frames:
+            raise ValueError(
+                f"model.statistics.spans: found {max(self.statistics.spans)}, expected at most the "
+                f"{num_frames} frames of the recordings"
+            )
+        left = {ST_GCN: self.encoder.frames_left(num_frames), STATISTICS: 1}.get(self.backbone, num_frames)
         for name, config in (("pool", self.pool), ("contrast_pool", self.contrast_pool)):
             if max(config.spans) > left:
                 raise ValueError(
@@ -68,7 +76,7 @@ class ModelConfig:
 class CPSTN(nn.Module):
     """The framework of the paper's Figure 1. Every step is a method; the training loop puts them together.
 
-    spatial_pretext, temporal_pretext: whether there is a decoder for it; a recurrent backbone has neither.
+    spatial_pretext, temporal_pretext: whether there is a decoder for it; only an ST-GCN has any.
     """
 
     def __init__(
@@ -83,15 +91,19 @@ class CPSTN(nn.Module):
         self.config = config
         self.parents = skeleton.parents
         in_channels = 3 * len(config.streams)
-        self.encoder: STGCN | RecurrentEncoder
+        self.encoder: STGCN | RecurrentEncoder | StatisticsEncoder
         if config.backbone == ST_GCN:
             self.encoder, self.num_joints = STGCN(skeleton, config.encoder, in_channels), skeleton.num_joints
             self.backward_channels = 0
         else:
             assert not spatial_pretext, "a decoder needs features of joints"
             assert not temporal_pretext, "a decoder needs features of joints"
-            self.encoder = RecurrentEncoder(skeleton, config.backbone, config.recurrent, in_channels)
-            self.num_joints, self.backward_channels = 1, self.encoder.backward_channels
+            self.num_joints, self.backward_channels = 1, 0
+            if config.backbone == STATISTICS:
+                self.encoder = StatisticsEncoder(skeleton, config.statistics, in_channels)
+            else:
+                self.encoder = RecurrentEncoder(skeleton, config.backbone, config.recurrent, in_channels)
+                self.backward_channels = self.encoder.backward_channels
         hidden, out = config.projection
         self.projector = nn.Sequential(
             nn.Linear(self._pooled_size(config.contrast_pool), hidden),

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from model.cpstn import CPSTN
 from model.pooling import mean_over_bodies
+from model.statistics import input_statistics
 from model.streams import STREAMS, streams
 from pipeline.loader import sequential_batches
 from pipeline.samples import Samples
@@ -61,14 +62,7 @@ def statistics_extractor(parents: tuple[int, ...]) -> Extractor:
     of joints, bones and motion, over the whole sequence and each third, mean over present bodies."""
 
     def extract(x_PCTV: Tensor, sample_P: Tensor, num_samples: int) -> Tensor:
-        streams_PCTV = streams(x_PCTV, STREAMS, parents)
-        spans = [streams_PCTV, *streams_PCTV.tensor_split(3, dim=2)]
-        pooled = [
-            statistic.flatten(1)
-            for span in spans
-            for statistic in (span.mean(2), span.std(2, correction=0), span.abs().mean(2))
-        ]
-        return mean_over_bodies(torch.cat(pooled, dim=1), sample_P, num_samples)
+        return mean_over_bodies(input_statistics(streams(x_PCTV, STREAMS, parents)), sample_P, num_samples)
 
     return extract
 

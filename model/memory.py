@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 
 from model.baselines.settings import MS2L
-from model.cpstn import ST_GCN
+from model.cpstn import ST_GCN, STATISTICS
 from model.recipe import Recipe
 
 # torch has an exception of its own for GPUs only.
@@ -23,7 +23,9 @@ def memory_explained(recipe: Recipe, frames: int, device: torch.device) -> Itera
             raise
         parts = f"in {recipe.accumulate} parts" if recipe.accumulate > 1 else "at once"
         size, value = "model.encoder.widths", str(list(recipe.model.encoder.widths))
-        if recipe.model.backbone != ST_GCN:
+        if recipe.model.backbone == STATISTICS:
+            size, value = "model.statistics.hidden", str(recipe.model.statistics.hidden)
+        elif recipe.model.backbone != ST_GCN:
             size, value = "model.recurrent.hidden", str(recipe.model.recurrent.hidden)
         in_parts = "" if recipe.objective == MS2L else f"set accumulate={2 * recipe.accumulate}, or "
         raise RuntimeError(

@@ -132,6 +132,7 @@ class Recipe:
         _check_choice("objective", self.objective, OBJECTIVES)
         _check_choice("supervised_view", self.supervised_view, (*VIEW_KINDS, "none"))
         _check_pretexts(self)
+        _check_masks(self)
         _check_baseline(self)
 
     def lr_at(self, step: int, steps: int) -> float:
@@ -274,8 +275,20 @@ def all_keys() -> list[str]:
     return walk(Recipe, "")
 
 
+def _check_masks(recipe: Recipe) -> None:
+    """What a masked tail has to teach needs one."""
+    rebuilt = (
+        recipe.objective == CPSTN_OBJECTIVE and recipe.temporal_weight > 0 and "temporal" in recipe.views
+    )
+    if recipe.view.mask_max == 0 and (rebuilt or recipe.objective == MS2L):
+        raise ValueError(
+            "view.mask_max is 0.0; expected above 0, as the hidden frames are to be rebuilt; or set "
+            "temporal_weight=0"
+        )
+
+
 def _check_pretexts(recipe: Recipe) -> None:
-    """The decoders rebuild joints from features of joints, which a recurrent backbone does not have."""
+    """The decoders rebuild joints from features of joints, which an ST-GCN alone has."""
     if recipe.model.backbone == ST_GCN or recipe.objective != CPSTN_OBJECTIVE:
         return
     for name in ("spatial_weight", "temporal_weight"):

@@ -48,7 +48,7 @@ class ViewConfig:
     jitter_probability: of a joint in a frame to be jittered, in all three coordinates.
     jitter_std: metres, of the Gaussian noise in each coordinate.
     mask_min, mask_max: the share of the frames, at the end, that temporal masking hides is uniform between.
-        At least one frame is hidden and one stays.
+        At least one frame is hidden and one stays; where mask_max is 0, all stay.
     bones: each bone of a body in the spatial view is longer or shorter by a share, uniform in
         [-bones, bones]. Not in the paper; 0 leaves them.
     crop: the temporal view shows a part of the recording, resampled to its length: a share of it uniform
@@ -140,7 +140,7 @@ def temporal_view(
     """Copy the frames before T' into out_PCTV and make the others 0. Paper, section 3.2, temporal pretext.
 
     x_PCTV, sample_P, ids_N, out_PCTV: as in `spatial_view`. visible_N: int64, receives each sample's T', the
-    number of frames that stay, 1 <= T' < T; the same for both bodies.
+    number of frames that stay, 1 <= T' < T (T where `config` hides none); the same for both bodies.
     cropped_PCTV: needed where `config` crops, receives what was cropped before its tail is masked: linear
     between two frames, the nearer one where the body is absent in either.
 
@@ -373,10 +373,11 @@ def _temporal_kernel(  # type: ignore[no-untyped-def]
     x_PCTV, sample_P, ids_N, seed, epoch, view, mask_min, mask_max, out_PCTV, visible_N
 ):
     bodies, coordinates, frames, joints = x_PCTV.shape
+    least = 1 if mask_max > 0.0 else 0
     for n in range(len(ids_N)):
         share = _uniform(_part_key(seed, epoch, ids_N[n], view, 0), 0, mask_min, mask_max)
         hidden = np.int64(math.floor(share * frames + 0.5))
-        visible_N[n] = frames - min(max(hidden, 1), frames - 1)
+        visible_N[n] = frames - min(max(hidden, least), frames - 1)
     frame_bytes = np.uint64(4 * joints)
     x, out = np.uint64(x_PCTV.ctypes.data), np.uint64(out_PCTV.ctypes.data)
     for p in range(bodies):

@@ -63,6 +63,15 @@ def test_a_wrong_change_says_so(change: str, message: str) -> None:
         load_recipe("compact", (change,))
 
 
+def test_what_a_mask_teaches_needs_a_mask() -> None:
+    nothing_hidden = ("view.mask_min=0", "view.mask_max=0")
+    with pytest.raises(ValueError, match=r"view\.mask_max is 0\.0; expected above 0"):
+        load_recipe("compact", nothing_hidden)
+    with pytest.raises(ValueError, match=r"view\.mask_max is 0\.0"):
+        load_recipe("ms2l-like", nothing_hidden)
+    load_recipe("compact", (*nothing_hidden, "temporal_weight=0"))
+
+
 def test_unknown_recipe_lists_the_known_ones() -> None:
     with pytest.raises(
         ValueError, match="expected as-cal-like, best, compact, lstm-autoencoder, ms2l-like, paper"

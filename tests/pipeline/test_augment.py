@@ -194,7 +194,7 @@ def test_temporal_view_equals_the_slow_one() -> None:
         assert not fast_PCTV[p, :, visible:].any()
 
 
-@given(st.integers(2, 40), st.floats(0, 1), st.floats(0, 1), st.integers(0, 2**40))
+@given(st.integers(2, 40), st.floats(0, 1), st.floats(1e-9, 1), st.integers(0, 2**40))
 @settings(max_examples=50, deadline=None)
 def test_a_frame_is_seen_and_a_frame_is_hidden(frames: int, one: float, other: float, sample_id: int) -> None:
     """With nothing hidden the temporal loss is a mean of nothing: NaN in the middle of a run."""
@@ -203,6 +203,15 @@ def test_a_frame_is_seen_and_a_frame_is_hidden(frames: int, one: float, other: f
     out_PCTV, visible_N = run_temporal(x_PCTV, np.array([0]), np.array([sample_id]), config)
     assert 1 <= visible_N[0] < frames
     assert out_PCTV.sum() == visible_N[0] * C * V
+
+
+def test_nothing_is_hidden_where_nothing_is_to_be() -> None:
+    """A contrast alone may want crops without masks."""
+    x_PCTV = np.ones((1, C, 9, V), np.float32)
+    config = ViewConfig(mask_min=0, mask_max=0)
+    out_PCTV, visible_N = run_temporal(x_PCTV, np.array([0]), np.array([3]), config)
+    assert visible_N[0] == 9
+    assert_array_equal(out_PCTV, x_PCTV)
 
 
 def test_hidden_share_covers_its_range() -> None:

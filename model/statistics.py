@@ -1,0 +1,99 @@
+"""Plain statistics of what is seen of a body, and a small network on them: no graph, no frames, no joints.
+
+With about a thousand recordings these say more to a linear classifier than any graph network that was trained
+on as many (docs/results.md), so they are both the floor that stands in every table and an encoder of its own.
+
+Axes: P packed present body, C channel, T frame, V joint, D number of the statistics.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from data_specs.spec import Skeleton
+from model.stgcn import initialise
+
+SPANS = (1, 3)
+
+
+@dataclass(frozen=True)
+class StatisticsConfig:
+    """An encoder of statistics.
+
+    hidden: numbers in each layer, the last of which is what it gives.  layers: how many lie one on the other.
+    spans: into how many equal spans of time a recording is cut, for each entry.
+    Raises ValueError that names the key.
+    """
+
+    hidden: int = 1024
+    layers: int = 2
+    spans: tuple[int, ...] = SPANS
+
+    def __post_init__(self) -> None:
+        for name in ("hidden", "layers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: found {getattr(self, name)}, expected at least 1")
+        if not self.spans or min(self.spans) < 1:
+            raise ValueError(f"spans: found {list(self.spans)}, expected at least one positive number")
+
+
+def input_statistics(x_PCTV: Tensor, spans: tuple[int, ...] = SPANS) -> Tensor:
+    """float (P, C, T, V) -> float32 (P, D): mean, deviation and mean absolute value over time of each channel
+    of each joint; span by span, within it statistic by statistic. There are at least as many frames as spans.
+    """
+    parts = [span_PCTV for count in spans for span_PCTV in x_PCTV.float().tensor_split(count, dim=2)]
+    pooled = [
+        statistic_PCV.flatten(1)
+        for part in parts
+        for statistic_PCV in (part.mean(2), part.std(2, correction=0), part.abs().mean(2))
+    ]
+    return torch.cat(pooled, dim=1)
+
+
+class StatisticsEncoder(nn.Module):
+    """Statistics, standardised, through linear layers with batch normalisation and ReLU.
+
+    It gives features of one frame and one joint: a pool has nothing left to do.
+    """
+
+    def __init__(self, skeleton: Skeleton, config: StatisticsConfig, in_channels: int = 3) -> None:
+        super().__init__()
+        self.config = config
+        numbers = 3 * sum(config.spans) * in_channels * skeleton.num_joints
+        self.input_norm = BodyNorm(numbers)
+        widths = [numbers, *[config.hidden] * config.layers]
+        self.layers = nn.Sequential(
+            *(
+                nn.Sequential(nn.Linear(before, after), BodyNorm(after), nn.ReLU(inplace=True))
+                for before, after in pairwise(widths)
+            )
+        )
+        initialise(self)
+
+    @property
+    def out_channels(self) -> int:
+        return self.config.hidden
+
+    def frames_left(self, num_frames: int) -> int:  # noqa: ARG002
+        """t: 1."""
+        return 1
+
+    def forward(self, x_PCTV: Tensor) -> Tensor:
+        """float (P, C_in, T, V) -> features q (P, hidden, 1, 1). A body's absent frame is 0 0 0."""
+        q_PH: Tensor = self.layers(self.input_norm(input_statistics(x_PCTV, self.config.spans)))
+        return q_PH[:, :, None, None]
+
+
+class BodyNorm(nn.BatchNorm1d):
+    """Batch normalisation over bodies. A single one has no spread: what was seen before normalises it."""
+
+    def forward(self, x_PD: Tensor) -> Tensor:
+        """(P, D) -> (P, D)."""
+        if self.training and len(x_PD) == 1:
+            return F.batch_norm(
+                x_PD, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+            )
+        return super().forward(x_PD)

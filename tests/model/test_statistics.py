@@ -1,0 +1,98 @@
+"""The encoder of plain statistics, against loops, and what the rest of the model needs of it.
+
+Axes: P body, C channel, T frame, V joint.
+"""
+
+import numpy as np
+import pytest
+import torch
+
+from data_specs.spec import Skeleton, load_spec
+from model.cpstn import CPSTN, ModelConfig
+from model.recipe import load_recipe
+from model.statistics import StatisticsConfig, StatisticsEncoder, input_statistics
+
+P, C, T, V = 5, 3, 8, 20
+SMALL = StatisticsConfig(hidden=6)
+
+
+@pytest.fixture
+def skeleton() -> Skeleton:
+    return load_spec("ucla").skeleton
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+def test_statistics_span_by_span() -> None:
+    x_PCTV = torch.randn(P, C, T, V)
+    spans = [range(T), range(3), range(3, 6), range(6, 8)]  # eight frames: thirds of three, three and two
+    for body in range(P):
+        expected = []
+        for frames in spans:
+            x_CFV = x_PCTV[body, :, list(frames)].numpy().astype(np.float64)
+            for statistic in (np.mean, np.std, lambda x, axis: np.abs(x).mean(axis)):
+                expected += [statistic(x_CFV[c, :, v], 0) for c in range(C) for v in range(V)]
+        np.testing.assert_allclose(input_statistics(x_PCTV)[body].numpy(), expected, atol=1e-6)
+
+
+def test_every_parameter_learns_and_bodies_stay_apart(skeleton: Skeleton) -> None:
+    encoder = StatisticsEncoder(skeleton, SMALL)
+    x_PCTV = torch.randn(P, C, T, V)
+    q_PCtV = encoder(x_PCTV)
+    assert q_PCtV.shape == (P, 6, 1, 1)
+    (q_PCtV * torch.randn_like(q_PCtV)).sum().backward()
+    for name, parameter in encoder.named_parameters():
+        assert parameter.grad is not None, name
+        if "norm" not in name:
+            assert parameter.grad.abs().sum() > 0, name
+    encoder.eval()
+    torch.testing.assert_close(encoder(x_PCTV)[1:], encoder(x_PCTV[1:]))
+
+
+def test_a_single_body_can_be_trained_on(skeleton: Skeleton) -> None:
+    """The last batch of an epoch of fine-tuning may hold one sample; its spread would be 0."""
+    encoder = StatisticsEncoder(skeleton, SMALL)
+    encoder(torch.randn(P, C, T, V))
+    before = encoder.input_norm.running_mean
+    assert before is not None
+    before = before.clone()
+    alone_PCTV = torch.randn(1, C, T, V)
+    trained = encoder(alone_PCTV)
+    torch.testing.assert_close(trained, encoder.eval()(alone_PCTV))
+    torch.testing.assert_close(encoder.input_norm.running_mean, before)
+
+
+def test_the_model_pools_and_projects_statistics(skeleton: Skeleton) -> None:
+    config = ModelConfig(backbone="statistics", statistics=SMALL, streams=("joint", "motion"))
+    model = CPSTN(skeleton, config, spatial_pretext=False, temporal_pretext=False)
+    q_PCtV = model.encode(torch.randn(3, C, T, V))
+    h_ND = model.represent(q_PCtV, torch.tensor([0, 1, 1]), 2)
+    assert h_ND.shape == (2, 6)
+    torch.testing.assert_close(h_ND[1], q_PCtV[1:, :, 0, 0].mean(0))
+    assert model.project(h_ND).shape == (2, 128)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["spatial_weight=1"], r"spatial_weight is 1\.0; expected 0 with model\.backbone = 'statistics'"),
+        (["model.statistics.hidden=0"], r"model\.statistics\.hidden: found 0"),
+        (["model.statistics.layers=0"], r"model\.statistics\.layers: found 0"),
+        (["model.statistics.spans=[]"], r"model\.statistics\.spans: found \[\]"),
+    ],
+)
+def test_what_makes_no_sense_is_named(changes: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_recipe("best", tuple(changes))
+
+
+def test_recordings_need_a_frame_for_every_span() -> None:
+    config = load_recipe("best").model
+    config.check_frames(3)
+    with pytest.raises(ValueError, match=r"statistics\.spans: found 3, expected at most the 2 frames"):
+        config.check_frames(2)
+    with pytest.raises(ValueError, match=r"model\.pool\.spans: found 3, expected at most the 1 frames"):
+        load_recipe("best", ("model.pool.spans=[1, 3]",)).model.check_frames(32)
