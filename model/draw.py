@@ -5,14 +5,14 @@ from pathlib import Path
 from model.pictures.bodies import draw_views
 from model.report.scene import make_views, read_sample
 from pipeline.augment import ViewConfig
-from pipeline.batch import VIEW_KINDS
+from pipeline.batch import PAPER_VIEWS
 from pipeline.store.shards import Shards
 
 
 def draw_sample(shards: Shards, picture: Path, key: str | None, seed: int) -> str:
     """Draw the sample of that key, or the first; returns its key. Raises ValueError if there is none."""
     sample = read_sample(shards, key)
-    views = make_views(sample, VIEW_KINDS, ViewConfig(), parents=shards.spec.skeleton.parents, seed=seed)
+    views = make_views(sample, PAPER_VIEWS, ViewConfig(), parents=shards.spec.skeleton.parents, seed=seed)
     draw_views(
         picture,
         shards.spec.skeleton,

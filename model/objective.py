@@ -203,7 +203,7 @@ def count_numbers(batch: Batch, device: torch.device, ranks: Ranks = ALONE) -> C
 
 def _numbers_to_rebuild(batch: Batch, view: View) -> int:
     bodies, channels, frames, joints = view.x_PCTV.shape
-    if view.kind == "spatial":
+    if view.kind != "temporal":
         return bodies * channels * frames * joints
     unseen_P = frames - view.visible_N[batch.bodies_of(view)]
     return int(unseen_P.sum()) * channels * joints
@@ -308,7 +308,7 @@ def _reconstruction(
     Of a view that was cropped, its own frames: what lies outside of the crop is nobody's guess.
     """
     target_PCTV = batch.target_of(view)
-    if view.kind == "spatial":
+    if view.kind != "temporal":
         return spatial_reconstruction(rebuilt_PCTV, target_PCTV, reduction, count)
     visible_P = view.visible_N[batch.bodies_of(view)]
     return temporal_reconstruction(rebuilt_PCTV, target_PCTV, visible_P, reduction, count)

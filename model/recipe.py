@@ -17,7 +17,7 @@ from model.losses import REDUCTIONS
 from model.recurrent import RECURRENT
 from model.table5 import find_row
 from pipeline.augment import ViewConfig
-from pipeline.batch import VIEW_KINDS
+from pipeline.batch import PAPER_VIEWS, VIEW_KINDS
 from pipeline.samples import CAMERA, POSITIVES, RECORDING
 
 BUILT_IN_FOLDER = Path(__file__).parent / "recipes"
@@ -59,7 +59,8 @@ class Recipe:
     temperature: tau of Eq. 4, which the paper does not give, and of the baselines' contrasts.
     contrast_weight, spatial_weight, temporal_weight: alpha, beta, gamma of Eq. 3.
     reduction: "mean" per element, or the literal "sum" of Eq. 6 and 7.
-    views: the two views' kinds; the first is the one the spatial decoder rebuilds from.
+    views: the two views' kinds, "spatial", "temporal" or "combined"; the first is the one the
+        spatial decoder rebuilds from.
     positives: whose two views are pulled together: those of one "recording", or of two of a performance that
         another "camera" filmed at the same time, which then are no negatives either. The data set's spec says
         whether its cameras do, and the names of the files which recordings those are.
@@ -87,7 +88,7 @@ class Recipe:
     spatial_weight: float = 1.0
     temporal_weight: float = 1.0
     reduction: str = "mean"
-    views: tuple[str, ...] = VIEW_KINDS
+    views: tuple[str, ...] = PAPER_VIEWS
     positives: str = RECORDING
     view: ViewConfig = field(default_factory=ViewConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -111,7 +112,9 @@ class Recipe:
         _check_choice("schedule", self.schedule, SCHEDULES)
         _check_choice("reduction", self.reduction, REDUCTIONS)
         if len(self.views) != 2:
-            raise ValueError(f"views has {len(self.views)} entries; expected two, such as {list(VIEW_KINDS)}")
+            raise ValueError(
+                f"views has {len(self.views)} entries; expected two, such as {list(PAPER_VIEWS)}"
+            )
         for kind in self.views:
             _check_choice("views", kind, VIEW_KINDS)
         _check_choice("positives", self.positives, POSITIVES)

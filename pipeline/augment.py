@@ -38,6 +38,9 @@ MOST_CHANGE = 0.9
 # Inputs are finite by construction of the shards: reassociating them cannot meet a NaN.
 _FAST = {"contract", "reassoc", "nsz", "arcp"}
 
+# In the identity of random numbers, the crops of views that are changed as well stand behind the two views.
+CROPS_FROM = 2
+
 
 @dataclass(frozen=True)
 class ViewConfig:
@@ -124,6 +127,45 @@ def spatial_view(
     )
 
 
+def combined_view(
+    x_PCTV: NDArray[np.float32],
+    sample_P: NDArray[np.int64],
+    ids_N: NDArray[np.int64],
+    *,
+    seed: int,
+    epoch: int,
+    view: int,
+    crop_view: int,
+    config: ViewConfig,
+    parents: tuple[int, ...],
+    out_PCTV: NDArray[np.float32],
+    cropped_PCTV: NDArray[np.float32] | None = None,
+) -> None:
+    """Crop as a temporal view does, mask nothing, then change what is left as a spatial view does.
+
+    Arguments as of the two. crop_view: takes the place of `view` for the crop, which is drawn apart from the
+    rest.
+
+    Raises ValueError if there are fewer than two frames. Thread-safe; holds no GIL while it works.
+    """
+    if config.crop > 0:
+        assert cropped_PCTV is not None
+        _assert_packed(x_PCTV, sample_P, ids_N, cropped_PCTV)
+        _check_frames(x_PCTV)
+        identity = _word(seed), _word(epoch), _word(crop_view)
+        _crop_kernel(x_PCTV, sample_P, ids_N, *identity, config.crop, cropped_PCTV)
+        x_PCTV = cropped_PCTV
+    spatial_view(
+        *(x_PCTV, sample_P, ids_N),
+        seed=seed,
+        epoch=epoch,
+        view=view,
+        config=config,
+        parents=parents,
+        out_PCTV=out_PCTV,
+    )
+
+
 def temporal_view(
     x_PCTV: NDArray[np.float32],
     sample_P: NDArray[np.int64],
@@ -149,8 +191,7 @@ def temporal_view(
     _assert_packed(x_PCTV, sample_P, ids_N, out_PCTV)
     assert visible_N.shape == ids_N.shape
     assert visible_N.dtype == np.int64
-    if x_PCTV.shape[2] < 2:
-        raise ValueError(f"the sequences have {x_PCTV.shape[2]} frame; a masked tail needs at least 2")
+    _check_frames(x_PCTV)
     if config.crop > 0:
         assert cropped_PCTV is not None
         _assert_packed(x_PCTV, sample_P, ids_N, cropped_PCTV)
@@ -418,6 +459,12 @@ def _noise(std: float) -> NDArray[np.float32]:
     normal = NormalDist()
     table = [normal.inv_cdf((index + 0.5) / _TABLE_SIZE) for index in range(_TABLE_SIZE)]
     return (np.array(table) * std).astype(np.float32)
+
+
+def _check_frames(x_PCTV: NDArray[np.float32]) -> None:
+    frames = x_PCTV.shape[2]
+    if frames < 2:
+        raise ValueError(f"the sequences have {frames} frame; a masked tail or a crop needs at least 2")
 
 
 def _word(number: int) -> np.uint64:

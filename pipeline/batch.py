@@ -9,20 +9,23 @@ from typing import Literal
 
 import torch
 
-VIEW_KINDS = ("spatial", "temporal")
+PAPER_VIEWS = ("spatial", "temporal")
+VIEW_KINDS = (*PAPER_VIEWS, "combined")
 
 
 @dataclass(frozen=True, eq=False)
 class View:
     """One augmented copy of a batch.
 
+    kind: "spatial" is turned, sheared and so on, "temporal" cropped and its tail masked, "combined" cropped,
+    then changed as a spatial one, and not masked.
     x_PCTV: float32 metres.  visible_N: int64, frames that are not masked, from the first: T' of a temporal
-    view, T of a spatial one.  target_PCTV: what there is to rebuild from it, where that is not the batch's
-    original: what a temporal view was cropped to before its tail was masked, or another camera's recording.
+    view, T of any other.  target_PCTV: what there is to rebuild from it, where that is not the batch's
+    original: what a view was cropped to before it was masked or changed, or another camera's recording.
     sample_P: int64, each body's sample where its bodies are not the batch's, but another camera's.
     """
 
-    kind: Literal["spatial", "temporal"]
+    kind: Literal["spatial", "temporal", "combined"]
     x_PCTV: torch.Tensor
     visible_N: torch.Tensor
     target_PCTV: torch.Tensor | None = None

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.augment import ViewConfig, spatial_view, temporal_view
+from pipeline.augment import CROPS_FROM, ViewConfig, combined_view, spatial_view, temporal_view
 from pipeline.batch import VIEW_KINDS, Batch, View
 from pipeline.order import batch_indices, partners, steps_per_epoch
 from pipeline.samples import CAMERA, RECORDING, BodySource, Samples, check_positives
@@ -183,7 +183,7 @@ def train_batches(
             made.append(view if shown is batch else _of_other_recordings(view, shown))
         return replace(batch, views=tuple(made))
 
-    crops = len(views) if config.crop > 0 and "temporal" in views else 0
+    crops = len(views) if config.crop > 0 and set(views) != {"spatial"} else 0
     by_camera = beside is not None
     ring = [_slot(samples, share, len(views), crops, by_camera, pin_memory) for _ in range(prefetch + 1)]
     return _in_order(feed, fill, range(start_step, end_step), ring, threads)
@@ -211,19 +211,15 @@ def changed_copy(
     sample_P, ids_N = batch.sample_P.numpy(), batch.ids_N.numpy()
     x_PCTV = batch.original_PCTV.numpy()
     out_PCTV = np.empty_like(x_PCTV)
-    if config.crop > 0:
-        cropped_PCTV, visible_N = np.empty_like(x_PCTV), np.empty_like(ids_N)
-        temporal_view(
-            *(x_PCTV, sample_P, ids_N),
-            **_Identity(seed=seed, epoch=copy, view=1),
-            config=config,
-            out_PCTV=out_PCTV,  # not used: its tail is masked
-            visible_N=visible_N,
-            cropped_PCTV=cropped_PCTV,
-        )
-        x_PCTV = cropped_PCTV
-    identity = _Identity(seed=seed, epoch=copy, view=0)
-    spatial_view(x_PCTV, sample_P, ids_N, **identity, config=config, parents=parents, out_PCTV=out_PCTV)
+    combined_view(
+        *(x_PCTV, sample_P, ids_N),
+        **_Identity(seed=seed, epoch=copy, view=0),
+        crop_view=1,
+        config=config,
+        parents=parents,
+        out_PCTV=out_PCTV,
+        cropped_PCTV=np.empty_like(x_PCTV) if config.crop > 0 else None,
+    )
     return torch.from_numpy(out_PCTV)
 
 
@@ -287,13 +283,26 @@ def _make_view(
         visible_N.numpy()[:] = x_PCTV.shape[2]
         return View("spatial", view_PCTV, visible_N)
     cropped_PCTV = slot.cropped_PCTV[index][: len(x_PCTV)] if config.crop > 0 else None
+    cropped = None if cropped_PCTV is None else cropped_PCTV.numpy()
+    if kind == "combined":
+        combined_view(
+            *(x_PCTV, sample_P, ids_N),
+            **identity,
+            crop_view=CROPS_FROM + index,
+            config=config,
+            parents=parents,
+            out_PCTV=out,
+            cropped_PCTV=cropped,
+        )
+        visible_N.numpy()[:] = x_PCTV.shape[2]
+        return View("combined", view_PCTV, visible_N, cropped_PCTV)
     temporal_view(
         *(x_PCTV, sample_P, ids_N),
         **identity,
         config=config,
         out_PCTV=out,
         visible_N=visible_N.numpy(),
-        cropped_PCTV=None if cropped_PCTV is None else cropped_PCTV.numpy(),
+        cropped_PCTV=cropped,
     )
     return View("temporal", view_PCTV, visible_N, cropped_PCTV)
 

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.pictures.style import SIDES
-from pipeline.augment import ViewConfig, spatial_view, temporal_view
-from pipeline.batch import VIEW_KINDS
+from pipeline.augment import CROPS_FROM, ViewConfig, combined_view, spatial_view, temporal_view
+from pipeline.batch import PAPER_VIEWS, VIEW_KINDS
 from pipeline.store.shards import Shards
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def scene_of(
     Raises ValueError if there is no such sample, or its joints are not those that the run was trained on.
     """
     sample = read_sample(shards, key)
-    kinds: tuple[str, ...] = VIEW_KINDS
+    kinds: tuple[str, ...] = PAPER_VIEWS
     if checkpoint is not None:
         _check_fit(shards, checkpoint)
         recipe = checkpoint.recipe()
@@ -164,7 +164,7 @@ def make_views(
 ) -> list[SampleView]:
     """The views that training with this seed makes of a sample in its first epoch, in the order of `kinds`.
 
-    kinds: "spatial" or "temporal" each.  parents: each joint's, the root its own.
+    kinds: of VIEW_KINDS.  parents: each joint's, the root its own.
     Raises ValueError where the sample is too short for a masked tail.
     """
     x_PCTV, ids_N = sample.x_PCTV, np.array([sample.row], np.int64)
@@ -173,6 +173,8 @@ def make_views(
     for index, kind in enumerate(kinds):
         assert kind in VIEW_KINDS
         out_PCTV, cropped_PCTV, visible_N = np.empty_like(x_PCTV), None, np.array([x_PCTV.shape[2]])
+        if config.crop > 0 and kind != "spatial":
+            cropped_PCTV = np.empty_like(x_PCTV)
         if kind == "spatial":
             spatial_view(
                 *(x_PCTV, sample_P, ids_N),
@@ -183,8 +185,19 @@ def make_views(
                 parents=parents,
                 out_PCTV=out_PCTV,
             )
+        elif kind == "combined":
+            combined_view(
+                *(x_PCTV, sample_P, ids_N),
+                seed=seed,
+                epoch=0,
+                view=index,
+                crop_view=CROPS_FROM + index,
+                config=config,
+                parents=parents,
+                out_PCTV=out_PCTV,
+                cropped_PCTV=cropped_PCTV,
+            )
         else:
-            cropped_PCTV = np.empty_like(x_PCTV) if config.crop > 0 else None
             temporal_view(
                 *(x_PCTV, sample_P, ids_N),
                 seed=seed,
@@ -231,7 +244,7 @@ def _rebuilt_panels(model: "CPSTN", views: Sequence[SampleView]) -> list[Panel]:
 
     model.eval()
     panels = []
-    for name, view in zip(VIEW_KINDS, views, strict=True):
+    for name, view in zip(PAPER_VIEWS, views, strict=True):
         if not hasattr(model, f"{name}_decoder"):
             continue
         rebuild = model.reconstruct_spatial if name == "spatial" else model.reconstruct_temporal
@@ -241,7 +254,7 @@ def _rebuilt_panels(model: "CPSTN", views: Sequence[SampleView]) -> list[Panel]:
         target_MTVC = _absent_as_nan(view.target_PCTV)
         x_MTVC = np.ascontiguousarray(rebuilt_PCTV.transpose(0, 2, 3, 1))
         x_MTVC[np.isnan(target_MTVC)] = np.nan
-        rebuilt_from = 0 if view.kind == "spatial" else view.visible
+        rebuilt_from = view.visible if view.kind == "temporal" else 0
         x_MTVC[:, :rebuilt_from] = np.nan
         title = f"rebuilt by the {name} decoder"
         panels.append(Panel(title, x_MTVC, target_MTVC=target_MTVC, rebuilt_from=rebuilt_from))

@@ -226,7 +226,7 @@ def test_hidden_share_covers_its_range() -> None:
 
 def test_one_frame_cannot_be_masked() -> None:
     """The user must read why, rather than get a view that hides everything."""
-    with pytest.raises(ValueError, match="1 frame; a masked tail needs at least 2"):
+    with pytest.raises(ValueError, match="1 frame; a masked tail or a crop needs at least 2"):
         run_temporal(bodies(1, frames=1), np.array([0]), np.array([0]))
 
 

@@ -18,7 +18,7 @@ import torch
 from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 
-from pipeline.augment import ViewConfig, spatial_view, temporal_view
+from pipeline.augment import CROPS_FROM, ViewConfig, spatial_view, temporal_view
 from pipeline.batch import Batch
 from pipeline.loader import sequential_batches, train_batches
 from pipeline.order import batch_indices, epoch_permutation, partners
@@ -115,6 +115,34 @@ def test_a_batch_is_what_order_and_views_say() -> None:
     assert batch.original_PCTV.dtype == spatial.x_PCTV.dtype == torch.float32
     for tensor in (batch.sample_P, batch.ids_N, batch.labels_N, spatial.visible_N, temporal.visible_N):
         assert tensor.dtype == torch.int64
+
+
+def test_a_view_can_be_changed_in_both_ways() -> None:
+    """Cropped, not masked, and then changed like a spatial view of the crop; the two of them differently."""
+    samples, config = all_samples(), ViewConfig(crop=0.5, bones=0.2)
+    (batch,) = batches(samples, end_step=1, views=("combined", "combined"), config=config)
+    x_PCTV, sample_P, ids_N = batch.original_PCTV.numpy(), batch.sample_P.numpy(), batch.ids_N.numpy()
+    for index, view in enumerate(batch.views):
+        cropped_PCTV, out_PCTV = np.empty_like(x_PCTV), np.empty_like(x_PCTV)
+        who: dict[str, Any] = {"seed": 5, "epoch": 0, "config": config}
+        hidden_N = np.empty(BATCH, np.int64)
+        temporal_view(
+            *(x_PCTV, sample_P, ids_N),
+            view=CROPS_FROM + index,
+            out_PCTV=out_PCTV,
+            visible_N=hidden_N,
+            cropped_PCTV=cropped_PCTV,
+            **who,
+        )
+        spatial_view(cropped_PCTV, sample_P, ids_N, view=index, parents=PARENTS, out_PCTV=out_PCTV, **who)
+        assert view.kind == "combined"
+        assert_array_equal(view.x_PCTV.numpy(), out_PCTV)
+        assert_array_equal(batch.target_of(view).numpy(), cropped_PCTV)
+        assert view.visible_N.tolist() == [T] * BATCH
+    first, second = batch.views
+    assert not torch.equal(batch.target_of(first), batch.target_of(second))
+    (uncropped,) = batches(samples, end_step=1, views=("combined", "combined"))
+    assert_array_equal(uncropped.target_of(uncropped.views[0]).numpy(), x_PCTV)
 
 
 @pytest.mark.parametrize(("threads", "prefetch"), [(1, 4), (2, 1), (8, 4), (8, 40)])

@@ -59,7 +59,15 @@ def key_of(shards: Shards, batch: Batch) -> str:
     return str(shards.table.loc[shards.table["row"] == int(batch.ids_N[0]), "key"].iloc[0])
 
 
-@pytest.mark.parametrize("views", ['["spatial", "temporal"]', '["temporal", "temporal"]'])
+@pytest.mark.parametrize(
+    "views",
+    [
+        '["spatial", "temporal"]',
+        '["temporal", "temporal"]',
+        '["combined", "combined"]',
+        '["combined", "temporal"]',
+    ],
+)
 def test_the_views_are_those_of_training(shards: Shards, views: str) -> None:
     recipe = load_recipe("compact", (*TINY, *CHANGED, f"views={views}"))
     batch = training_batch(shards, recipe, seed=5)
@@ -75,8 +83,9 @@ def test_the_views_are_those_of_training(shards: Shards, views: str) -> None:
 
 
 @pytest.mark.parametrize("crop", ["0.0", "0.5"])
-def test_what_is_rebuilt_is_what_the_losses_are_taken_of(shards: Shards, crop: str) -> None:
-    recipe = load_recipe("compact", (*TINY, f"view.crop={crop}"))
+@pytest.mark.parametrize("views", ['["spatial", "temporal"]', '["combined", "combined"]'])
+def test_what_is_rebuilt_is_what_the_losses_are_taken_of(shards: Shards, crop: str, views: str) -> None:
+    recipe = load_recipe("compact", (*TINY, f"view.crop={crop}", f"views={views}"))
     checkpoint = checkpoint_of(shards, recipe)
     batch = training_batch(shards, recipe, seed=2)
     with torch.no_grad():
@@ -89,7 +98,7 @@ def test_what_is_rebuilt_is_what_the_losses_are_taken_of(shards: Shards, crop: s
         assert np.square(off_MTVC).mean() == pytest.approx(loss.item(), rel=1e-4)
         assert np.isnan(panel.x_MTVC[:, : panel.rebuilt_from]).all()
     assert scene.panels[3].rebuilt_from == 0
-    assert scene.panels[4].rebuilt_from == scene.panels[2].hidden_from
+    assert scene.panels[4].rebuilt_from == (scene.panels[2].hidden_from or 0)
     assert scene.note == "rebuilt after step 7 of 1,234"
 
 
