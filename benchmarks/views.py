@@ -127,7 +127,7 @@ def ours(batch: Batch, views: Views, config: ViewConfig = CONFIG) -> None:
         epoch=0,
         view=0,
         config=config,
-        parents=SPEC.skeleton.parents,
+        skeleton=SPEC.skeleton,
         out_PCTV=views.spatial_PCTV,
     )
     temporal_view(

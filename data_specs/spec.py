@@ -49,6 +49,10 @@ class Skeleton:
         others = (*self.spine, *self.shoulders, self.centre, *(j for pair in self.mirror_pairs for j in pair))
         if not all(0 <= joint < self.num_joints for joint in others):
             raise ValueError(f"a joint number lies outside 1..{self.num_joints}")
+        sides = [joint for pair in self.mirror_pairs for joint in pair]
+        twice = sorted({joint for joint in sides if sides.count(joint) > 1})
+        if twice:
+            raise ValueError(f"mirror_pairs: joint {twice[0] + 1} is named twice; each has one other side")
 
     @property
     def num_joints(self) -> int:

@@ -12,7 +12,7 @@ from pipeline.store.shards import Shards
 def draw_sample(shards: Shards, picture: Path, key: str | None, seed: int) -> str:
     """Draw the sample of that key, or the first; returns its key. Raises ValueError if there is none."""
     sample = read_sample(shards, key)
-    views = make_views(sample, PAPER_VIEWS, ViewConfig(), parents=shards.spec.skeleton.parents, seed=seed)
+    views = make_views(sample, PAPER_VIEWS, ViewConfig(), skeleton=shards.spec.skeleton, seed=seed)
     draw_views(
         picture,
         shards.spec.skeleton,

@@ -136,6 +136,7 @@ class Recipe:
         _check_choice("supervised_view", self.supervised_view, (*VIEW_KINDS, "none"))
         _check_pretexts(self)
         _check_masks(self)
+        _check_mirror(self)
         _check_baseline(self)
 
     def lr_at(self, step: int, steps: int) -> float:
@@ -288,6 +289,18 @@ def _check_masks(recipe: Recipe) -> None:
             "view.mask_max is 0.0; expected above 0, as the hidden frames are to be rebuilt; or set "
             "temporal_weight=0"
         )
+
+
+def _check_mirror(recipe: Recipe) -> None:
+    """Nothing in a mirrored body tells that it is: what it was cannot be rebuilt from it."""
+    if recipe.view.mirror == 0 or recipe.objective != CPSTN_OBJECTIVE:
+        return
+    for name, kind in zip(("spatial_weight", "temporal_weight"), recipe.views, strict=True):
+        if getattr(recipe, name) > 0 and kind != "temporal":
+            raise ValueError(
+                f"view.mirror is {recipe.view.mirror}; expected 0 where a decoder is to rebuild a recording "
+                f"from its {kind} view, which no longer tells left from right; or set {name}=0"
+            )
 
 
 def _check_pretexts(recipe: Recipe) -> None:

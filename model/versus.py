@@ -18,7 +18,7 @@ from model.scores import TRAINED, UNTRAINED, Score
 class Versus:
     """Of the test samples on which the two disagree, how many training won and how many it lost.
 
-    Copies of training samples, which both remember, are among neither.
+    Copies of training samples count, too; one that both remember is among neither.
     """
 
     won: int

@@ -22,7 +22,7 @@ from pipeline.samples import Samples
 
 COPIES = 4
 # Chosen on splits of NW-UCLA's training views and an NTU-60 subset's training subjects: docs/experiments.md.
-CHANGES = ViewConfig(rotation=math.pi / 6, shear=0.3, jitter_std=0.03, bones=0.2, crop=0.5)
+CHANGES = ViewConfig(rotation=math.pi / 6, shear=0.3, jitter_std=0.03, bones=0.2, mirror=0.5, crop=0.5)
 STRENGTH = 1.0
 # Above this many, features are first projected to their principal components: matrices grow with the square.
 MOST_DIMENSIONS = 4096
@@ -50,7 +50,7 @@ def view_scatter(
     for batch in sequential_batches(samples, batch_size):
         sample_P = batch.sample_P.to(device)
         copies = [
-            changed_copy(batch, samples.parents, CHANGES, seed=seed, copy=copy).to(device)
+            changed_copy(batch, samples.skeleton, CHANGES, seed=seed, copy=copy).to(device)
             for copy in range(COPIES)
         ]
         features_KND = torch.stack(

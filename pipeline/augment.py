@@ -18,6 +18,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from data_specs.spec import Skeleton
 from pipeline.memory import finish_streams, stream_bytes, stream_zeros
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -38,6 +39,9 @@ MOST_CHANGE = 0.9
 # Inputs are finite by construction of the shards: reassociating them cannot meet a NaN.
 _FAST = {"contract", "reassoc", "nsz", "arcp"}
 
+# Of a sample's own random numbers, the one behind those of its rotation and shear.
+_MIRROR = 9
+
 # In the identity of random numbers, the crops of views that are changed as well stand behind the two views.
 CROPS_FROM = 2
 
@@ -54,6 +58,8 @@ class ViewConfig:
         At least one frame is hidden and one stays; where mask_max is 0, all stay.
     bones: each bone of a body in the spatial view is longer or shorter by a share, uniform in
         [-bones, bones]. Not in the paper; 0 leaves them.
+    mirror: probability that a sample's spatial view is its mirror image, left and right exchanged. Not in
+        the paper; 0 mirrors none.
     crop: the temporal view shows a part of the recording, resampled to its length: a share of it uniform
         in [1 - crop, 1], from anywhere; then its tail is masked. Not in the paper; 0 shows the whole.
 
@@ -67,10 +73,11 @@ class ViewConfig:
     mask_min: float = 0.25
     mask_max: float = 0.75
     bones: float = 0.0
+    mirror: float = 0.0
     crop: float = 0.0
 
     def __post_init__(self) -> None:
-        for key, highest in (("rotation", math.pi), ("jitter_probability", 1.0)):
+        for key, highest in (("rotation", math.pi), ("jitter_probability", 1.0), ("mirror", 1.0)):
             _check_number(key, getattr(self, key), 0.0, highest)
         for key in ("shear", "jitter_std"):
             _check_number(key, getattr(self, key), 0.0, math.inf)
@@ -91,38 +98,39 @@ def spatial_view(
     epoch: int,
     view: int,
     config: ViewConfig,
-    parents: tuple[int, ...],
+    skeleton: Skeleton,
     out_PCTV: NDArray[np.float32],
 ) -> None:
     """Rotate, then shear, then jitter packed bodies into out_PCTV. Paper, section 3.2, spatial pretext.
 
-    Before that, bones get other lengths where `config` says so: what hangs on a bone moves with it.
+    Before that, where `config` says so, the sample is mirrored, and bones get other lengths: what hangs on a
+    bone moves with it.
 
     x_PCTV: float32 metres, C-contiguous, C = 3; a frame that is 0 0 0 in every joint (body absent, padding)
         stays 0. out_PCTV: the same shape and type, no memory in common with x_PCTV.
     sample_P: int64, each body's sample, 0..N-1, non-decreasing. ids_N: int64, the samples' stable ids.
-    parents: each joint's, the root its own.
-    The bodies of one sample are rotated and sheared alike; bones and jitter are each body's own.
+    skeleton: of V joints.
+    The bodies of one sample are mirrored, rotated and sheared alike; bones and jitter are each body's own.
 
     The noise is the Gaussian's inverse CDF at 4,096 midpoints: at most 3.66 standard deviations.
     Thread-safe; holds no GIL while it works.
     """
     _assert_packed(x_PCTV, sample_P, ids_N, out_PCTV)
     assert x_PCTV.shape[1] == 3
-    assert len(parents) == x_PCTV.shape[3]
+    assert skeleton.num_joints == x_PCTV.shape[3]
     _spatial_kernel(
         x_PCTV,
         sample_P,
         ids_N,
-        _word(seed),
-        _word(epoch),
-        _word(view),
+        (_word(seed), _word(epoch), _word(view)),
         config.rotation,
         config.shear,
         _distances(config.jitter_probability),
         _noise(config.jitter_std),
+        config.mirror,
+        _other_sides(skeleton),
         config.bones,
-        _bones_outward(parents),
+        _bones_outward(skeleton.parents),
         out_PCTV,
     )
 
@@ -137,7 +145,7 @@ def combined_view(
     view: int,
     crop_view: int,
     config: ViewConfig,
-    parents: tuple[int, ...],
+    skeleton: Skeleton,
     out_PCTV: NDArray[np.float32],
     cropped_PCTV: NDArray[np.float32] | None = None,
 ) -> None:
@@ -161,7 +169,7 @@ def combined_view(
         epoch=epoch,
         view=view,
         config=config,
-        parents=parents,
+        skeleton=skeleton,
         out_PCTV=out_PCTV,
     )
 
@@ -257,7 +265,10 @@ def _uniform(key, element, low, high):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _shear_rotation(key, rotation, shear):  # type: ignore[no-untyped-def]
-    """The float32 3x3 matrix S @ R of one sample, from its elements 0 (angle), 1, 2 (axis), 3..8 (shear)."""
+    """The float32 3x3 matrix S @ R of one sample, from its elements 0 (angle), 1, 2 (axis), 3..8 (shear).
+
+    Element 9, _MIRROR, is whether the sample is mirrored.
+    """
     angle = _uniform(key, 0, 0.0, rotation)
     height = _uniform(key, 1, -1.0, 1.0)
     turn = _uniform(key, 2, 0.0, 2.0 * math.pi)
@@ -341,6 +352,17 @@ def _spatial_body(x_CF, joints, matrix, key, distances, noise, out_CF):  # type:
 
 
 @njit(cache=True, nogil=True)
+def _mirror(x_CF, joints, sides, out_CF):  # type: ignore[no-untyped-def]
+    """Each joint where its image on the other side is seen in a mirror that stands across x."""
+    for start in range(0, x_CF.shape[1], joints):
+        for joint in range(joints):
+            image = start + sides[joint]
+            out_CF[0, start + joint] = -x_CF[0, image]
+            for coordinate in range(1, x_CF.shape[0]):
+                out_CF[coordinate, start + joint] = x_CF[coordinate, image]
+
+
+@njit(cache=True, nogil=True)
 def _change_bones(x_CF, joints, key, most, bones, out_CF):  # type: ignore[no-untyped-def]
     """Each joint at its parent's new place, plus its bone as long as element `joint` of `key` says."""
     share = np.empty(joints, np.float32)
@@ -358,18 +380,23 @@ def _change_bones(x_CF, joints, key, most, bones, out_CF):  # type: ignore[no-un
 
 @njit(cache=True, nogil=True)
 def _spatial_kernel(  # type: ignore[no-untyped-def]
-    x_PCTV, sample_P, ids_N, seed, epoch, view, rotation, shear, distances, noise, most, bones, out_PCTV
+    x_PCTV, sample_P, ids_N, identity, rotation, shear, distances, noise, mirror, sides, most, bones, out_PCTV
 ):
     bodies, coordinates, frames, joints = x_PCTV.shape
     x_PCF = x_PCTV.reshape(bodies, coordinates, frames * joints)
     out_PCF = out_PCTV.reshape(bodies, coordinates, frames * joints)
+    seed, epoch, view = identity
     body = 0
     for p in range(bodies):
         body = body + 1 if p > 0 and sample_P[p] == sample_P[p - 1] else 0
         sample_id = ids_N[sample_P[p]]
-        matrix = _shear_rotation(_part_key(seed, epoch, sample_id, view, 0), rotation, shear)
+        shared_key = _part_key(seed, epoch, sample_id, view, 0)
+        matrix = _shear_rotation(shared_key, rotation, shear)
         key = _part_key(seed, epoch, sample_id, view, 1 + body)
         x_CF = x_PCF[p]
+        if _uniform(shared_key, _MIRROR, 0.0, 1.0) < mirror:
+            _mirror(x_CF, joints, sides, out_PCF[p])
+            x_CF = out_PCF[p].copy()
         if most > 0:
             bones_key = _part_key(seed, epoch, sample_id, view, -1 - body)
             _change_bones(x_CF, joints, bones_key, most, bones, out_PCF[p])
@@ -442,6 +469,15 @@ def _bones_outward(parents: tuple[int, ...]) -> NDArray[np.int64]:
         bones += [(child, parent) for child in children]
         placed += children
     return np.array(bones, np.int64).reshape(-1, 2)
+
+
+@lru_cache(maxsize=8)
+def _other_sides(skeleton: Skeleton) -> NDArray[np.int64]:
+    """The joint that each joint becomes in a mirror: of a pair the other, else itself. int64 (V,)."""
+    sides = np.arange(skeleton.num_joints)
+    for left, right in skeleton.mirror_pairs:
+        sides[left], sides[right] = right, left
+    return sides
 
 
 @lru_cache(maxsize=8)

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from data_specs.spec import Skeleton
 from pipeline.augment import CROPS_FROM, ViewConfig, combined_view, spatial_view, temporal_view
 from pipeline.batch import VIEW_KINDS, Batch, View
 from pipeline.order import batch_indices, partners, steps_per_epoch
@@ -179,7 +180,7 @@ def train_batches(
         for index, kind in enumerate(views):
             identity = _Identity(seed=seed, epoch=epoch, view=index)
             shown = batch if index == 0 else second
-            view = _make_view(shown, slot, kind, identity, config, samples.parents)
+            view = _make_view(shown, slot, kind, identity, config, samples.skeleton)
             made.append(view if shown is batch else _of_other_recordings(view, shown))
         return replace(batch, views=tuple(made))
 
@@ -202,7 +203,7 @@ def sequential_batches(samples: Samples, batch_size: int) -> Iterator[Batch]:
 
 
 def changed_copy(
-    batch: Batch, parents: tuple[int, ...], config: ViewConfig, *, seed: int, copy: int
+    batch: Batch, skeleton: Skeleton, config: ViewConfig, *, seed: int, copy: int
 ) -> torch.Tensor:
     """The batch's bodies cropped and then changed as in a spatial view, nothing masked: float32 (P, C, T, V).
 
@@ -216,7 +217,7 @@ def changed_copy(
         **_Identity(seed=seed, epoch=copy, view=0),
         crop_view=1,
         config=config,
-        parents=parents,
+        skeleton=skeleton,
         out_PCTV=out_PCTV,
         cropped_PCTV=np.empty_like(x_PCTV) if config.crop > 0 else None,
     )
@@ -271,7 +272,7 @@ def _read(samples: Samples, buffer_PCTV: torch.Tensor) -> Batch:
 
 
 def _make_view(
-    batch: Batch, slot: _Slot, kind: str, identity: _Identity, config: ViewConfig, parents: tuple[int, ...]
+    batch: Batch, slot: _Slot, kind: str, identity: _Identity, config: ViewConfig, skeleton: Skeleton
 ) -> View:
     """A view of a batch without views, in its place of the slot."""
     x_PCTV, sample_P, ids_N = batch.original_PCTV.numpy(), batch.sample_P.numpy(), batch.ids_N.numpy()
@@ -279,7 +280,7 @@ def _make_view(
     view_PCTV, visible_N = slot.views_PCTV[index][: len(x_PCTV)], slot.visible_N[index]
     out = view_PCTV.numpy()
     if kind == "spatial":
-        spatial_view(x_PCTV, sample_P, ids_N, **identity, config=config, parents=parents, out_PCTV=out)
+        spatial_view(x_PCTV, sample_P, ids_N, **identity, config=config, skeleton=skeleton, out_PCTV=out)
         visible_N.numpy()[:] = x_PCTV.shape[2]
         return View("spatial", view_PCTV, visible_N)
     cropped_PCTV = slot.cropped_PCTV[index][: len(x_PCTV)] if config.crop > 0 else None
@@ -290,7 +291,7 @@ def _make_view(
             **identity,
             crop_view=CROPS_FROM + index,
             config=config,
-            parents=parents,
+            skeleton=skeleton,
             out_PCTV=out,
             cropped_PCTV=cropped,
         )

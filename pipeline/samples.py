@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from data_specs.spec import DatasetSpec
+from data_specs.spec import DatasetSpec, Skeleton
 from pipeline.store.shards import Shards, performance_columns
 from pipeline.store.tar_shard import TarShards
 from pipeline.stream import load_bodies
@@ -42,7 +42,7 @@ class Samples:
     rows_N: row in the source's array, and the sample's stable id.  num_bodies_N: 1..M.
     num_frames_N: captured frames.  labels_N: class index.  performances_N: a number for each performance;
     recordings of one by several cameras share it, where the data set's cameras film at once.
-    parents: each joint's, the root its own.
+    skeleton: of V joints.
     """
 
     source: BodySource | TarShards
@@ -51,7 +51,7 @@ class Samples:
     num_frames_N: NDArray[np.int64]
     labels_N: NDArray[np.int64]
     performances_N: NDArray[np.int64]
-    parents: tuple[int, ...]
+    skeleton: Skeleton
 
     def __post_init__(self) -> None:
         arrays = (self.rows_N, self.num_bodies_N, self.num_frames_N, self.labels_N, self.performances_N)
@@ -72,7 +72,7 @@ class Samples:
             self.num_frames_N[indices],
             self.labels_N[indices],
             self.performances_N[indices],
-            self.parents,
+            self.skeleton,
         )
 
 
@@ -91,7 +91,7 @@ def split_samples(shards: Shards, protocol: str, part: str) -> Samples:
         num_frames_N=table["num_frames"].to_numpy(np.int64),
         labels_N=table["label"].to_numpy(np.int64),
         performances_N=_performances(table, shards.spec),
-        parents=shards.spec.skeleton.parents,
+        skeleton=shards.spec.skeleton,
     )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from data_specs.spec import Skeleton
 from model.pictures.style import SIDES
 from pipeline.augment import CROPS_FROM, ViewConfig, combined_view, spatial_view, temporal_view
 from pipeline.batch import PAPER_VIEWS, VIEW_KINDS
@@ -119,8 +120,7 @@ def scene_of(
         _check_fit(shards, checkpoint)
         recipe = checkpoint.recipe()
         kinds, config = recipe.views, config or recipe.view
-    parents = shards.spec.skeleton.parents
-    views = make_views(sample, kinds, config or ViewConfig(), parents=parents, seed=seed)
+    views = make_views(sample, kinds, config or ViewConfig(), skeleton=shards.spec.skeleton, seed=seed)
     panels = [Panel("original", _absent_as_nan(sample.x_PCTV)), *_view_panels(views)]
     note = ""
     if checkpoint is not None:
@@ -160,11 +160,11 @@ def read_sample(shards: Shards, key: str | None) -> Sample:
 
 
 def make_views(
-    sample: Sample, kinds: Sequence[str], config: ViewConfig, *, parents: tuple[int, ...], seed: int
+    sample: Sample, kinds: Sequence[str], config: ViewConfig, *, skeleton: Skeleton, seed: int
 ) -> list[SampleView]:
     """The views that training with this seed makes of a sample in its first epoch, in the order of `kinds`.
 
-    kinds: of VIEW_KINDS.  parents: each joint's, the root its own.
+    kinds: of VIEW_KINDS.
     Raises ValueError where the sample is too short for a masked tail.
     """
     x_PCTV, ids_N = sample.x_PCTV, np.array([sample.row], np.int64)
@@ -182,7 +182,7 @@ def make_views(
                 epoch=0,
                 view=index,
                 config=config,
-                parents=parents,
+                skeleton=skeleton,
                 out_PCTV=out_PCTV,
             )
         elif kind == "combined":
@@ -193,7 +193,7 @@ def make_views(
                 view=index,
                 crop_view=CROPS_FROM + index,
                 config=config,
-                parents=parents,
+                skeleton=skeleton,
                 out_PCTV=out_PCTV,
                 cropped_PCTV=cropped_PCTV,
             )

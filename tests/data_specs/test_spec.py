@@ -128,6 +128,14 @@ def test_own_spec_says_what_is_wrong(tmp_path: Path, changes: dict[str, str], me
         load_spec(str(path))
 
 
+def test_a_joint_has_one_other_side(tmp_path: Path) -> None:
+    """A mirrored body would have two left hands."""
+    path = tmp_path / "mine.toml"
+    path.write_text(own_spec().replace("[[3, 4]]", "[[3, 4], [1, 3]]"))
+    with pytest.raises(ValueError, match="mirror_pairs: joint 3 is named twice"):
+        load_spec(str(path))
+
+
 def test_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(ValueError, match="expected ntu120, ntu60, ucla, or the path of a spec file"):
         load_spec("ntu61")

@@ -72,6 +72,16 @@ def test_what_a_mask_teaches_needs_a_mask() -> None:
     load_recipe("compact", (*nothing_hidden, "temporal_weight=0"))
 
 
+def test_a_mirrored_body_cannot_be_rebuilt() -> None:
+    with pytest.raises(ValueError, match=r"view\.mirror is 0\.5; expected 0 .* or set spatial_weight=0"):
+        load_recipe("compact", ("view.mirror=0.5",))
+    combined = ("view.mirror=0.5", "spatial_weight=0", 'views=["spatial", "combined"]')
+    with pytest.raises(ValueError, match=r"from its combined view.* or set temporal_weight=0"):
+        load_recipe("compact", combined)
+    load_recipe("compact", ("view.mirror=0.5", "spatial_weight=0"))
+    load_recipe("as-cal-like", ("view.mirror=0.5",))
+
+
 def test_unknown_recipe_lists_the_known_ones() -> None:
     with pytest.raises(
         ValueError, match="expected as-cal-like, best, compact, lstm-autoencoder, ms2l-like, paper"

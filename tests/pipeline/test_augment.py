@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
+from data_specs.spec import Skeleton
 from pipeline.augment import ViewConfig, spatial_view, temporal_view
 
 C, T, V = 3, 7, 25
@@ -25,6 +26,16 @@ GOLDEN = 0x9E3779B97F4A7C15
 STILL = ViewConfig(rotation=0, shear=0, jitter_probability=0)
 # Joint 3 hangs on a joint behind it; joint 0 is the root.
 PARENTS = (0, 0, 1, 4, 0, *range(4, V - 1))
+SIDES = ((5, 9), (6, 10), (24, 2))
+SKELETON = Skeleton(
+    joints=tuple(f"joint {joint}" for joint in range(V)),
+    bones=tuple((joint, parent) for joint, parent in enumerate(PARENTS) if joint != parent),
+    root=0,
+    centre=0,
+    spine=(0, 1),
+    shoulders=(9, 5),
+    mirror_pairs=SIDES,
+)
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
@@ -122,7 +133,7 @@ def run_spatial(
 ) -> Floats:
     config, out_PCTV = config or ViewConfig(), np.full_like(x_PCTV, np.nan)
     who = Identity(seed=seed, epoch=epoch, view=view)
-    spatial_view(x_PCTV, sample_P, ids_N, **who, config=config, parents=PARENTS, out_PCTV=out_PCTV)
+    spatial_view(x_PCTV, sample_P, ids_N, **who, config=config, skeleton=SKELETON, out_PCTV=out_PCTV)
     return out_PCTV
 
 
@@ -362,6 +373,7 @@ def test_eight_threads_give_the_bits_of_one() -> None:
         ({"jitter_probability": 1.5}, r"jitter_probability is 1\.5; expected 0 to 1"),
         ({"jitter_std": math.nan}, "jitter_std is nan; expected a number"),
         ({"jitter_std": "5 cm"}, "jitter_std is '5 cm'; expected a number"),
+        ({"mirror": 1.5}, r"mirror is 1\.5; expected 0 to 1"),
         ({"mask_min": True}, "mask_min is True; expected 0 to 1"),
         ({"mask_min": 0.8}, r"mask_min is 0\.8; expected at most mask_max, 0\.75"),
     ],
@@ -370,6 +382,32 @@ def test_impossible_settings_are_named(settings_: dict[str, Any], message: str) 
     """A recipe in degrees, or with a typing error, must fail before the training and name its key."""
     with pytest.raises(ValueError, match=message):
         ViewConfig(**settings_)
+
+
+def test_mirrored_samples_change_sides() -> None:
+    """A mirror image with arms and legs left where they were would teach joints that no body has."""
+    x_PCTV, sample_P, ids_N = some_bodies()
+    config = dataclasses.replace(STILL, mirror=0.4)
+    found_PCTV = run_spatial(x_PCTV, sample_P, ids_N, config)
+    mirrored_N = [uniform_slowly((1, 2, int(sample_id), 0, 0), 9, 0, 1) < 0.4 for sample_id in ids_N]
+    assert 0 < sum(mirrored_N) < len(ids_N)
+    expected_PCTV = x_PCTV.copy()
+    for p, sample in enumerate(sample_P):
+        if mirrored_N[sample]:
+            for left, right in SIDES:
+                expected_PCTV[p, :, :, [left, right]] = x_PCTV[p, :, :, [right, left]]
+            expected_PCTV[p, 0] *= -1
+    assert_array_equal(found_PCTV, expected_PCTV)
+
+
+def test_a_mirrored_sample_is_turned_and_has_other_bones_as_well() -> None:
+    """What else is changed is changed of the mirror image, for both bodies of a sample."""
+    x_PCTV, sample_P, ids_N = some_bodies()
+    changes = dataclasses.replace(STILL, rotation=1.0, shear=0.2, bones=0.3)
+    mirror_PCTV = run_spatial(x_PCTV, sample_P, ids_N, dataclasses.replace(STILL, mirror=1.0))
+    expected_PCTV = run_spatial(mirror_PCTV, sample_P, ids_N, changes)
+    found_PCTV = run_spatial(x_PCTV, sample_P, ids_N, dataclasses.replace(changes, mirror=1.0))
+    assert_array_equal(found_PCTV, expected_PCTV)
 
 
 def bones_slowly(x_PCTV: Floats, sample_P: Integers, ids_N: Integers, most: float) -> NDArray[np.float64]:

@@ -18,6 +18,7 @@ import torch
 from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 
+from data_specs.spec import load_spec
 from pipeline.augment import CROPS_FROM, ViewConfig, spatial_view, temporal_view
 from pipeline.batch import Batch
 from pipeline.loader import sequential_batches, train_batches
@@ -26,7 +27,7 @@ from pipeline.samples import Samples
 
 N, M, C, T, V = 23, 2, 3, 7, 25
 BATCH = 4
-PARENTS = tuple(max(joint - 1, 0) for joint in range(V))
+SKELETON = load_spec("ntu60").skeleton
 STEPS = N // BATCH
 
 
@@ -54,7 +55,7 @@ def all_samples(source: FakeSource | None = None) -> Samples:
     """Every row of the source, from the last to the first; each third has two bodies."""
     rows_N = np.arange(N)[::-1].copy()
     return Samples(
-        source or FakeSource(), rows_N, 1 + (rows_N % 3 == 0), 40 + rows_N, rows_N % 10, rows_N // 3, PARENTS
+        source or FakeSource(), rows_N, 1 + (rows_N % 3 == 0), 40 + rows_N, rows_N % 10, rows_N // 3, SKELETON
     )
 
 
@@ -98,7 +99,7 @@ def test_a_batch_is_what_order_and_views_say() -> None:
     spatial_PCTV, temporal_PCTV = np.empty_like(x_PCTV), np.empty_like(x_PCTV)
     visible_N = np.empty(BATCH, np.int64)
     who: dict[str, Any] = {"seed": 5, "epoch": 1, "config": ViewConfig()}
-    spatial_view(x_PCTV, sample_P, chosen.rows_N, view=0, parents=PARENTS, out_PCTV=spatial_PCTV, **who)
+    spatial_view(x_PCTV, sample_P, chosen.rows_N, view=0, skeleton=SKELETON, out_PCTV=spatial_PCTV, **who)
     temporal_view(x_PCTV, sample_P, chosen.rows_N, view=1, out_PCTV=temporal_PCTV, visible_N=visible_N, **who)
 
     assert batch.num_samples == BATCH
@@ -119,7 +120,7 @@ def test_a_batch_is_what_order_and_views_say() -> None:
 
 def test_a_view_can_be_changed_in_both_ways() -> None:
     """Cropped, not masked, and then changed like a spatial view of the crop; the two of them differently."""
-    samples, config = all_samples(), ViewConfig(crop=0.5, bones=0.2)
+    samples, config = all_samples(), ViewConfig(crop=0.5, bones=0.2, mirror=0.5)
     (batch,) = batches(samples, end_step=1, views=("combined", "combined"), config=config)
     x_PCTV, sample_P, ids_N = batch.original_PCTV.numpy(), batch.sample_P.numpy(), batch.ids_N.numpy()
     for index, view in enumerate(batch.views):
@@ -134,7 +135,7 @@ def test_a_view_can_be_changed_in_both_ways() -> None:
             cropped_PCTV=cropped_PCTV,
             **who,
         )
-        spatial_view(cropped_PCTV, sample_P, ids_N, view=index, parents=PARENTS, out_PCTV=out_PCTV, **who)
+        spatial_view(cropped_PCTV, sample_P, ids_N, view=index, skeleton=SKELETON, out_PCTV=out_PCTV, **who)
         assert view.kind == "combined"
         assert_array_equal(view.x_PCTV.numpy(), out_PCTV)
         assert_array_equal(batch.target_of(view).numpy(), cropped_PCTV)

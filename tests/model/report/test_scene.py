@@ -72,8 +72,7 @@ def test_the_views_are_those_of_training(shards: Shards, views: str) -> None:
     recipe = load_recipe("compact", (*TINY, *CHANGED, f"views={views}"))
     batch = training_batch(shards, recipe, seed=5)
     sample = read_sample(shards, key_of(shards, batch))
-    parents = shards.spec.skeleton.parents
-    made = make_views(sample, recipe.views, recipe.view, parents=parents, seed=5)
+    made = make_views(sample, recipe.views, recipe.view, skeleton=shards.spec.skeleton, seed=5)
     for view, trained in zip(made, batch.views, strict=True):
         assert view.kind == trained.kind
         assert view.visible == int(trained.visible_N[0])
