@@ -12,6 +12,7 @@ KERNEL_MODULES = [
     "pipeline/normalize.py",
     "pipeline/order.py",
     "pipeline/augment.py",
+    "pipeline/augment_kernel.py",
     *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "pipeline/raw").glob("*.py"))),
 ]
 MODULES = [
