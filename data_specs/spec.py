@@ -30,6 +30,8 @@ class Skeleton:
     joints: names, in file order.  bones: (child, parent) pairs, a tree whose root is `centre`'s own choice.
     centre: the joint that is moved to the origin.  spine: (lower, upper) joints that define "up".
     shoulders: (right, left) joints that define "across".  mirror_pairs: (left, right) joints.
+    ends: (left hand, right hand, head), from which the distances of all joints are taken where a recipe asks
+        for them; None where the spec does not say.
     """
 
     joints: tuple[str, ...]
@@ -39,6 +41,7 @@ class Skeleton:
     spine: tuple[int, int]
     shoulders: tuple[int, int]
     mirror_pairs: tuple[tuple[int, int], ...]
+    ends: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
         children = [child for child, _ in self.bones]
@@ -46,7 +49,8 @@ class Skeleton:
             raise ValueError("bones: every joint but the root must be the child of exactly one bone")
         if len(_reachable(self.root, self.bones)) != self.num_joints:
             raise ValueError("bones: they do not form one tree under the root")
-        others = (*self.spine, *self.shoulders, self.centre, *(j for pair in self.mirror_pairs for j in pair))
+        pairs = (self.spine, self.shoulders, *self.mirror_pairs)
+        others = (self.centre, *(joint for pair in pairs for joint in pair), *(self.ends or ()))
         if not all(0 <= joint < self.num_joints for joint in others):
             raise ValueError(f"a joint number lies outside 1..{self.num_joints}")
         sides = [joint for pair in self.mirror_pairs for joint in pair]
@@ -254,6 +258,9 @@ def _skeleton(table: Mapping[str, Any]) -> Skeleton:
         first, second = numbers
         return first - 1, second - 1
 
+    ends = table.get("ends")
+    if ends is not None and (len(ends) != 3 or len(set(ends)) != 3):
+        raise ValueError(f"ends: found {ends}, expected three joints: left hand, right hand, head")
     return Skeleton(
         joints=tuple(table["joints"]),
         bones=tuple(pair(bone) for bone in table["bones"]),
@@ -262,6 +269,7 @@ def _skeleton(table: Mapping[str, Any]) -> Skeleton:
         spine=pair(table["spine"]),
         shoulders=pair(table["shoulders"]),
         mirror_pairs=tuple(pair(joints) for joints in table["mirror_pairs"]),
+        ends=None if ends is None else (ends[0] - 1, ends[1] - 1, ends[2] - 1),
     )
 
 

@@ -232,7 +232,7 @@ def _of_untrained(bench: _Bench, trial: Trial, folder: Path) -> _Measurement:
 
 def _of_statistics(bench: _Bench, trial: Trial, folder: Path) -> _Measurement:
     def measure() -> float:
-        return bench.top1(statistics_extractor(bench.shards.spec.skeleton.parents))
+        return bench.top1(statistics_extractor(bench.shards.spec.skeleton))
 
     path = folder / "untrained" / "statistics.json"
     top1 = partial(_remembered, path, bench.identity(None), measure)

@@ -13,7 +13,7 @@ from model.pooling import PoolConfig, final_state, mean_over_bodies, pool
 from model.recurrent import RECURRENT, RecurrentConfig, RecurrentEncoder
 from model.statistics import StatisticsConfig, StatisticsEncoder
 from model.stgcn import STGCN, Decoder, DecoderConfig, EncoderConfig, initialise
-from model.streams import check_streams, streams
+from model.streams import check_ends, check_streams, streams
 
 ST_GCN, STATISTICS = "st_gcn", "statistics"
 BACKBONES = (ST_GCN, STATISTICS, *RECURRENT)
@@ -77,6 +77,7 @@ class CPSTN(nn.Module):
     """The framework of the paper's Figure 1. Every step is a method; the training loop puts them together.
 
     spatial_pretext, temporal_pretext: whether there is a decoder for it; only an ST-GCN has any.
+    Raises ValueError if a stream needs what the skeleton does not have.
     """
 
     def __init__(
@@ -89,7 +90,8 @@ class CPSTN(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
-        self.parents = skeleton.parents
+        check_ends(config.streams, skeleton)
+        self.skeleton = skeleton
         in_channels = 3 * len(config.streams)
         self.encoder: STGCN | RecurrentEncoder | StatisticsEncoder
         if config.backbone == ST_GCN:
@@ -125,7 +127,7 @@ class CPSTN(nn.Module):
 
     def encode(self, x_PCTV: Tensor) -> Tensor:
         """Coordinates (P, 3, T, V) -> features q (P, C, t, V); t = `encoder.frames_left(T)`."""
-        q_PCtV: Tensor = self.encoder(streams(x_PCTV, self.config.streams, self.parents))
+        q_PCtV: Tensor = self.encoder(streams(x_PCTV, self.config.streams, self.skeleton))
         return q_PCtV
 
     def represent(self, q_PCtV: Tensor, sample_P: Tensor, num_samples: int) -> Tensor:

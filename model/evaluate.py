@@ -175,7 +175,7 @@ class _Bench:
     def features(self, whiten: bool) -> dict[str, Pair]:
         """Of every kind, by its name."""
         extractors = self.encoders
-        extractors[STATISTICS] = statistics_extractor(self.shards.spec.skeleton.parents)
+        extractors[STATISTICS] = statistics_extractor(self.shards.spec.skeleton)
         extractors[COORDINATES] = coordinates_extractor(self.parts.train.source.shape[1])
         found = {name: self._pair(name, extractor) for name, extractor in extractors.items()}
         if whiten:

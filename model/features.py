@@ -13,16 +13,19 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from data_specs.spec import Skeleton
 from model.cpstn import CPSTN
 from model.pooling import mean_over_bodies
 from model.statistics import input_statistics
-from model.streams import STREAMS, streams
+from model.streams import streams
 from pipeline.loader import sequential_batches
 from pipeline.samples import Samples
 
 # (P, 3, T, V) metres, the sample of each body, the number of samples -> (N, D) float32.
 Extractor = Callable[[Tensor, Tensor, int], Tensor]
 
+# What the floor is made of, whatever an encoder sees.
+FLOOR_STREAMS = ("joint", "bone", "motion")
 # Of raw coordinates: NTU's 200 frames of two bodies would be 30,000 numbers a sample.
 COORDINATE_FRAMES = 50
 
@@ -57,12 +60,13 @@ def encoder_extractor(model: CPSTN) -> Extractor:
     return extract
 
 
-def statistics_extractor(parents: tuple[int, ...]) -> Extractor:
+def statistics_extractor(skeleton: Skeleton) -> Extractor:
     """The floor that needs no network: mean, deviation and mean absolute value over time of every coordinate
     of joints, bones and motion, over the whole sequence and each third, mean over present bodies."""
 
     def extract(x_PCTV: Tensor, sample_P: Tensor, num_samples: int) -> Tensor:
-        return mean_over_bodies(input_statistics(streams(x_PCTV, STREAMS, parents)), sample_P, num_samples)
+        statistics_PD = input_statistics(streams(x_PCTV, FLOOR_STREAMS, skeleton))
+        return mean_over_bodies(statistics_PD, sample_P, num_samples)
 
     return extract
 

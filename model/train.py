@@ -25,6 +25,7 @@ from model.objective import Pretraining, share_out
 from model.parallel import ALONE, Ranks, check_share, share_batch_norm
 from model.recipe import CPSTN_OBJECTIVE, SUPERVISED, Recipe
 from model.stop import Stopped, StopSign, stop_sign
+from model.streams import check_ends
 from model.supervised import Supervised, labelled_samples
 from model.watch import Outcome, Watch
 from pipeline.loader import train_batches
@@ -139,10 +140,11 @@ def training_samples(shards: Shards, recipe: Recipe, world: int = 1) -> Samples:
     """The samples that a recipe trains on, on `world` ranks together.
 
     Raises ValueError if these shards do not have any, or none that temporal masking could be learnt from, if
-    they have too few frames, or if the ranks cannot share a batch.
+    they have too few frames or no joints that a stream needs, or if the ranks cannot share a batch.
     """
     check_share(recipe.batch_size, world)
     recipe.model.check_frames(shards.source.shape[3])
+    check_ends(recipe.model.streams, shards.spec.skeleton)
     if recipe.objective == MS2L:
         recipe.ms2l_like.check_frames(shards.source.shape[3])
     if shards.manifest.settings["resample"] == "pad":

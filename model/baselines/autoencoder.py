@@ -22,7 +22,7 @@ class Autoencoder(FromState):
     """The mean squared error, square metres, of what a trained LSTM rebuilds."""
 
     def __init__(self, model: CPSTN, recipe: Recipe, ranks: Ranks = ALONE) -> None:
-        decoder = FreeDecoder(model.encoder.out_channels, 3 * len(model.parents))
+        decoder = FreeDecoder(model.encoder.out_channels, 3 * model.skeleton.num_joints)
         super().__init__(model, decoder, recipe, ranks)
 
     def error(self, rebuilt_PCTV: Tensor, original_PCTV: Tensor, count: Tensor | int) -> Tensor:

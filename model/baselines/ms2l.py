@@ -79,7 +79,7 @@ class Tasks(nn.Module):
         size, orders = model.encoder.out_channels, len(segment_orders(segments))
         pooled = model.config.contrast_pool.size(size, model.num_joints)
         self.decoder = nn.GRU(size, size, batch_first=True)
-        self.read = nn.Linear(size, 3 * len(model.parents))
+        self.read = nn.Linear(size, 3 * model.skeleton.num_joints)
         self.jigsaw = nn.Sequential(nn.Linear(pooled, size), nn.ReLU(inplace=True), nn.Linear(size, orders))
 
     def predict(self, q_PCTV: Tensor) -> Tensor:

@@ -24,7 +24,9 @@ class PCLike(FromState):
 
     def __init__(self, model: CPSTN, recipe: Recipe, ranks: Ranks = ALONE) -> None:
         decoder = FixedWeights if recipe.pc_like.weakened == "weights" else FixedStates
-        super().__init__(model, decoder(model.encoder.out_channels, 3 * len(model.parents)), recipe, ranks)
+        super().__init__(
+            model, decoder(model.encoder.out_channels, 3 * model.skeleton.num_joints), recipe, ranks
+        )
 
     def error(self, rebuilt_PCTV: Tensor, original_PCTV: Tensor, count: Tensor | int) -> Tensor:
         """As `absolute_error`."""

@@ -50,6 +50,8 @@ def test_skeletons_are_trees_with_two_sides(dataset: str) -> None:
     assert skeleton.parents[skeleton.root] == skeleton.root
     for left, right in skeleton.mirror_pairs:
         assert skeleton.joints[left].replace("left", "right") == skeleton.joints[right]
+    assert skeleton.ends is not None
+    assert [skeleton.joints[joint] for joint in skeleton.ends] == ["left hand", "right hand", "head"]
 
 
 def test_names_carry_their_metadata() -> None:
@@ -134,6 +136,22 @@ def test_a_joint_has_one_other_side(tmp_path: Path) -> None:
     path.write_text(own_spec().replace("[[3, 4]]", "[[3, 4], [1, 3]]"))
     with pytest.raises(ValueError, match="mirror_pairs: joint 3 is named twice"):
         load_spec(str(path))
+
+
+def test_ends_are_three_joints_or_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(own_spec())
+    assert load_spec(str(path)).skeleton.ends is None
+    path.write_text(own_spec().replace("root = 2", "root = 2\nends = [3, 4, 2]"))
+    assert load_spec(str(path)).skeleton.ends == (2, 3, 1)
+    for ends, message in (
+        ("[3, 4]", r"ends: found \[3, 4\], expected three joints: left hand, right hand, head"),
+        ("[3, 3, 2]", r"ends: found \[3, 3, 2\], expected three joints"),
+        ("[3, 4, 5]", "a joint number lies outside 1..4"),
+    ):
+        path.write_text(own_spec().replace("root = 2", f"root = 2\nends = {ends}"))
+        with pytest.raises(ValueError, match=message):
+            load_spec(str(path))
 
 
 def test_unknown_name_lists_the_known_ones() -> None:

@@ -10,6 +10,7 @@ import torch
 from numpy.testing import assert_array_equal
 from torch import Tensor
 
+from data_specs.spec import Skeleton
 from model import feature_cache
 from model.checkpoint import Run, load_checkpoint
 from model.feature_cache import FeatureCache, cache_of
@@ -33,8 +34,8 @@ TINY = (
 class Counted:
     """Statistics, and how often they were asked for."""
 
-    def __init__(self, parents: tuple[int, ...]) -> None:
-        self.inner, self.calls = statistics_extractor(parents), 0
+    def __init__(self, skeleton: Skeleton) -> None:
+        self.inner, self.calls = statistics_extractor(skeleton), 0
 
     def __call__(self, x_PCTV: Tensor, sample_P: Tensor, num_samples: int) -> Tensor:
         self.calls += 1
@@ -43,7 +44,7 @@ class Counted:
 
 @pytest.fixture
 def counted(shards: Shards) -> Counted:
-    return Counted(shards.spec.skeleton.parents)
+    return Counted(shards.spec.skeleton)
 
 
 def test_a_second_time_nothing_is_computed(shards: Shards, counted: Counted, tmp_path: Path) -> None:

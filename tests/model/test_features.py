@@ -47,8 +47,8 @@ def samples(memory: Memory) -> Samples:
 
 
 def test_statistics_equal_their_definition(memory: Memory, samples: Samples) -> None:
-    parents = load_spec("ntu60").skeleton.parents
-    features = extract_features(statistics_extractor(parents), samples, CPU, batch_size=2)
+    skeleton = load_spec("ntu60").skeleton
+    features = extract_features(statistics_extractor(skeleton), samples, CPU, batch_size=2)
     assert features.labels_N.tolist() == [3, 1, 4, 1, 5]
     assert features.x_ND.shape == (N, 4 * 3 * 3 * C * V)
     for n in range(N):
@@ -56,7 +56,7 @@ def test_statistics_equal_their_definition(memory: Memory, samples: Samples) -> 
         for x_CTV in memory.data_NMCTV[n, : NUM_BODIES[n]]:
             motion_CTV = np.zeros_like(x_CTV)
             motion_CTV[:, :-1] = x_CTV[:, 1:] - x_CTV[:, :-1]
-            streams = np.concatenate([x_CTV, x_CTV - x_CTV[:, :, list(parents)], motion_CTV])
+            streams = np.concatenate([x_CTV, x_CTV - x_CTV[:, :, list(skeleton.parents)], motion_CTV])
             spans = [streams, *np.array_split(streams, 3, axis=1)]
             bodies.append(
                 np.concatenate([f.ravel() for s in spans for f in (s.mean(1), s.std(1), np.abs(s).mean(1))])

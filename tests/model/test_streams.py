@@ -3,13 +3,15 @@
 Axes: P present body, C coordinate, T frame, V joint.
 """
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from data_specs.spec import load_spec
 from model.cpstn import CPSTN, ModelConfig
 from model.stgcn import DecoderConfig, EncoderConfig
-from model.streams import bones, check_streams, motion, streams
+from model.streams import bones, check_streams, distances, motion, streams
 
 P, C, T, V = 2, 3, 7, 20
 SKELETON = load_spec("ucla").skeleton
@@ -22,7 +24,7 @@ def some_bodies() -> torch.Tensor:
 def test_bones_and_motion_equal_a_loop() -> None:
     """A bone that points the wrong way, or a motion a frame late, would still train."""
     x_PCTV = some_bodies()
-    bones_PCTV, motion_PCTV = bones(x_PCTV, SKELETON.parents), motion(x_PCTV)
+    bones_PCTV, motion_PCTV = bones(x_PCTV, SKELETON), motion(x_PCTV)
     for child, parent in SKELETON.bones:
         assert torch.equal(bones_PCTV[..., child], x_PCTV[..., child] - x_PCTV[..., parent])
     assert not bones_PCTV[..., SKELETON.root].any()
@@ -42,10 +44,40 @@ def test_coming_going_and_masking_are_no_motion() -> None:
     assert motion_PCTV[0, :, [0, 1, 4, 5]].abs().amin(dim=0).all()
 
 
+def test_distances_equal_a_loop_and_are_those_of_any_view() -> None:
+    """Another joint than hands and head, or one coordinate forgotten, would still train."""
+    x_PCTV = some_bodies()
+    found_PCTV = distances(x_PCTV, SKELETON)
+    ends = [SKELETON.joints.index(name) for name in ("left hand", "right hand", "head")]
+    for p in range(P):
+        for channel, end in enumerate(ends):
+            for t in range(T):
+                for v in range(V):
+                    apart = (x_PCTV[p, :, t, v] - x_PCTV[p, :, t, end]).square().sum().sqrt()
+                    assert abs(found_PCTV[p, channel, t, v] - apart) < 1e-5
+    turn, _ = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(1)))
+    moved_PCTV = torch.einsum("cd,pdtv->pctv", turn, x_PCTV) + 2
+    torch.testing.assert_close(distances(moved_PCTV, SKELETON), found_PCTV)
+
+
+def test_an_absent_body_has_no_distances() -> None:
+    x_PCTV = some_bodies()
+    x_PCTV[:, :, 3:5] = 0
+    assert not distances(x_PCTV, SKELETON)[:, :, 3:5].any()
+
+
+def test_distances_need_ends() -> None:
+    """Shards carry their spec; one without hands and head is told so, not given something else."""
+    nameless = replace(SKELETON, ends=None)
+    with pytest.raises(ValueError, match=r"ends = \[left hand, right hand, head\], which the spec"):
+        CPSTN(nameless, ModelConfig(streams=("joint", "distance")))
+    CPSTN(nameless, ModelConfig())
+
+
 def test_streams_lie_one_behind_the_other() -> None:
     """Weights of a checkpoint belong to channels: their order is part of what is stored."""
     x_PCTV = some_bodies()
-    found_PCTV = streams(x_PCTV, ("motion", "joint"), SKELETON.parents)
+    found_PCTV = streams(x_PCTV, ("motion", "joint"), SKELETON)
     assert torch.equal(found_PCTV[:, :3], motion(x_PCTV))
     assert torch.equal(found_PCTV[:, 3:], x_PCTV)
 
@@ -57,19 +89,19 @@ def test_a_model_encodes_all_its_streams() -> None:
         encoder=EncoderConfig(widths=(4, 4), strides=(2, 1), kernel=3),
         decoder=DecoderConfig(widths=(4, 4, 4, 4, 4), kernel=3),
         projection=(6, 5),
-        streams=("joint", "bone", "motion"),
+        streams=("joint", "bone", "motion", "distance"),
     )
     model = CPSTN(SKELETON, config).eval()
     seen: list[torch.Tensor] = []
     model.encoder.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     model.encode(some_bodies())
-    assert torch.equal(seen[0], streams(some_bodies(), config.streams, SKELETON.parents))
+    assert torch.equal(seen[0], streams(some_bodies(), config.streams, SKELETON))
 
 
 @pytest.mark.parametrize("names", [(), ("joint", "joint"), ("depth",)])
 def test_other_streams_are_refused(names: tuple[str, ...]) -> None:
     """A stream twice only costs time, and an unknown one must not be left out in silence."""
     with pytest.raises(
-        ValueError, match=r"streams: found .*, expected some of joint, bone, motion, each once"
+        ValueError, match=r"streams: found .*, expected some of joint, bone, motion, distance, each once"
     ):
         check_streams(names)

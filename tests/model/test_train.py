@@ -257,6 +257,18 @@ def test_more_spans_than_frames_are_refused_before_training(
         train(shards, recipe, new, device=CPU)
 
 
+def test_distances_from_unknown_ends_are_refused_before_training(shards: Shards, tmp_path: Path) -> None:
+    """Shards from before specs named hands and head carry a spec that does not."""
+    spec = parse_spec(re.sub(r"ends = .*\n", "", shards.spec.text))
+    config = PreprocessConfig(NormalizeConfig(frames=16))
+    raw, out = shards.folder.parent / "raw", tmp_path / "shards"
+    run(prepare(spec, [raw], out, config, overwrite=False), workers=2)
+    recipe = load_recipe("compact", ('model.streams=["joint", "distance"]',))
+    assert len(training_samples(shards, recipe))
+    with pytest.raises(ValueError, match=r'"distance" needs a skeleton with ends'):
+        training_samples(open_shards(out), recipe)
+
+
 @pytest.mark.parametrize(
     ("recipe", "helps"),
     [

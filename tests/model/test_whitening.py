@@ -27,7 +27,7 @@ def some_features(size: int = 6, count: int = 200) -> Features:
 def test_the_scatter_is_that_of_the_copies(shards: Shards) -> None:
     """Batch by batch it must add up to what a loop over all samples and copies finds."""
     samples = split_samples(shards, "xview", "train").take(np.arange(11))
-    extractor = statistics_extractor(samples.skeleton.parents)
+    extractor = statistics_extractor(samples.skeleton)
     found_DD = view_scatter(extractor, samples, CPU, seed=3, batch_size=4)
     (batch,) = sequential_batches(samples, 11)
     copies = []
@@ -91,7 +91,7 @@ def test_a_classifier_keeps_the_scales_of_whitened_features() -> None:
 def test_test_samples_and_labels_have_no_part_in_it(shards: Shards) -> None:
     """The floor that it raises would be raised by what it is measured on."""
     train, test = (split_samples(shards, "xview", part) for part in ("train", "test"))
-    extractor = statistics_extractor(train.skeleton.parents)
+    extractor = statistics_extractor(train.skeleton)
     features = extract_features(extractor, train, CPU)
     fitted = fit_whitening(features, view_scatter(extractor, train, CPU))
     relabelled = Features(features.x_ND, features.labels_N.flip(0))
