@@ -24,6 +24,7 @@ from model.cpstn import CPSTN
 from model.device import reuse_freed_memory
 from model.feature_cache import FeatureCache, cache_of
 from model.features import (
+    FLOOR_STREAMS,
     Extractor,
     Features,
     Pair,
@@ -43,6 +44,7 @@ from model.scores import (
     FROM_LABELS,
     KNN,
     LINEAR,
+    MORE_STATISTICS,
     SEMI,
     STATISTICS,
     SUPERVISED,
@@ -176,6 +178,10 @@ class _Bench:
         """Of every kind, by its name."""
         extractors = self.encoders
         extractors[STATISTICS] = statistics_extractor(self.shards.spec.skeleton)
+        if "distance" in self.checkpoint.recipe().model.streams:
+            # Else the encoder would be compared with what had less to go by.
+            skeleton = self.checkpoint.spec().skeleton
+            extractors[MORE_STATISTICS] = statistics_extractor(skeleton, (*FLOOR_STREAMS, "distance"))
         extractors[COORDINATES] = coordinates_extractor(self.parts.train.source.shape[1])
         found = {name: self._pair(name, extractor) for name, extractor in extractors.items()}
         if whiten:

@@ -24,7 +24,7 @@ from pipeline.samples import Samples
 # (P, 3, T, V) metres, the sample of each body, the number of samples -> (N, D) float32.
 Extractor = Callable[[Tensor, Tensor, int], Tensor]
 
-# What the floor is made of, whatever an encoder sees.
+# What the floor is made of, whatever an encoder sees, so that it is the same for all.
 FLOOR_STREAMS = ("joint", "bone", "motion")
 # Of raw coordinates: NTU's 200 frames of two bodies would be 30,000 numbers a sample.
 COORDINATE_FRAMES = 50
@@ -60,12 +60,12 @@ def encoder_extractor(model: CPSTN) -> Extractor:
     return extract
 
 
-def statistics_extractor(skeleton: Skeleton) -> Extractor:
+def statistics_extractor(skeleton: Skeleton, names: tuple[str, ...] = FLOOR_STREAMS) -> Extractor:
     """The floor that needs no network: mean, deviation and mean absolute value over time of every coordinate
-    of joints, bones and motion, over the whole sequence and each third, mean over present bodies."""
+    of these streams, over the whole sequence and each third, mean over present bodies."""
 
     def extract(x_PCTV: Tensor, sample_P: Tensor, num_samples: int) -> Tensor:
-        statistics_PD = input_statistics(streams(x_PCTV, FLOOR_STREAMS, skeleton))
+        statistics_PD = input_statistics(streams(x_PCTV, names, skeleton))
         return mean_over_bodies(statistics_PD, sample_P, num_samples)
 
     return extract

@@ -16,6 +16,8 @@ LINEAR, KNN, SEMI, FINETUNE, SUPERVISED = "linear", "knn", "semi", "finetune", "
 MODES = (LINEAR, KNN, SEMI, FINETUNE)  # that can be asked for
 TRAINED, UNTRAINED = "trained encoder", "untrained encoder"
 STATISTICS, COORDINATES = "input statistics", "raw coordinates"
+# Where the encoder sees distances, too: see `model.streams`.
+MORE_STATISTICS = "input statistics, with distances"
 FROM_LABELS = "encoder and linear layer"
 
 Curve = NDArray[np.float64]

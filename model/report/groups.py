@@ -37,7 +37,7 @@ from model.report.tables import (
     score_text,
     shared_headlines,
 )
-from model.scores import LINEAR, STATISTICS, TRAINED, UNTRAINED
+from model.scores import LINEAR, MORE_STATISTICS, STATISTICS, TRAINED, UNTRAINED
 
 
 @dataclass(frozen=True)
@@ -175,14 +175,15 @@ def _group(dataset: str, protocol: str, evaluations: dict[str, SavedEvaluation],
 def _card(run: str, evaluation: SavedEvaluation, dataset: str, protocol: str) -> Card:
     score = evaluation.linear(TRAINED) or evaluation.headlines[0]
     references = []
-    for name in (UNTRAINED, STATISTICS):
+    for name in (UNTRAINED, STATISTICS, MORE_STATISTICS):
         other = evaluation.linear(name)
         if other is not None and score.mode == other.mode:
             ahead = 100 * (score.top1.mean - other.top1.mean)
             p = score.p_untrained if name == UNTRAINED else None
             references.append(Reference(name, f"{100 * other.top1.mean:.1f}", ahead, p))
     own = own_row(dataset, protocol)
-    if own is not None and score.mode == LINEAR:
+    whole = evaluation.tested_classes == len(evaluation.classes)
+    if own is not None and whole and score.mode == LINEAR:
         ahead = 100 * score.top1.mean - float(own.percent)
         references.append(Reference(f"paper, Table {own.table}", str(own.percent), ahead))
     return Card(run, score_text(score), score.top1, score.top1_without_copies, tuple(references))

@@ -94,6 +94,11 @@ class SavedEvaluation:
         own.sort(key=lambda score: -score.labels)
         return [score for mode in HEADLINES for score in own if score.mode == mode] or [self.scores[0]]
 
+    @property
+    def tested_classes(self) -> int:
+        """How many of the classes any test sample is of."""
+        return int(np.count_nonzero(self.scores[0].test_counts()))
+
     def linear(self, features: str) -> SavedScore | None:
         """The linear evaluation of these features with the most labels."""
         found = [score for score in self.scores if score.mode == LINEAR and score.features == features]

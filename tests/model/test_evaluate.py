@@ -6,17 +6,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.testing import assert_array_equal
 from torch import nn
 
 from data_specs.spec import load_spec
 from model.checkpoint import Checkpoint, Run, load_checkpoint
-from model.classify import linear_scores
+from model.classify import linear_evaluation, linear_scores
 from model.evaluate import Evaluation, evaluate
-from model.features import calibrated, encoder_features
+from model.features import (
+    FLOOR_STREAMS,
+    calibrated,
+    encoder_features,
+    extract_features,
+    statistics_extractor,
+)
 from model.finetune import finetune
 from model.question import Question, read_parts, usual_protocol
 from model.recipe import load_recipe
-from model.scores import COORDINATES, STATISTICS, TRAINED, UNTRAINED
+from model.scores import COORDINATES, MORE_STATISTICS, STATISTICS, TRAINED, UNTRAINED
 from model.subset import write_subset
 from model.train import train
 from pipeline.normalize import NormalizeConfig
@@ -87,7 +94,7 @@ def test_labels_of_test_samples_change_no_classifier(shards: Shards, checkpoint:
     plain = evaluate(shards, checkpoint, question, device=CPU)
     shifted = evaluate(replace(shards, table=table), checkpoint, question, device=CPU)
     for one, other in zip(plain.scores, shifted.scores, strict=True):
-        np.testing.assert_array_equal(np.roll(one.confusion, 1, axis=0), other.confusion)
+        assert_array_equal(np.roll(one.confusion, 1, axis=0), other.confusion)
 
 
 def test_an_id_file_stands_for_its_fraction(shards: Shards, checkpoint: Checkpoint, tmp_path: Path) -> None:
@@ -143,6 +150,26 @@ def test_fused_runs_are_the_mean_of_their_probabilities(
         probabilities.append(scores_NK.softmax(1))
     expected = (probabilities[0] + probabilities[1]).argmax(1).numpy() == parts.test.labels_N
     assert fused[0].top1 == pytest.approx(expected.mean())
+
+
+def test_an_encoder_that_sees_distances_stands_beside_their_statistics(
+    shards: Shards, tmp_path: Path
+) -> None:
+    """Beside what had less to go by, it would look good for what it was given."""
+    found = evaluate(
+        shards,
+        trained_on(shards, tmp_path, 'model.streams=["joint", "distance"]'),
+        Question(("linear",), "xview", whiten=True),
+        device=CPU,
+    )
+    rows = {score.features: score for score in found.scores}
+    assert {MORE_STATISTICS, f"{MORE_STATISTICS}, whitened"} <= set(rows)
+    parts = read_parts(shards, "xview")
+    extractor = statistics_extractor(shards.spec.skeleton, (*FLOOR_STREAMS, "distance"))
+    train_on, test_on = (extract_features(extractor, part, CPU) for part in (parts.train, parts.test))
+    assert train_on.x_ND.shape[1] == 4 * 3 * 4 * 3 * shards.spec.skeleton.num_joints
+    expected = linear_evaluation(train_on, test_on, parts.num_classes, parts.performances)
+    assert_array_equal(rows[MORE_STATISTICS].results[0].hit_N, expected.hit_N)
 
 
 def test_a_fused_run_of_another_skeleton_is_refused(shards: Shards, checkpoint: Checkpoint) -> None:

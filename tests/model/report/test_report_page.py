@@ -120,6 +120,24 @@ def test_copies_of_training_samples_are_named(tmp_path: Path) -> None:
     assert "without copies" not in report([write_run(tmp_path / "plain", simple())], tmp_path)
 
 
+def test_figures_on_some_of_the_classes_are_not_set_beside_the_papers(tmp_path: Path) -> None:
+    """Ten actions of NTU-60 are easier than sixty: a lead over the paper there would be none."""
+    score = score_table()
+    score["confusion"][-1], score["per_class"][-1] = [0] * 10, None
+    text = report([write_run(tmp_path / "run", simple([score]))], tmp_path)
+    assert "Of the 10 classes of Northwestern-UCLA, xview3, 9 are tested" in " ".join(text.split())
+    assert '<th scope="row">paper, Table 1</th>' not in text
+    whole = report([write_run(tmp_path / "whole", simple())], tmp_path)
+    assert '<th scope="row">paper, Table 1</th>' in whole
+    assert "are tested" not in whole
+
+
+def test_statistics_with_distances_stand_beside_an_encoder_that_sees_them(tmp_path: Path) -> None:
+    scores = [score_table(), score_table(features="input statistics, with distances", by_seed=(0.6,))]
+    text = report([write_run(tmp_path / "run", simple(scores))], tmp_path)
+    assert '<th scope="row">input statistics, with distances</th><td>60.0</td>' in text
+
+
 def test_a_gain_over_the_untrained_encoder_has_its_p_value(tmp_path: Path) -> None:
     trained = score_table() | {"versus_untrained": {"won": 9, "lost": 4, "p": 0.2668}}
     scores = [trained, score_table(features="untrained encoder", by_seed=(0.7,))]
