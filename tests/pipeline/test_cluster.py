@@ -107,6 +107,15 @@ def test_ctrl_c_keeps_what_is_done(job: Job, cluster: str) -> None:
     assert run(job, cluster=cluster).samples > 0
 
 
+@pytest.fixture
+def ctrl_c_heard() -> Iterator[None]:
+    """A process that a shell starts in the background ignores Ctrl-C; the tests may be one."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c_heard")
 def test_a_terminals_ctrl_c_reaches_this_process_alone() -> None:
     """Every worker would end with a page of its own, and what is being started would be left behind."""
     mask = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()))"
