@@ -175,10 +175,13 @@ class Checkpoint:
         return parse_spec(self.content["spec"])
 
     def build_model(self, *, trained: bool = True) -> CPSTN:
-        """The model with its weights or, untrained, with the weights it began with."""
+        """The model with its weights or, untrained, with the weights it began with; in both with what was
+        fitted before the first step."""
         model = new_model(self.spec(), self.recipe())
         if trained:
             model.load_state_dict(self.content["model"])
+        else:
+            model.take_fitted(self.content["model"])
         return model
 
     def build_head(self, model: CPSTN) -> nn.Linear | None:

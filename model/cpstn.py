@@ -4,6 +4,7 @@ Axes: N sample, P present body of the batch, C channel, T frame (t after the enc
 D size of a pooled vector such as the representation h, Z size of a projection z.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from data_specs.spec import Skeleton
 from model.pooling import PoolConfig, final_state, mean_over_bodies, pool
 from model.recurrent import RECURRENT, RecurrentConfig, RecurrentEncoder
-from model.statistics import StatisticsConfig, StatisticsEncoder
+from model.statistics import StatisticsConfig, StatisticsEncoder, WhitenedInput
 from model.stgcn import STGCN, Decoder, DecoderConfig, EncoderConfig, initialise
 from model.streams import check_ends, check_streams, streams
 
@@ -106,9 +107,13 @@ class CPSTN(nn.Module):
             else:
                 self.encoder = RecurrentEncoder(skeleton, config.backbone, config.recurrent, in_channels)
                 self.backward_channels = self.encoder.backward_channels
+        # What an encoder hands on without having learnt it would make the contrast too easy.
+        self.contrast_channels = self.encoder.out_channels
+        if isinstance(self.encoder, StatisticsEncoder):
+            self.contrast_channels = self.encoder.learnt_channels
         hidden, out = config.projection
         self.projector = nn.Sequential(
-            nn.Linear(self._pooled_size(config.contrast_pool), hidden),
+            nn.Linear(config.contrast_pool.size(self.contrast_channels, self.num_joints), hidden),
             nn.ReLU(inplace=True),
             nn.Linear(hidden, out),
         )
@@ -123,7 +128,20 @@ class CPSTN(nn.Module):
     @property
     def representation_size(self) -> int:
         """D of h."""
-        return self._pooled_size(self.config.pool)
+        return self.config.pool.size(self.encoder.out_channels, self.num_joints)
+
+    @property
+    def fitted(self) -> WhitenedInput | None:
+        """What is neither weight nor statistic, but fitted before the first step; see `model.whitening`."""
+        if isinstance(self.encoder, StatisticsEncoder) and isinstance(self.encoder.input_norm, WhitenedInput):
+            return self.encoder.input_norm
+        return None
+
+    def take_fitted(self, state: Mapping[str, Tensor]) -> None:
+        """Take over what was fitted, if anything, from the state of a trained model of the same kind."""
+        if self.fitted is not None:
+            for name, fitted in self.fitted.named_buffers(prefix="encoder.input_norm"):
+                fitted.copy_(state[name])
 
     def encode(self, x_PCTV: Tensor) -> Tensor:
         """Coordinates (P, 3, T, V) -> features q (P, C, t, V); t = `encoder.frames_left(T)`."""
@@ -140,8 +158,10 @@ class CPSTN(nn.Module):
         return mean_over_bodies(pooled_PD, sample_P, num_samples)
 
     def to_contrast(self, q_PCtV: Tensor, sample_P: Tensor, num_samples: int) -> Tensor:
-        """What is projected and contrasted, float32: as `represent`, pooled as `contrast_pool` says."""
-        pooled_PD = pool(q_PCtV, self.config.contrast_pool, self.backward_channels)
+        """What is projected and contrasted, float32: as `represent`, pooled as `contrast_pool` says, of what
+        the encoder has learnt."""
+        learnt_PCtV = q_PCtV[:, : self.contrast_channels]
+        pooled_PD = pool(learnt_PCtV, self.config.contrast_pool, self.backward_channels)
         return mean_over_bodies(pooled_PD, sample_P, num_samples)
 
     def final_state(self, q_PCtV: Tensor) -> Tensor:
@@ -163,6 +183,3 @@ class CPSTN(nn.Module):
         """Coordinates (P, 3, num_frames, V) from the second half of the channels (3.2.3)."""
         rebuilt_PCTV: Tensor = self.temporal_decoder(q_PCtV[:, -self.share :], num_frames)
         return rebuilt_PCTV
-
-    def _pooled_size(self, config: PoolConfig) -> int:
-        return config.size(self.encoder.out_channels, self.num_joints)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from data_specs.spec import Skeleton
 from model.cpstn import CPSTN
 from model.pooling import mean_over_bodies
-from model.statistics import input_statistics
+from model.statistics import SPANS, input_statistics
 from model.streams import streams
 from pipeline.loader import sequential_batches
 from pipeline.samples import Samples
@@ -60,12 +60,14 @@ def encoder_extractor(model: CPSTN) -> Extractor:
     return extract
 
 
-def statistics_extractor(skeleton: Skeleton, names: tuple[str, ...] = FLOOR_STREAMS) -> Extractor:
+def statistics_extractor(
+    skeleton: Skeleton, names: tuple[str, ...] = FLOOR_STREAMS, spans: tuple[int, ...] = SPANS
+) -> Extractor:
     """The floor that needs no network: mean, deviation and mean absolute value over time of every coordinate
     of these streams, over the whole sequence and each third, mean over present bodies."""
 
     def extract(x_PCTV: Tensor, sample_P: Tensor, num_samples: int) -> Tensor:
-        statistics_PD = input_statistics(streams(x_PCTV, names, skeleton))
+        statistics_PD = input_statistics(streams(x_PCTV, names, skeleton), spans)
         return mean_over_bodies(statistics_PD, sample_P, num_samples)
 
     return extract

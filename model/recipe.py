@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import tomli_w
 
 from model.baselines.settings import AS_CAL, BASELINES, MS2L, AsCalConfig, MS2LConfig, PCConfig
-from model.cpstn import ST_GCN, ModelConfig
+from model.cpstn import ST_GCN, STATISTICS, ModelConfig
 from model.losses import REDUCTIONS
 from model.recurrent import RECURRENT
 from model.table5 import find_row
@@ -137,6 +137,7 @@ class Recipe:
         _check_pretexts(self)
         _check_masks(self)
         _check_mirror(self)
+        _check_whitened(self)
         _check_baseline(self)
 
     def lr_at(self, step: int, steps: int) -> float:
@@ -301,6 +302,24 @@ def _check_mirror(recipe: Recipe) -> None:
                 f"view.mirror is {recipe.view.mirror}; expected 0 where a decoder is to rebuild a recording "
                 f"from its {kind} view, which no longer tells left from right; or set {name}=0"
             )
+
+
+def _check_whitened(recipe: Recipe) -> None:
+    """Whitening learns from copies that differ."""
+    view = recipe.view
+    changes = (
+        view.rotation,
+        view.shear,
+        view.jitter_std * view.jitter_probability,
+        view.bones,
+        view.mirror,
+        view.crop,
+    )
+    if recipe.model.backbone == STATISTICS and recipe.model.statistics.whitened and not any(changes):
+        raise ValueError(
+            f"model.statistics.whitened is {recipe.model.statistics.whitened}, but the views change nothing "
+            f"that it could learn from; set view.rotation, for one, above 0, or model.statistics.whitened=0"
+        )
 
 
 def _check_pretexts(recipe: Recipe) -> None:

@@ -6,6 +6,7 @@ on as many (docs/results.md), so they are both the floor that stands in every ta
 Axes: P packed present body, C channel, T frame, V joint, D number of the statistics.
 """
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -25,17 +26,25 @@ class StatisticsConfig:
 
     hidden: numbers in each layer, the last of which is what it gives.  layers: how many lie one on the other.
     spans: into how many equal spans of time a recording is cut, for each entry.
+    whitened: what the first layer sees: 0, the statistics, standardised; or so many numbers that keep their
+        directions, where what only tells changed copies of a recording apart was made small before the first
+        step; see `model.whitening.fit_encoder`.
+    skip: whether the encoder also gives what its first layer sees, behind what its last one makes of it.
     Raises ValueError that names the key.
     """
 
     hidden: int = 1024
     layers: int = 2
     spans: tuple[int, ...] = SPANS
+    whitened: int = 0
+    skip: bool = False
 
     def __post_init__(self) -> None:
         for name in ("hidden", "layers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: found {getattr(self, name)}, expected at least 1")
+        if self.whitened < 0:
+            raise ValueError(f"whitened: found {self.whitened}, expected at least 0")
         if not self.spans or min(self.spans) < 1:
             raise ValueError(f"spans: found {list(self.spans)}, expected at least one positive number")
 
@@ -54,7 +63,7 @@ def input_statistics(x_PCTV: Tensor, spans: tuple[int, ...] = SPANS) -> Tensor:
 
 
 class StatisticsEncoder(nn.Module):
-    """Statistics, standardised, through linear layers with batch normalisation and ReLU.
+    """Statistics, standardised or whitened, through linear layers with batch normalisation and ReLU.
 
     It gives features of one frame and one joint: a pool has nothing left to do.
     """
@@ -63,8 +72,9 @@ class StatisticsEncoder(nn.Module):
         super().__init__()
         self.config = config
         numbers = 3 * sum(config.spans) * in_channels * skeleton.num_joints
-        self.input_norm = BodyNorm(numbers)
-        widths = [numbers, *[config.hidden] * config.layers]
+        self.seen = config.whitened or numbers
+        self.input_norm = WhitenedInput(numbers, self.seen) if config.whitened else BodyNorm(numbers)
+        widths = [self.seen, *[config.hidden] * config.layers]
         self.layers = nn.Sequential(
             *(
                 nn.Sequential(nn.Linear(before, after), BodyNorm(after), nn.ReLU(inplace=True))
@@ -74,17 +84,44 @@ class StatisticsEncoder(nn.Module):
         initialise(self)
 
     @property
-    def out_channels(self) -> int:
+    def learnt_channels(self) -> int:
+        """The first of the channels: what the layers make."""
         return self.config.hidden
+
+    @property
+    def out_channels(self) -> int:
+        return self.learnt_channels + (self.seen if self.config.skip else 0)
 
     def frames_left(self, num_frames: int) -> int:  # noqa: ARG002
         """t: 1."""
         return 1
 
     def forward(self, x_PCTV: Tensor) -> Tensor:
-        """float (P, C_in, T, V) -> features q (P, hidden, 1, 1). A body's absent frame is 0 0 0."""
-        q_PH: Tensor = self.layers(self.input_norm(input_statistics(x_PCTV, self.config.spans)))
-        return q_PH[:, :, None, None]
+        """float (P, C_in, T, V) -> features q (P, out_channels, 1, 1). A body's absent frame is 0 0 0."""
+        seen_PD = self.input_norm(input_statistics(x_PCTV, self.config.spans))
+        q_PC: Tensor = self.layers(seen_PD)
+        if self.config.skip:
+            q_PC = torch.cat([q_PC, seen_PD], dim=1)
+        return q_PC[:, :, None, None]
+
+
+class WhitenedInput(nn.Module):
+    """A linear map that is fitted to the training samples before the first step and stays as it is.
+
+    Until then it gives NaN: whoever forgets to fit it is told by the loss.
+    """
+
+    mean_D: Tensor
+    map_DE: Tensor
+
+    def __init__(self, numbers: int, kept: int) -> None:
+        super().__init__()
+        self.register_buffer("mean_D", torch.full((numbers,), math.nan))
+        self.register_buffer("map_DE", torch.full((numbers, kept), math.nan))
+
+    def forward(self, x_PD: Tensor) -> Tensor:
+        """float32 (P, D) -> (P, E)."""
+        return (x_PD - self.mean_D) @ self.map_DE
 
 
 class BodyNorm(nn.BatchNorm1d):

@@ -28,6 +28,7 @@ from model.stop import Stopped, StopSign, stop_sign
 from model.streams import check_ends
 from model.supervised import Supervised, labelled_samples
 from model.watch import Outcome, Watch
+from model.whitening import fit_encoder
 from pipeline.loader import train_batches
 from pipeline.order import steps_per_epoch
 from pipeline.samples import Samples, check_positives, split_samples
@@ -95,6 +96,8 @@ def train(
     step = checkpoint.step if checkpoint else 0
     with memory_explained(recipe, samples.source.shape[3], device), stop_sign() as sign:
         objective = _objective(shards, recipe, checkpoint, ranks, device)
+        if checkpoint is None:
+            fit_encoder(objective.model, samples, recipe, ranks)
         optimiser = _optimiser(objective, recipe, checkpoint, device)
         saver = _Saver(shards, recipe, run, objective, optimiser, steps, keep, save_minutes)
         watch = Watch(objective.loss_names, late=reads_late(device))

@@ -4,21 +4,26 @@ Contrastive training pulls the views of a sample together by a network's weights
 there is a closed form: copies of every training sample are changed as views are. How their features scatter
 around each sample's own mean is what a change of viewpoint, body or speed does to them, and these directions
 are divided by their scatter (within-class covariance normalisation, with each sample as a class). No label is
-used, and no test sample.
+used, and no test sample. Evaluation whitens any features like that (`eval --whiten`), and an encoder of
+statistics may begin with it.
 
-Axes: K copy, N sample, D feature.
+Axes: K copy, N sample, D feature, E number that an encoder sees.
 """
 
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from model.features import Extractor, Features
+from model.cpstn import CPSTN
+from model.features import Extractor, Features, extract_features, statistics_extractor
+from model.parallel import ALONE, Ranks
+from model.recipe import Recipe
 from pipeline.augment import ViewConfig
 from pipeline.loader import changed_copy, sequential_batches
-from pipeline.samples import Samples
+from pipeline.samples import Samples, in_any_order
 
 COPIES = 4
 # Chosen on splits of NW-UCLA's training views and an NTU-60 subset's training subjects: docs/experiments.md.
@@ -27,6 +32,8 @@ STRENGTH = 1.0
 # Above this many, features are first projected to their principal components: matrices grow with the square.
 MOST_DIMENSIONS = 4096
 LEAST_DEVIATION = 1e-4
+# An encoder's input is fitted on so many training samples: more would not change a mean scatter.
+MOST_SAMPLES = 10_000
 
 
 @dataclass(frozen=True)
@@ -43,14 +50,23 @@ class Whitening:
 
 @torch.no_grad()
 def view_scatter(
-    extractor: Extractor, samples: Samples, device: torch.device, *, seed: int = 0, batch_size: int = 64
+    extractor: Extractor,
+    samples: Samples,
+    device: torch.device,
+    *,
+    changes: ViewConfig = CHANGES,
+    seed: int = 0,
+    batch_size: int = 64,
 ) -> Tensor:
-    """The features' mean scatter around each sample's mean over its changed copies: float64 (D, D)."""
+    """The features' mean scatter around each sample's mean over its changed copies: float64 (D, D).
+
+    samples: from a source that can be read in any order.
+    """
     total_DD, count = torch.zeros((), dtype=torch.float64, device=device), 0
     for batch in sequential_batches(samples, batch_size):
         sample_P = batch.sample_P.to(device)
         copies = [
-            changed_copy(batch, samples.skeleton, CHANGES, seed=seed, copy=copy).to(device)
+            changed_copy(batch, samples.skeleton, changes, seed=seed, copy=copy).to(device)
             for copy in range(COPIES)
         ]
         features_KND = torch.stack(
@@ -86,3 +102,50 @@ def fit_whitening(train: Features, scatter_DD: Tensor, strength: float = STRENGT
 def join(*parts: Features) -> Features:
     """Features of the same samples, one behind the other; their scales are kept."""
     return Features(torch.cat([part.x_ND for part in parts], dim=1), parts[0].labels_N, scaled=True)
+
+
+@torch.no_grad()
+def fit_encoder(model: CPSTN, samples: Samples, recipe: Recipe, ranks: Ranks = ALONE) -> None:
+    """Fit, in place, what an encoder sees of whitened statistics; nothing happens to any other encoder.
+
+    The copies are changed as the recipe's "combined" views are. Of the whitened statistics the principal
+    directions stay, as many as the encoder sees, turned at random: each number then has as large a share of
+    them as any other, and a classifier that standardises them changes nothing. The first rank fits for all.
+    """
+    if model.fitted is None:
+        return
+    mean_D, map_DE = model.fitted.mean_D, model.fitted.map_DE
+    found_mean_D, found_map_DE = torch.zeros_like(mean_D), torch.zeros_like(map_DE)
+    if ranks.is_first:
+        whitening = _input_whitening(model, samples, recipe)
+        found_mean_D.copy_(whitening.mean_D)
+        found_map_DE.copy_(whitening.map_DE)
+    mean_D.copy_(ranks.sum(found_mean_D))
+    map_DE.copy_(ranks.sum(found_map_DE))
+
+
+def _input_whitening(model: CPSTN, samples: Samples, recipe: Recipe) -> Whitening:
+    """From statistics (D) to what the encoder sees (E), on the CPU: GPUs of some makers have no float64."""
+    device, config = torch.device("cpu"), recipe.model
+    if len(samples) > MOST_SAMPLES:  # they lie in the order of their rows, which is a random one
+        samples = samples.take(np.arange(MOST_SAMPLES))
+    (samples,) = in_any_order(samples)
+    extractor = statistics_extractor(model.skeleton, config.streams, config.statistics.spans)
+    train = extract_features(extractor, samples, device)
+    scatter_DD = view_scatter(extractor, samples, device, changes=recipe.view, seed=recipe.seed)
+    whitening = fit_whitening(train, scatter_DD)
+    z_ND = whitening.apply(train).x_ND.double()
+    components_DE = torch.linalg.eigh(z_ND.T @ z_ND).eigenvectors.flip(1)[:, : config.statistics.whitened]
+    turned_EE = _random_turn(config.statistics.whitened, recipe.seed)[: components_DE.shape[1]]
+    # Its mean square length is 1: now that of each number is.
+    scale = math.sqrt(config.statistics.whitened)
+    return Whitening(
+        whitening.mean_D, (whitening.map_DE.double() @ components_DE @ turned_EE * scale).float()
+    )
+
+
+def _random_turn(size: int, seed: int) -> Tensor:
+    """A random orthogonal matrix, float64."""
+    generator = torch.Generator().manual_seed(seed)
+    turn: Tensor = torch.linalg.qr(torch.randn(size, size, dtype=torch.float64, generator=generator)).Q
+    return turn

@@ -3,6 +3,8 @@
 Axes: P body, C channel, T frame, V joint.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ import torch
 from data_specs.spec import Skeleton, load_spec
 from model.cpstn import CPSTN, ModelConfig
 from model.recipe import load_recipe
-from model.statistics import StatisticsConfig, StatisticsEncoder, input_statistics
+from model.statistics import BodyNorm, StatisticsConfig, StatisticsEncoder, input_statistics
 
 P, C, T, V = 5, 3, 8, 20
 SMALL = StatisticsConfig(hidden=6)
@@ -56,6 +58,7 @@ def test_a_single_body_can_be_trained_on(skeleton: Skeleton) -> None:
     """The last batch of an epoch of fine-tuning may hold one sample; its spread would be 0."""
     encoder = StatisticsEncoder(skeleton, SMALL)
     encoder(torch.randn(P, C, T, V))
+    assert isinstance(encoder.input_norm, BodyNorm)
     before = encoder.input_norm.running_mean
     assert before is not None
     before = before.clone()
@@ -75,6 +78,30 @@ def test_the_model_pools_and_projects_statistics(skeleton: Skeleton) -> None:
     assert model.project(h_ND).shape == (2, 128)
 
 
+def test_what_a_layer_sees_is_handed_on_but_not_contrasted(skeleton: Skeleton) -> None:
+    """The contrast would be solved by what was there before it."""
+    config = replace(SMALL, skip=True)
+    model = CPSTN(
+        skeleton,
+        ModelConfig(backbone="statistics", statistics=config),
+        spatial_pretext=False,
+        temporal_pretext=False,
+    ).eval()
+    x_PCTV, sample_P = torch.randn(3, C, T, V), torch.arange(3)
+    q_PCtV = model.encode(x_PCTV)
+    seen_PD = model.encoder.input_norm(input_statistics(x_PCTV))
+    assert model.representation_size == q_PCtV.shape[1] == 6 + seen_PD.shape[1]
+    torch.testing.assert_close(q_PCtV[:, 6:, 0, 0], seen_PD)
+    torch.testing.assert_close(model.to_contrast(q_PCtV, sample_P, 3), q_PCtV[:, :6, 0, 0])
+    assert model.project(q_PCtV[:, :6, 0, 0]).shape == (3, 128)
+
+
+def test_an_encoder_that_was_not_fitted_gives_no_numbers(skeleton: Skeleton) -> None:
+    """Zeros would go unnoticed; training stops where a loss is no number."""
+    encoder = StatisticsEncoder(skeleton, replace(SMALL, whitened=4))
+    assert encoder(torch.randn(P, C, T, V)).isnan().all()
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -82,6 +109,18 @@ def test_the_model_pools_and_projects_statistics(skeleton: Skeleton) -> None:
         (["model.statistics.hidden=0"], r"model\.statistics\.hidden: found 0"),
         (["model.statistics.layers=0"], r"model\.statistics\.layers: found 0"),
         (["model.statistics.spans=[]"], r"model\.statistics\.spans: found \[\]"),
+        (["model.statistics.whitened=-1"], r"model\.statistics\.whitened: found -1"),
+        (
+            [
+                "view.rotation=0",
+                "view.shear=0",
+                "view.jitter_std=0",
+                "view.bones=0",
+                "view.mirror=0",
+                "view.crop=0",
+            ],
+            r"statistics\.whitened is 1024, but the views change nothing",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_named(changes: list[str], message: str) -> None:

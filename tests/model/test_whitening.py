@@ -1,7 +1,11 @@
 """Whitening makes small what views change, learns it without labels, and is a plain linear map.
 
-Axes: K copy, N sample, P packed present body, C coordinate, T frame, V joint, D feature.
+Axes: K copy, N sample, P packed present body, C coordinate, T frame, V joint, D feature, E number that an
+encoder sees.
 """
+
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,12 +13,17 @@ import torch
 from torch import Tensor
 
 import model.whitening as whitening
+from model.checkpoint import Run, load_checkpoint, new_model
 from model.classify import LinearClassifier
-from model.features import Features, extract_features, statistics_extractor
-from model.whitening import COPIES, fit_whitening, join, view_scatter
+from model.cpstn import CPSTN
+from model.features import Features, encoder_extractor, extract_features, statistics_extractor
+from model.recipe import Recipe, load_recipe
+from model.train import train
+from model.whitening import COPIES, fit_encoder, fit_whitening, join, view_scatter
 from pipeline.loader import changed_copy, sequential_batches
 from pipeline.samples import split_samples
 from pipeline.store.shards import Shards
+from pipeline.store.tar_shard import TarShards
 
 CPU = torch.device("cpu")
 
@@ -98,3 +107,80 @@ def test_test_samples_and_labels_have_no_part_in_it(shards: Shards) -> None:
     again = fit_whitening(relabelled, view_scatter(extractor, train, CPU))
     assert torch.equal(fitted.map_DE, again.map_DE)
     assert fitted.apply(extract_features(extractor, test, CPU)).x_ND.isfinite().all()
+
+
+def best(*changes: str) -> Recipe:
+    return load_recipe("best", ("model.streams=['joint']", "model.statistics.hidden=8", *changes))
+
+
+def fitted(shards: Shards, recipe: Recipe) -> CPSTN:
+    model = new_model(shards.spec, recipe)
+    fit_encoder(model, split_samples(shards, "xview", "train"), recipe)
+    return model.eval()
+
+
+def seen_by(model: CPSTN, shards: Shards) -> Tensor:
+    """What the first layer sees of each training sample, as `skip` hands it on."""
+    features = extract_features(encoder_extractor(model), split_samples(shards, "xview", "train"), CPU)
+    return features.x_ND[:, 8:].double()
+
+
+def test_an_encoder_sees_whitened_statistics(shards: Shards) -> None:
+    """As many numbers as there are statistics, or more, only turn them: all distances stay."""
+    recipe = best("model.statistics.whitened=800")
+    train = split_samples(shards, "xview", "train")
+    extractor = statistics_extractor(train.skeleton, ("joint",))
+    statistics = extract_features(extractor, train, CPU)
+    assert statistics.x_ND.shape[1] == 720
+    scatter_DD = view_scatter(extractor, train, CPU, changes=recipe.view, seed=recipe.seed)
+    expected_ND = fit_whitening(statistics, scatter_DD).apply(statistics).x_ND.double() * 800**0.5
+    found_NE = seen_by(fitted(shards, recipe), shards)
+    assert found_NE.shape == (len(train), 800)
+    torch.testing.assert_close(found_NE @ found_NE.T, expected_ND @ expected_ND.T, rtol=1e-3, atol=0.1)
+
+
+def test_fewer_numbers_are_the_principal_ones_and_share_alike(shards: Shards) -> None:
+    """A classifier standardises what it is given: directions of their own size would lose it there."""
+    all_ND = seen_by(fitted(shards, best("model.statistics.whitened=720")), shards)
+    found_NE = seen_by(fitted(shards, best("model.statistics.whitened=12")), shards)
+    kept = found_NE.square().sum() / 12 / (all_ND.square().sum() / 720)
+    variance_D = torch.linalg.svdvals(all_ND).square()
+    torch.testing.assert_close(kept, variance_D[:12].sum() / variance_D.sum(), rtol=1e-3, atol=0.0)
+    deviation_E = found_NE.std(0)
+    assert deviation_E.max() < 3 * deviation_E.min()
+    assert torch.linalg.svdvals(found_NE)[0] > 3 * torch.linalg.svdvals(found_NE)[-1]
+
+
+def test_a_trained_and_an_untrained_encoder_see_alike(shards: Shards, tmp_path: Path) -> None:
+    """The untrained one stands for all that was there before the contrast: whitening was."""
+    recipe, new = best("model.statistics.whitened=12", "epochs=1", "batch_size=16"), Run(tmp_path / "run")
+    new.create(recipe, shards.location, shards.manifest.digest)
+    train(shards, recipe, new, device=CPU)
+    checkpoint = load_checkpoint(new)
+    trained, untrained = checkpoint.build_model().eval(), checkpoint.build_model(trained=False).eval()
+    torch.testing.assert_close(seen_by(trained, shards), seen_by(untrained, shards), rtol=0.0, atol=0.0)
+    torch.testing.assert_close(seen_by(trained, shards), seen_by(fitted(shards, recipe), shards))
+    weights = [dict(model.named_parameters())["encoder.layers.0.0.weight"] for model in (trained, untrained)]
+    assert not torch.equal(*weights)
+
+
+def test_tars_are_fitted_to_as_arrays_are(shards: Shards, both_shards: Shards) -> None:
+    tars = replace(both_shards, manifest=replace(both_shards.manifest, format="webdataset"))
+    recipe = best("model.statistics.whitened=12")
+    expected, found = fitted(shards, recipe).fitted, fitted(tars, recipe).fitted
+    assert expected is not None
+    assert found is not None
+    assert isinstance(split_samples(tars, "xview", "train").source, TarShards)
+    torch.testing.assert_close(found.mean_D, expected.mean_D)
+
+
+def test_of_many_samples_some_are_enough(shards: Shards, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of NTU-120's hundred thousand each would be changed and encoded four times before the first step."""
+    recipe, train = best("model.statistics.whitened=12"), split_samples(shards, "xview", "train")
+    monkeypatch.setattr(whitening, "MOST_SAMPLES", 30)
+    some = fitted(shards, recipe).fitted
+    alone = new_model(shards.spec, recipe)
+    fit_encoder(alone, train.take(np.arange(30)), recipe)
+    assert some is not None
+    assert alone.fitted is not None
+    assert torch.equal(some.map_DE, alone.fitted.map_DE)
