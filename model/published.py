@@ -9,6 +9,9 @@ from typing import Any
 
 from data_specs.spec import built_in_names, load_spec
 
+# Recordings that are too short or cannot be read are left out by everybody, and not by all alike.
+NEARLY_ALL = 0.95
+
 FILE = Path(__file__).parent / "recipes" / "tables" / "published.toml"
 
 
@@ -71,6 +74,17 @@ def published_rows(dataset: str, protocol: str) -> list[PublishedRow]:
 def own_row(dataset: str, protocol: str) -> PublishedRow | None:
     """The paper's own method on that split; None where the paper does not report it."""
     return next((row for row in published_rows(dataset, protocol) if row.is_own), None)
+
+
+def is_comparable(dataset: str, protocol: str, test_samples: int) -> bool:
+    """Whether so many test samples are all, or nearly all, that the paper's rows on that split are of."""
+    counts = [
+        count
+        for table in _file()["tables"]
+        for name, count in table["test_samples"].items()
+        if table["dataset"] == dataset and same_split(dataset, name, protocol)
+    ]
+    return all(test_samples >= NEARLY_ALL * count for count in counts)
 
 
 @functools.cache

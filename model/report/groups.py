@@ -182,8 +182,7 @@ def _card(run: str, evaluation: SavedEvaluation, dataset: str, protocol: str) ->
             p = score.p_untrained if name == UNTRAINED else None
             references.append(Reference(name, f"{100 * other.top1.mean:.1f}", ahead, p))
     own = own_row(dataset, protocol)
-    whole = evaluation.tested_classes == len(evaluation.classes)
-    if own is not None and whole and score.mode == LINEAR:
+    if own is not None and evaluation.is_comparable and score.mode == LINEAR:
         ahead = 100 * score.top1.mean - float(own.percent)
         references.append(Reference(f"paper, Table {own.table}", str(own.percent), ahead))
     return Card(run, score_text(score), score.top1, score.top1_without_copies, tuple(references))

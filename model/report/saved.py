@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.evaluation_file import FORMAT_VERSION, HEADLINES
+from model.published import is_comparable
 from model.scores import FROM_LABELS, LINEAR, TRAINED
 
 
@@ -95,9 +96,9 @@ class SavedEvaluation:
         return [score for mode in HEADLINES for score in own if score.mode == mode] or [self.scores[0]]
 
     @property
-    def tested_classes(self) -> int:
-        """How many of the classes any test sample is of."""
-        return int(np.count_nonzero(self.scores[0].test_counts()))
+    def is_comparable(self) -> bool:
+        """Whether the paper's figures, if any, are of as many test samples."""
+        return is_comparable(self.dataset, self.protocol, self.test_samples)
 
     def linear(self, features: str) -> SavedScore | None:
         """The linear evaluation of these features with the most labels."""

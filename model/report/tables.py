@@ -81,14 +81,15 @@ def accuracy_lines(evaluations: Evaluations, dataset: str, protocol: str) -> lis
     keys = sorted(
         found, key=lambda key: (modes.index(key[0]), key[3] != 1, key[3], key[2] or 0, features.index(key[1]))
     )
-    lines = []
+    lines, comparable = [], all(evaluation.is_comparable for evaluation in evaluations.values())
     for key in keys:
         mode, name, k, fraction = key
         scores = tuple(found[key].get(run) for run in evaluations)
         shown = name if k is None else f"{name}, k = {k}"
         labels = next(score.labels for score in scores if score)
         some = next(score for score in scores if score)
-        lines.append(Line(mode, shown, fraction, labels, scores, _paper(some, dataset, protocol)))
+        paper = _paper(some, dataset, protocol) if comparable else None
+        lines.append(Line(mode, shown, fraction, labels, scores, paper))
     return lines
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from model.published import (
     FILE,
+    is_comparable,
     is_curves_split,
     own_curve,
     own_row,
@@ -84,3 +85,22 @@ def test_the_curve_is_of_one_split_and_keeps_the_papers_digits() -> None:
     assert [row.method for row in published_rows("ucla", "xview") if str(row.percent) == "74.30"] == [
         "LongT GAN"
     ]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "protocol", "test_samples", "comparable"),
+    [
+        ("ucla", "xview", 462, True),
+        ("ucla", "xview3", 300, False),
+        ("ucla", "xview1", 300, True),  # the paper has no figure there
+        ("ntu60", "xsub", 16_487, True),
+        ("ntu60", "xsub", 329, False),
+        ("ntu120", "xset", 59_000, True),
+        ("ntu120", "xset", 50_919, False),
+        ("mine", "xsub", 3, True),
+    ],
+)
+def test_a_part_of_a_split_is_told_from_the_whole(
+    dataset: str, protocol: str, test_samples: int, comparable: bool
+) -> None:
+    assert is_comparable(dataset, protocol, test_samples) is comparable

@@ -88,7 +88,7 @@ def evaluation_table(scores: list[dict[str, Any]] | None = None, **changes: Any)
         "protocol": "xview3",
         "classes": list(UCLA),
         "train_samples": 1020,
-        "test_samples": 135,
+        "test_samples": 464,
         "seen_in_training": 0,
         "copied": 0,
         "made_from": {"step": 40, "steps": 40, "recipe": load_recipe("compact").to_table()},
