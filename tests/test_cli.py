@@ -145,6 +145,7 @@ def key_in(folder: Path) -> str:
         (["preprocess", "ucla", "raw", "--resample", "cubic", "--out", "x"], "expected one of linear"),
         (["preprocess", "ucla", "raw", "--format", "hdf5", "--out", "x"], "expected one of zarr"),
         (["preprocess", "ucla", "raw", "--out", "/dev/null/x"], "cannot be written"),
+        (["synthesize", "ucla", "/dev/null/x", "--samples", "3"], "cannot be written"),
         (["inspect", "raw"], "holds no shards"),
         (["inspect", "nowhere"], "no such folder"),
         (["verify", "nowhere"], "no such folder"),

@@ -101,13 +101,18 @@ def synthesize(
     oddities: the share of recordings, 0 to 1, that carry one of ODDITIES, each kind in turn; a reader must
         refuse those in UNREADABLE.
     on_file: called once for every recording written.
-    The same arguments give the same bytes. Raises ValueError for arguments that make no data set.
+    The same arguments give the same bytes. Raises ValueError for arguments that make no data set, and for a
+    folder that cannot be made.
     """
     plans = plan(spec, samples, seed=seed, oddities=oddities)
     if layout not in LAYOUTS:
         raise ValueError(f"layout {layout!r}: expected one of {', '.join(LAYOUTS)}")
     if layout == "text" and spec.reader != "ucla":
         raise ValueError(f"layout 'text' is NW-UCLA's original release; {spec.name} has no such layout")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{out}: cannot be written: {error.strerror}; choose another folder") from None
     written = 0
     for planned in plans:
         for file, content in _files(spec, planned, seed, layout):
