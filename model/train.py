@@ -81,7 +81,7 @@ def train(
     The state is saved after every epoch, every `save_minutes` and when a signal asks to stop; the last `keep`
     checkpoints stay. A run that ended early, in whichever way, goes on from there, on the CPU to the very
     same weights. With several ranks all call this and see the run's folder; the first writes and reports.
-    `on_note` hears of damaged checkpoints.
+    `on_note` hears of damaged checkpoints, and of what is fitted before the first step.
 
     Raises ValueError if the shards or the recipe are not those of the run, or cannot be trained on;
     RuntimeError if a number stops being one or memory does not suffice; Stopped after SIGINT or SIGTERM.
@@ -97,7 +97,7 @@ def train(
     with memory_explained(recipe, samples.source.shape[3], device), stop_sign() as sign:
         objective = _objective(shards, recipe, checkpoint, ranks, device)
         if checkpoint is None:
-            fit_encoder(objective.model, samples, recipe, ranks)
+            fit_encoder(objective.model, samples, recipe, ranks, on_note)
         optimiser = _optimiser(objective, recipe, checkpoint, device)
         saver = _Saver(shards, recipe, run, objective, optimiser, steps, keep, save_minutes)
         watch = Watch(objective.loss_names, late=reads_late(device))

@@ -11,6 +11,7 @@ Axes: K copy, N sample, D feature, E number that an encoder sees.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -105,18 +106,28 @@ def join(*parts: Features) -> Features:
 
 
 @torch.no_grad()
-def fit_encoder(model: CPSTN, samples: Samples, recipe: Recipe, ranks: Ranks = ALONE) -> None:
+def fit_encoder(
+    model: CPSTN,
+    samples: Samples,
+    recipe: Recipe,
+    ranks: Ranks = ALONE,
+    on_note: Callable[[str], None] = lambda _: None,
+) -> None:
     """Fit, in place, what an encoder sees of whitened statistics; nothing happens to any other encoder.
 
     The copies are changed as the recipe's "combined" views are. Of the whitened statistics the principal
     directions stay, as many as the encoder sees, turned at random: each number then has as large a share of
-    them as any other, and a classifier that standardises them changes nothing. The first rank fits for all.
+    them as any other, and a classifier that standardises them changes nothing. The first rank fits for all,
+    and tells `on_note`, as it takes a while.
     """
     if model.fitted is None:
         return
     mean_D, map_DE = model.fitted.mean_D, model.fitted.map_DE
     found_mean_D, found_map_DE = torch.zeros_like(mean_D), torch.zeros_like(map_DE)
     if ranks.is_first:
+        on_note(
+            f"whitening the statistics of {min(len(samples), MOST_SAMPLES):,} samples before the first step"
+        )
         whitening = _input_whitening(model, samples, recipe)
         found_mean_D.copy_(whitening.mean_D)
         found_map_DE.copy_(whitening.map_DE)

@@ -155,7 +155,11 @@ def test_a_trained_and_an_untrained_encoder_see_alike(shards: Shards, tmp_path: 
     """The untrained one stands for all that was there before the contrast: whitening was."""
     recipe, new = best("model.statistics.whitened=12", "epochs=1", "batch_size=16"), Run(tmp_path / "run")
     new.create(recipe, shards.location, shards.manifest.digest)
-    train(shards, recipe, new, device=CPU)
+    told: list[str] = []
+    train(shards, recipe, new, device=CPU, on_note=told.append)
+    assert told == [
+        f"whitening the statistics of {len(shards.split('xview', 'train'))} samples before the first step"
+    ]
     checkpoint = load_checkpoint(new)
     trained, untrained = checkpoint.build_model().eval(), checkpoint.build_model(trained=False).eval()
     torch.testing.assert_close(seen_by(trained, shards), seen_by(untrained, shards), rtol=0.0, atol=0.0)
