@@ -49,7 +49,9 @@ def read_curves(folder: Path) -> dict[str, Curve]:
     curves = {}
     for tag in accumulator.Tags()["scalars"]:
         if tag.startswith(PREFIX):
-            values = {event.step: event.value for event in accumulator.Scalars(tag)}
+            # The files are read in the order of their names, which within a second is not that of time.
+            events = sorted(accumulator.Scalars(tag), key=lambda event: event.wall_time)
+            values = {event.step: event.value for event in events}
             steps = sorted(values)
             curve = Curve(np.array(steps, np.int64), np.array([values[step] for step in steps], np.float64))
             curves[tag.removeprefix(PREFIX)] = curve

@@ -26,6 +26,16 @@ def test_a_resumed_run_has_one_curve_and_what_was_redone_counts(tmp_path: Path) 
     np.testing.assert_allclose(curve.values_S, expected, rtol=1e-6)
 
 
+def test_the_order_of_the_files_names_does_not_matter(tmp_path: Path) -> None:
+    """One process that starts its tenth log within a second names it so that it comes before the ninth."""
+    run = write_run(tmp_path / "run", steps=9)
+    (first,) = run.folder.glob("*tfevents*")
+    first.rename(run.folder / "events.out.tfevents.9999999999.vm.1.9")
+    log(run, range(7, 21), value=3.0, purge_step=7)
+    values_S = read_curves(run.folder)["contrast"].values_S
+    np.testing.assert_allclose(values_S[6:], 3.0 / np.arange(7, 21), rtol=1e-6)
+
+
 def test_a_folder_without_logs_or_with_damaged_ones_gives_no_curves(tmp_path: Path) -> None:
     assert read_curves(tmp_path) == {}
     (tmp_path / "events.out.tfevents.1.vm.1.0").write_bytes(b"nothing that TensorBoard wrote")
