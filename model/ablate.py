@@ -22,6 +22,7 @@ import torch
 from model.checkpoint import Run, load_checkpoint, new_model
 from model.classify import linear_evaluation
 from model.cpstn import CPSTN
+from model.feature_cache import FEATURES_VERSION
 from model.features import Extractor, calibrated, encoder_extractor, extract_features, statistics_extractor
 from model.question import Parts, read_parts
 from model.recipe import Recipe, flat, load_recipe
@@ -187,13 +188,18 @@ class _Bench:
         return linear_evaluation(train, test, self.parts.num_classes, self.parts.performances).top1
 
     def encoder_top1(self, model: CPSTN) -> float:
-        """Linear evaluation of the frozen encoder."""
-        return self.top1(encoder_extractor(model.eval()))
+        """Linear evaluation of the frozen encoder, its batch normalisation measured as `evaluate` does."""
+        return self.top1(encoder_extractor(calibrated(model, self.parts.train, self.device)))
 
     def identity(self, recipe: Recipe | None) -> dict[str, Any]:
         """What an accuracy belongs to."""
         table = None if recipe is None else recipe.to_table()
-        return {"protocol": self.protocol, "shards": self.shards.manifest.digest, "recipe": table}
+        return {
+            "version": FEATURES_VERSION,
+            "protocol": self.protocol,
+            "shards": self.shards.manifest.digest,
+            "recipe": table,
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,7 +227,7 @@ def _of_row(bench: _Bench, trial: Trial) -> _Measurement:
 def _of_untrained(bench: _Bench, trial: Trial, folder: Path) -> _Measurement:
     def measure() -> float:
         model = new_model(bench.shards.spec, trial.recipe).to(bench.device)
-        return bench.encoder_top1(calibrated(model, bench.parts.train, bench.device))
+        return bench.encoder_top1(model)
 
     encoder, seed = trial.row.encoder, trial.recipe.seed
     path = folder / "untrained" / f"{encoder}-{seed}.json"

@@ -40,6 +40,7 @@ from model.fusion import fused_scores
 from model.question import Parts, Question, check_fit, labelled_sets, read_parts, seen_in_training
 from model.scores import (
     COORDINATES,
+    ENCODERS,
     FINETUNE,
     FROM_LABELS,
     KNN,
@@ -49,7 +50,6 @@ from model.scores import (
     STATISTICS,
     SUPERVISED,
     TRAINED,
-    UNTRAINED,
     Result,
     Score,
     result_of_scores,
@@ -161,18 +161,32 @@ class _Bench:
     on_stage: Callable[[str], None]
 
     @cached_property
-    def models(self) -> dict[str, CPSTN]:
-        """The trained encoder, and the same with its initial weights; nobody changes them."""
-        untrained = self.checkpoint.build_model(trained=False).to(self.device)
-        return {
-            TRAINED: self.checkpoint.build_model().to(self.device).eval(),
-            UNTRAINED: calibrated(untrained, self.parts.train, self.device),
-        }
+    def trained(self) -> CPSTN:
+        """The trained encoder, its batch normalisation measured as the untrained one's; nobody changes it."""
+        return self._calibrated(self.checkpoint.build_model())
+
+    @cached_property
+    def untrained(self) -> CPSTN:
+        """The same with its initial weights; nobody changes it."""
+        return self._calibrated(self.checkpoint.build_model(trained=False))
+
+    def _calibrated(self, model: CPSTN) -> CPSTN:
+        self.on_stage("statistics of batch normalisation")
+        return calibrated(model.to(self.device), self.parts.train, self.device)
+
+    def model(self, kind: str) -> CPSTN:
+        """TRAINED or UNTRAINED."""
+        return self.trained if kind == TRAINED else self.untrained
 
     @property
     def encoders(self) -> dict[str, Extractor]:
-        """What the encoders see, by the kind of features."""
-        return {name: encoder_extractor(model) for name, model in self.models.items()}
+        """What the encoders see, by the kind of features. A model is built when it is first asked: where all
+        its features are stored, never."""
+
+        def extractor(kind: str) -> Extractor:
+            return lambda *bodies: encoder_extractor(self.model(kind))(*bodies)
+
+        return {kind: extractor(kind) for kind in ENCODERS}
 
     def features(self, whiten: bool) -> dict[str, Pair]:
         """Of every kind, by its name."""
@@ -193,7 +207,7 @@ class _Bench:
         self, others: Mapping[str, Checkpoint], features: Mapping[str, Pair], labelled: Sequence[Labelled]
     ) -> list[Score]:
         """Linear evaluation of this run's and the others' encoders together, trained and untrained."""
-        by_kind = {kind: [features[kind]] for kind in self.models}
+        by_kind = {kind: [features[kind]] for kind in ENCODERS}
         for checkpoint in others.values():
             other = replace(self, checkpoint=checkpoint)
             for kind, extractor in other.encoders.items():
@@ -250,14 +264,14 @@ class _Bench:
 
         None either where it names the classes of another data set.
         """
-        model = self.models[TRAINED]
-        head = self.checkpoint.build_head(model)
-        if head is None or self.checkpoint.spec().classes != self.shards.spec.classes:
+        recipe, classes = self.checkpoint.recipe(), self.shards.spec.classes
+        if recipe.objective != SUPERVISED or self.checkpoint.spec().classes != classes:
             return []
-        used = len(labelled_samples(self.shards, self.checkpoint.recipe()))
-        result = self._head_result(model, head.to(self.device))
-        fraction = self.checkpoint.recipe().label_fraction
-        return [Score(SUPERVISED, FROM_LABELS, None, fraction, used, (result,))]
+        head = self.checkpoint.build_head(self.trained)
+        assert head is not None
+        used = len(labelled_samples(self.shards, recipe))
+        result = self._head_result(self.trained, head.to(self.device))
+        return [Score(SUPERVISED, FROM_LABELS, None, recipe.label_fraction, used, (result,))]
 
     def finetuned_scores(self, labelled: Sequence[Labelled], question: Question) -> list[Score]:
         """Fine-tuning end to end, and the paper's semi-supervised protocol (4.2.2): fine-tune, freeze, fit a
@@ -269,10 +283,10 @@ class _Bench:
                 wanted = [mode for mode in wanted if mode == FINETUNE]
             # With all labels the same set is repeated: then fine-tuning alone is random.
             sets = labels.sets * question.seeds if labels.fraction == 1 else labels.sets
-            for name, model in self.models.items() if wanted else ():
+            for name in ENCODERS if wanted else ():
                 found: dict[str, list[Result]] = {mode: [] for mode in wanted}
                 for seed, chosen in enumerate(sets):
-                    for mode, result in self._finetuned(name, model, chosen, seed, wanted).items():
+                    for mode, result in self._finetuned(name, chosen, seed, wanted).items():
                         found[mode].append(result)
                 for mode in wanted:
                     row = Score(mode, name, None, labels.fraction, len(sets[0]), tuple(found[mode]))
@@ -280,7 +294,7 @@ class _Bench:
         return rows[SEMI] + rows[FINETUNE]
 
     def _finetuned(
-        self, name: str, model: CPSTN, chosen: NDArray[np.int64], seed: int, modes: Sequence[str]
+        self, name: str, chosen: NDArray[np.int64], seed: int, modes: Sequence[str]
     ) -> dict[str, Result]:
         """The results of one fine-tuned copy."""
         recipe, classes = self.checkpoint.recipe(), self.parts.num_classes
@@ -293,7 +307,7 @@ class _Bench:
             )
 
         tuned, head = finetune(
-            model, few, classes, recipe.finetune, self.device, recipe.seed + seed, on_epoch=say
+            self.model(name), few, classes, recipe.finetune, self.device, recipe.seed + seed, on_epoch=say
         )
         results = {}
         if FINETUNE in modes:
@@ -331,7 +345,7 @@ def whitened_features(
         return maps[name].apply(features[name][part], weight)
 
     found = {f"{name}, whitened": (through(name, 0), through(name, 1)) for name in maps}
-    for name in (TRAINED, UNTRAINED):
+    for name in ENCODERS:
         train, test = (
             join(through(STATISTICS, part), through(name, part, ENCODER_WEIGHT)) for part in (0, 1)
         )

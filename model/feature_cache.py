@@ -24,7 +24,7 @@ from pipeline.store.publish import published
 from pipeline.store.shards import Shards
 
 # One more whenever an extractor gives other numbers than before.
-FEATURES_VERSION = 1
+FEATURES_VERSION = 2
 # What a part's features may take on disk: about NTU-120's from an encoder of 128 channels.
 MOST_BYTES = 2 * 10**9
 
@@ -32,7 +32,7 @@ MOST_BYTES = 2 * 10**9
 def cache_of(folder: Path, shards: Shards, checkpoint: Checkpoint, train: Samples) -> "FeatureCache":
     """The features of a run's encoder, trained and untrained, and of the input itself.
 
-    train: the protocol's training samples, on which an untrained encoder's statistics are measured.
+    train: the protocol's training samples, on which batch normalisation's statistics are measured.
     """
     identity = {
         "weights": _weights_digest(checkpoint),

@@ -28,6 +28,8 @@ Extractor = Callable[[Tensor, Tensor, int], Tensor]
 FLOOR_STREAMS = ("joint", "bone", "motion")
 # Of raw coordinates: NTU's 200 frames of two bodies would be 30,000 numbers a sample.
 COORDINATE_FRAMES = 50
+# What is fitted without labels, a scatter or means and variances, would not change by more samples.
+MOST_FITTED = 10_000
 
 
 @dataclass(frozen=True)
@@ -90,11 +92,19 @@ def coordinates_extractor(max_bodies: int) -> Extractor:
     return extract
 
 
+def enough_to_fit(samples: Samples) -> Samples:
+    """At most MOST_FITTED of them: the first, which lie in the order of their rows, a random one."""
+    return samples if len(samples) <= MOST_FITTED else samples.take(np.arange(MOST_FITTED))
+
+
 @torch.no_grad()
 def calibrated(model: CPSTN, samples: Samples, device: torch.device) -> CPSTN:
-    """A copy with batch-normalisation statistics measured on the samples, its weights untouched.
+    """A copy with batch-normalisation statistics measured on training samples as they are stored, at most
+    MOST_FITTED of them; its weights untouched, no label used.
 
-    Without them an untrained network normalises by nothing at all, which would make the comparison too easy.
+    An untrained network has none yet, and without them normalises by nothing at all, which would make the
+    comparison too easy. A trained one has those of its views, sheared bodies and masked frames, and not of
+    recordings as the classifier sees them.
     """
     model = copy.deepcopy(model)
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
@@ -103,7 +113,7 @@ def calibrated(model: CPSTN, samples: Samples, device: torch.device) -> CPSTN:
         norm.reset_running_stats()
         norm.momentum = None  # a plain average over all batches
     model.train()
-    for batch in sequential_batches(samples, 64):
+    for batch in sequential_batches(enough_to_fit(samples), 64):
         model.encode(batch.original_PCTV.to(device))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum  # whoever trains it further has to forget these statistics

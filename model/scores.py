@@ -14,7 +14,7 @@ from torch import Tensor
 # Modes, and what is classified, as they are called in tables and files.
 LINEAR, KNN, SEMI, FINETUNE, SUPERVISED = "linear", "knn", "semi", "finetune", "supervised"
 MODES = (LINEAR, KNN, SEMI, FINETUNE)  # that can be asked for
-TRAINED, UNTRAINED = "trained encoder", "untrained encoder"
+TRAINED, UNTRAINED = ENCODERS = "trained encoder", "untrained encoder"
 STATISTICS, COORDINATES = "input statistics", "raw coordinates"
 # Where the encoder sees distances, too: see `model.streams`.
 MORE_STATISTICS = "input statistics, with distances"

@@ -14,12 +14,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from model.cpstn import CPSTN
-from model.features import Extractor, Features, extract_features, statistics_extractor
+from model.features import Extractor, Features, enough_to_fit, extract_features, statistics_extractor
 from model.parallel import ALONE, Ranks
 from model.recipe import Recipe
 from pipeline.augment import ViewConfig
@@ -33,8 +32,6 @@ STRENGTH = 1.0
 # Above this many, features are first projected to their principal components: matrices grow with the square.
 MOST_DIMENSIONS = 4096
 LEAST_DEVIATION = 1e-4
-# An encoder's input is fitted on so many training samples: more would not change a mean scatter.
-MOST_SAMPLES = 10_000
 
 
 @dataclass(frozen=True)
@@ -125,9 +122,7 @@ def fit_encoder(
     mean_D, map_DE = model.fitted.mean_D, model.fitted.map_DE
     found_mean_D, found_map_DE = torch.zeros_like(mean_D), torch.zeros_like(map_DE)
     if ranks.is_first:
-        on_note(
-            f"whitening the statistics of {min(len(samples), MOST_SAMPLES):,} samples before the first step"
-        )
+        on_note(f"whitening the statistics of {len(enough_to_fit(samples)):,} samples before the first step")
         whitening = _input_whitening(model, samples, recipe)
         found_mean_D.copy_(whitening.mean_D)
         found_map_DE.copy_(whitening.map_DE)
@@ -138,9 +133,7 @@ def fit_encoder(
 def _input_whitening(model: CPSTN, samples: Samples, recipe: Recipe) -> Whitening:
     """From statistics (D) to what the encoder sees (E), on the CPU: GPUs of some makers have no float64."""
     device, config = torch.device("cpu"), recipe.model
-    if len(samples) > MOST_SAMPLES:  # they lie in the order of their rows, which is a random one
-        samples = samples.take(np.arange(MOST_SAMPLES))
-    (samples,) = in_any_order(samples)
+    (samples,) = in_any_order(enough_to_fit(samples))
     extractor = statistics_extractor(model.skeleton, config.streams, config.statistics.spans)
     train = extract_features(extractor, samples, device)
     scatter_DD = view_scatter(extractor, samples, device, changes=recipe.view, seed=recipe.seed)

@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from model.checkpoint import Checkpoint
 from model.feature_cache import cache_of
-from model.features import encoder_features
+from model.features import calibrated, encoder_features, enough_to_fit
 from model.question import check_fit
 from model.scores import TRAINED
 from pipeline.samples import in_any_order, split_samples
@@ -56,15 +56,15 @@ def embed(
     some = test.take(places_N)
     if len(some) < 4:
         raise ValueError(f"{shards.location}: {len(some)} test samples by {protocol}; t-SNE needs 4")
-    evaluated = None
+    train, evaluated = split_samples(shards, protocol, "train"), None
     if cache is not None:
-        train = split_samples(shards, protocol, "train")
         evaluated = cache_of(cache, shards, checkpoint, train).stored(TRAINED, test, device)
     if evaluated is not None:
         features = evaluated.take(places_N)
     else:
-        (some,) = in_any_order(some)
-        features = encoder_features(checkpoint.build_model().to(device), some, device)
+        train, some = in_any_order(enough_to_fit(train), some)
+        model = calibrated(checkpoint.build_model().to(device), train, device)
+        features = encoder_features(model, some, device)
     points_NX = on_a_plane(features.x_ND.cpu().numpy().astype(np.float64), seed)
     classes = tuple(shards.spec.classes[label] for label in chosen)
     return Embedding(points_NX, np.searchsorted(chosen, some.labels_N).astype(np.int64), classes)

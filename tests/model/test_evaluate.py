@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -143,9 +144,8 @@ def test_fused_runs_are_the_mean_of_their_probabilities(
     parts = read_parts(shards, "xview")
     probabilities = []
     for one in (checkpoint, other):
-        train_on, test_on = (
-            encoder_features(one.build_model(), part, CPU) for part in (parts.train, parts.test)
-        )
+        model = calibrated(one.build_model(), parts.train, CPU)
+        train_on, test_on = (encoder_features(model, part, CPU) for part in (parts.train, parts.test))
         scores_NK = linear_scores(train_on, test_on, parts.num_classes, parts.performances)
         probabilities.append(scores_NK.softmax(1))
     expected = (probabilities[0] + probabilities[1]).argmax(1).numpy() == parts.test.labels_N
@@ -201,6 +201,47 @@ def test_calibration_changes_statistics_and_no_weight(shards: Shards, checkpoint
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed
     assert all("running" in name or "num_batches" in name for name in changed)
+
+
+def test_a_trained_encoder_is_asked_with_statistics_of_what_it_is_asked_about(
+    shards: Shards, checkpoint: Checkpoint
+) -> None:
+    """Those that training leaves are of sheared and masked views: an untrained encoder had better ones."""
+    parts = read_parts(shards, "xview")
+    (score, *_) = evaluate(shards, checkpoint, Question(("linear",), "xview"), device=CPU).scores
+    assert score.features == TRAINED
+    model = calibrated(checkpoint.build_model(), parts.train, CPU)
+    train_on, test_on = (encoder_features(model, part, CPU) for part in (parts.train, parts.test))
+    expected = linear_evaluation(train_on, test_on, parts.num_classes, parts.performances)
+    assert_array_equal(score.results[0].hit_N, expected.hit_N)
+    left = encoder_features(checkpoint.build_model(), parts.train, CPU)
+    assert not torch.allclose(left.x_ND, train_on.x_ND, rtol=0.1)
+
+
+def test_calibration_sees_the_first_of_many_samples(
+    shards: Shards, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NTU-120 has sixty thousand, and an evaluation is to read them once."""
+    train = split_samples(shards, "xview", "train")
+    few = calibrated(checkpoint.build_model(), train.take(np.arange(9)), CPU).state_dict()
+    monkeypatch.setattr("model.features.MOST_FITTED", 9)
+    found = calibrated(checkpoint.build_model(), train, CPU).state_dict()
+    assert all(torch.equal(found[name], few[name]) for name in few)
+
+
+def test_where_all_features_are_stored_no_encoder_is_built(
+    shards: Shards, checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second linear classifier takes seconds, however long it takes to read NTU-120."""
+    question = Question(("linear",), "xview")
+    first = evaluate(shards, checkpoint, question, device=CPU, cache=tmp_path)
+
+    def refuse(*_: object) -> NoReturn:
+        raise AssertionError("built once more")
+
+    monkeypatch.setattr("model.evaluate.calibrated", refuse)
+    second = evaluate(shards, checkpoint, question, device=CPU, cache=tmp_path)
+    assert tables(second) == tables(first)
 
 
 @pytest.fixture(scope="module")

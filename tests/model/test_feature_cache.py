@@ -14,7 +14,7 @@ from data_specs.spec import Skeleton
 from model import feature_cache
 from model.checkpoint import Run, load_checkpoint
 from model.feature_cache import FeatureCache, cache_of
-from model.features import Features, encoder_extractor, statistics_extractor
+from model.features import Features, calibrated, encoder_extractor, statistics_extractor
 from model.recipe import load_recipe
 from model.report.embedding import embed
 from model.scores import TRAINED
@@ -77,7 +77,7 @@ def test_whatever_they_depend_on_asks_for_new_ones(
         calls = counted.calls
         ask()
         assert counted.calls > calls
-    monkeypatch.setattr(feature_cache, "FEATURES_VERSION", 2)
+    monkeypatch.setattr(feature_cache, "FEATURES_VERSION", feature_cache.FEATURES_VERSION + 1)
     calls = counted.calls
     cache.features("a", counted, samples, CPU)
     assert counted.calls > calls
@@ -111,7 +111,8 @@ def test_another_run_or_protocol_has_its_own(shards: Shards, tmp_path: Path) -> 
     samples, test = split_samples(shards, "xview", "train"), split_samples(shards, "xview", "test")
     cache = cache_of(run.features, shards, late, samples)
     assert cache.stored(TRAINED, test, CPU) is None
-    expected = cache.features(TRAINED, encoder_extractor(late.build_model().eval()), test, CPU)
+    model = calibrated(late.build_model(), samples, CPU)
+    expected = cache.features(TRAINED, encoder_extractor(model), test, CPU)
     found = cache_of(run.features, shards, late, samples).stored(TRAINED, test, CPU)
     assert found is not None
     assert torch.equal(found.x_ND, expected.x_ND)

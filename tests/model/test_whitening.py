@@ -181,7 +181,7 @@ def test_tars_are_fitted_to_as_arrays_are(shards: Shards, both_shards: Shards) -
 def test_of_many_samples_some_are_enough(shards: Shards, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of NTU-120's hundred thousand each would be changed and encoded four times before the first step."""
     recipe, train = best("model.statistics.whitened=12"), split_samples(shards, "xview", "train")
-    monkeypatch.setattr(whitening, "MOST_SAMPLES", 30)
+    monkeypatch.setattr("model.features.MOST_FITTED", 30)
     some = fitted(shards, recipe).fitted
     alone = new_model(shards.spec, recipe)
     fit_encoder(alone, train.take(np.arange(30)), recipe)
