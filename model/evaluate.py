@@ -171,7 +171,6 @@ class _Bench:
         return self._calibrated(self.checkpoint.build_model(trained=False))
 
     def _calibrated(self, model: CPSTN) -> CPSTN:
-        self.on_stage("statistics of batch normalisation")
         return calibrated(model.to(self.device), self.parts.train, self.device)
 
     def model(self, kind: str) -> CPSTN:

@@ -11,9 +11,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from data_specs.spec import Skeleton
+from model.batch_norm import FrameNorm
 from model.cpstn import CPSTN
 from model.pooling import mean_over_bodies
 from model.statistics import SPANS, input_statistics
@@ -107,7 +109,7 @@ def calibrated(model: CPSTN, samples: Samples, device: torch.device) -> CPSTN:
     recordings as the classifier sees them.
     """
     model = copy.deepcopy(model)
-    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm | FrameNorm)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()

@@ -2,11 +2,11 @@
 
 Every process ("rank") works on its own part of each batch and computes its own part of the loss; the loss is
 the sum of these parts. What couples the samples of a batch is shared with its gradient: the views that the
-contrast compares, and the statistics of batch normalisation. The gradients of the weights are summed in one
-go after the backward pass, not by DistributedDataParallel: the model is small, is encoded in several calls
-and, with `accumulate`, more than once a step.
+contrast compares, and the statistics of batch normalisation (`model.batch_norm`). The gradients of the
+weights are summed in one go after the backward pass, not by DistributedDataParallel: the model is small, is
+encoded in several calls and, with `accumulate`, more than once a step.
 
-Axes: N sample or another first axis, C channel.
+Axes: N sample or another first axis.
 """
 
 import os
@@ -19,8 +19,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
 
 # For how long a rank waits for another before it gives up. torchrun ends the others sooner when one fails.
 PATIENCE = timedelta(minutes=10)
@@ -139,65 +137,6 @@ def check_share(batch_size: int, world: int) -> None:
             f"batch_size is {batch_size}, which {world} processes cannot share equally; "
             f"set batch_size={fitting}, or start another number of processes"
         )
-
-
-def share_batch_norm(model: nn.Module, ranks: Ranks, device: torch.device) -> nn.Module:
-    """The model with batch normalisation over the bodies of all ranks; names and values stay as they are."""
-    if ranks.world == 1:
-        return model
-    if device.type == "cuda":
-        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-        return converted
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, _BatchNorm):
-                setattr(parent, name, SharedBatchNorm(child, ranks))
-    return model
-
-
-class SharedBatchNorm(_BatchNorm):
-    """Batch normalisation whose mean and deviation are those of all ranks, however many bodies each has.
-
-    For CPUs, which torch's SyncBatchNorm refuses. Takes weights and running statistics over from `norm`.
-    """
-
-    def __init__(self, norm: _BatchNorm, ranks: Ranks) -> None:
-        super().__init__(norm.num_features, norm.eps, norm.momentum)
-        assert norm.affine
-        assert norm.track_running_stats
-        self.ranks = ranks
-        self.weight, self.bias = norm.weight, norm.bias
-        self.running_mean, self.running_var = norm.running_mean, norm.running_var
-        self.num_batches_tracked = norm.num_batches_tracked
-        self.train(norm.training)
-
-    def forward(self, input: Tensor) -> Tensor:
-        """(N, C) or (N, C, ...) of this rank's bodies -> the same shape and type; computes in float32."""
-        if not self.training:
-            return F.batch_norm(
-                input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
-            )
-        x, shape = input.float(), (1, -1, *[1] * (input.dim() - 2))
-        dims = [axis for axis in range(x.dim()) if axis != 1]
-        own_count = x.new_full((1,), x.numel() // x.shape[1])
-        sum_C, count = self.ranks.sum(torch.cat([x.sum(dims), own_count])).split([x.shape[1], 1])
-        centred = x - (sum_C / count).view(shape)
-        # Not from the sum of squares: where the mean is large beside the deviation, it would drown it.
-        variance_C = self.ranks.sum(centred.square().sum(dims)) / count
-        self._remember(sum_C.detach() / count, variance_C.detach() * count / (count - 1))
-        scale_C = self.weight * torch.rsqrt(variance_C + self.eps)
-        out: Tensor = centred * scale_C.view(shape) + self.bias.view(shape)
-        return out.to(input.dtype)
-
-    @torch.no_grad()
-    def _remember(self, mean_C: Tensor, variance_C: Tensor) -> None:
-        assert self.momentum is not None
-        assert self.running_mean is not None
-        assert self.running_var is not None
-        assert self.num_batches_tracked is not None
-        self.running_mean.lerp_(mean_C, self.momentum)
-        self.running_var.lerp_(variance_C, self.momentum)
-        self.num_batches_tracked += 1
 
 
 def _number(name: str, default: str | None = None) -> int:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from data_specs.spec import Skeleton
+from model.batch_norm import FrameNorm
 
 RECURRENT = ("rnn", "lstm", "gru", "bilstm", "bigru")
 
@@ -43,7 +44,7 @@ class RecurrentEncoder(nn.Module):
         super().__init__()
         num_inputs = in_channels * skeleton.num_joints
         # Each coordinate of each joint has its own mean and spread, as for the graph-based encoders.
-        self.input_norm = nn.BatchNorm1d(num_inputs)
+        self.input_norm = FrameNorm(num_inputs)
         self.layers: nn.RNNBase = _layers(kind, num_inputs, config)
         # The last ones: what has read the sequence from its end.
         self.backward_channels = config.hidden if self.layers.bidirectional else 0

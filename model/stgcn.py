@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data_specs.spec import Skeleton
+from model.batch_norm import FrameNorm
 from model.graph import STRATEGIES, adjacency
 
 ADAPTIVE = ("A", "A+B", "A+C", "A+B+C")
@@ -215,7 +216,7 @@ class STGCN(nn.Module):
         super().__init__()
         self.config = config
         # Each coordinate of each joint has its own mean and spread, as in ST-GCN.
-        self.input_norm = nn.BatchNorm1d(in_channels * skeleton.num_joints)
+        self.input_norm = FrameNorm(in_channels * skeleton.num_joints)
         A_KVV = torch.from_numpy(adjacency(skeleton, config.graph))
         self.units = nn.Sequential()
         for width, stride in zip(config.widths, config.strides, strict=True):
@@ -243,7 +244,10 @@ class STGCN(nn.Module):
         return self.config.frames_left(num_frames)
 
     def forward(self, x_PCTV: Tensor) -> Tensor:
-        """float (P, C_in, T, V) -> features q (P, widths[-1], t, V), t = `frames_left(T)`."""
+        """float (P, C_in, T, V) -> features q (P, widths[-1], t, V), t = `frames_left(T)`.
+
+        A frame that is 0 in all joints, of an absent body or masked, is unseen: see `FrameNorm`.
+        """
         bodies, channels, frames, joints = x_PCTV.shape
         x_PTCV = x_PCTV.transpose(1, 2)
         flat = self.input_norm(x_PTCV.reshape(bodies * frames, channels * joints))

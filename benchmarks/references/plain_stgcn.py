@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from model.batch_norm import FrameNorm
 from model.cpstn import CPSTN
 from model.losses import nt_xent
 from model.recipe import Recipe
@@ -64,12 +65,12 @@ class PlainUnit(nn.Module):
 
 
 class PlainEncoder(nn.Module):
-    """Batch norm of every coordinate of every joint, then the units."""
+    """Batch norm of every coordinate of every joint, over the frames that show somebody, then the units."""
 
     def __init__(self, ours: STGCN) -> None:
         super().__init__()
         norm = ours.input_norm
-        self.data_bn = nn.BatchNorm1d(norm.num_features)
+        self.data_bn = FrameNorm(norm.num_features)
         channels = len(mixing_weights(_unit(ours.units[0]))[0, 0])
         # Ours counts a channel's joints one behind the other, the usual way a joint's channels.
         order = torch.arange(norm.num_features).view(channels, -1).T.flatten()
@@ -81,9 +82,9 @@ class PlainEncoder(nn.Module):
     def forward(self, x_NMCTV: Tensor) -> Tensor:
         """(N, M, C, T, V) -> features (N * M, C, t, V)."""
         samples, bodies, channels, frames, joints = x_NMCTV.shape
-        x = x_NMCTV.permute(0, 1, 4, 2, 3).reshape(samples * bodies, joints * channels, frames)
-        x = self.data_bn(x).view(samples * bodies, joints, channels, frames)
-        features_BCTV: Tensor = self.units(x.permute(0, 2, 3, 1).contiguous())
+        x = x_NMCTV.permute(0, 1, 3, 4, 2).reshape(samples * bodies * frames, joints * channels)
+        x = self.data_bn(x).view(samples * bodies, frames, joints, channels)
+        features_BCTV: Tensor = self.units(x.permute(0, 3, 1, 2).contiguous())
         return features_BCTV
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from data_specs.spec import Skeleton, load_spec
+from model.batch_norm import FrameNorm
 from model.checkpoint import new_model
 from model.cpstn import CPSTN, ModelConfig
 from model.pooling import PoolConfig
@@ -168,9 +169,7 @@ def _run_slowly(layers: nn.RNNBase, frames: list[Tensor], direction: str) -> Ten
     return torch.stack(out)
 
 
-def _stir(norm: nn.BatchNorm1d) -> None:
+def _stir(norm: FrameNorm) -> None:
     """Statistics that differ from 0 and 1, so that a norm in the wrong place is seen."""
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
     norm.running_mean.normal_()
     norm.running_var.uniform_(0.5, 2)
