@@ -181,7 +181,7 @@ def test_two_processes_train_as_one_does(trained: dict[int, Path], way: str) -> 
     expected, found = (json.loads((trained[world] / f"{way}.json").read_text()) for world in (1, 2))
     assert len(found) == len(expected) >= 2
     assert found[0] == pytest.approx(expected[0], rel=2e-2 if way == "bf16" else 5e-5)
-    assert found[-1] == pytest.approx(expected[-1], rel=5e-2 if way == "bf16" else 2e-3)
+    assert found[-1] == pytest.approx(expected[-1], rel=5e-2 if way == "bf16" else 5e-3)
 
 
 def test_a_failing_process_takes_the_others_with_it(tmp_path: Path) -> None:
