@@ -10,6 +10,7 @@ import torch
 from selenium.webdriver import Chrome
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.support.wait import WebDriverWait
 
 from model.checkpoint import Run
 from model.recipe import load_recipe
@@ -67,3 +68,14 @@ def browser() -> Iterator[Chrome]:
     chrome = Chrome(options=options, service=Service(driver))
     yield chrome
     chrome.quit()
+
+
+def visit(browser: Chrome, page: Path) -> None:
+    """Opens the page, anew where it is open, and waits until all of it is there.
+
+    Left first: when a page is opened over itself, what is asked next may reach a half of it.
+    """
+    browser.get("about:blank")
+    browser.get(page.as_uri())
+    whole = f"return document.URL === '{page.as_uri()}' && document.readyState === 'complete'"
+    WebDriverWait(browser, 60).until(lambda browser: browser.execute_script(whole))

@@ -8,51 +8,32 @@ from typing import Any
 
 import numpy as np
 import pytest
+from selenium.webdriver import ActionChains, Chrome, Keys
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
 
 from model.report.player import player_fragment, player_page
 from model.report.scene import Panel, Scene
+from tests.model.report.conftest import visit
 
-pytest.importorskip("selenium")
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
-from selenium.webdriver.common.action_chains import ActionChains
-from selenium.webdriver.common.by import By
-from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.remote.webelement import WebElement
-
-CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
 NASTY = "</script><b>wave & bow"
 FRAMES = 12
-
-
-@pytest.fixture(scope="module")
-def chrome() -> Iterator[webdriver.Chrome]:
-    if not (CHROMIUM.exists() and DRIVER.exists()):
-        pytest.skip("chromium and chromium-driver are not installed")
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
-    yield driver
-    driver.quit()
 
 
 class Window:
     """A page with players, and what its reader does."""
 
-    def __init__(self, chrome: webdriver.Chrome, folder: Path) -> None:
-        self.chrome, self.path = chrome, folder / "page.html"
+    def __init__(self, browser: Chrome, folder: Path) -> None:
+        self.browser, self.path = browser, folder / "page.html"
 
     def open(
         self, html: str, *, width: int = 1000, height: int = 900, scheme: str = "light", calm: bool = True
     ) -> None:
         size = {"width": width, "height": height, "deviceScaleFactor": 2, "mobile": width < 500}
-        self.chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        self.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         self.prefer(scheme, calm=calm)
         self.path.write_text(html, encoding="utf-8")
-        self.chrome.get(self.path.as_uri())
+        visit(self.browser, self.path)
 
     def prefer(self, scheme: str, *, calm: bool = True) -> None:
         motion = "reduce" if calm else "no-preference"
@@ -60,19 +41,19 @@ class Window:
             {"name": "prefers-color-scheme", "value": scheme},
             {"name": "prefers-reduced-motion", "value": motion},
         ]
-        self.chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        self.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
 
     def find(self, selector: str, player: int = 0) -> WebElement:
         return self.player(player).find_element(By.CSS_SELECTOR, selector)
 
     def player(self, index: int = 0) -> WebElement:
-        return self.chrome.find_elements(By.CSS_SELECTOR, ".skeleton-player")[index]
+        return self.browser.find_elements(By.CSS_SELECTOR, ".skeleton-player")[index]
 
     def frame(self, player: int = 0) -> int:
         return int(self.player(player).get_attribute("data-frame") or "-1")
 
     def ask(self, script: str, *arguments: Any) -> Any:
-        return self.chrome.execute_script(script, *arguments)
+        return self.browser.execute_script(script, *arguments)
 
     def picture(self, panel: int = 0, player: int = 0) -> str:
         """The pixels of a canvas, as they are once the next frame was painted."""
@@ -82,19 +63,19 @@ class Window:
                 document.querySelectorAll(".skeleton-player")[player].querySelectorAll("canvas")[panel].toDataURL()
             )));
         """
-        return str(self.chrome.execute_async_script(script, player, panel))
+        return str(self.browser.execute_async_script(script, player, panel))
 
     def press(self, *keys: str, on: str = ".sp-stage", player: int = 0) -> None:
         """Keys in an element that has the focus."""
         self.ask("arguments[0].focus()", self.find(on, player))
-        chain = ActionChains(self.chrome)
+        chain = ActionChains(self.browser)
         for key in keys:
             chain.send_keys(key)
         chain.perform()
 
     def press_shift(self, key: str) -> None:
         self.ask("arguments[0].focus()", self.find(".sp-stage"))
-        ActionChains(self.chrome).key_down(Keys.SHIFT).send_keys(key).key_up(Keys.SHIFT).perform()
+        ActionChains(self.browser).key_down(Keys.SHIFT).send_keys(key).key_up(Keys.SHIFT).perform()
 
     def wait_for_frame(self, expected: Callable[[int], bool], player: int = 0) -> None:
         until = time.monotonic() + 30  # of a busy machine
@@ -104,10 +85,10 @@ class Window:
 
 
 @pytest.fixture
-def window(chrome: webdriver.Chrome, tmp_path: Path) -> Iterator[Window]:
-    chrome.get_log("browser")  # type: ignore[no-untyped-call]
-    yield Window(chrome, tmp_path)
-    complaints = chrome.get_log("browser")  # type: ignore[no-untyped-call]
+def window(browser: Chrome, tmp_path: Path) -> Iterator[Window]:
+    browser.get_log("browser")  # type: ignore[no-untyped-call]
+    yield Window(browser, tmp_path)
+    complaints = browser.get_log("browser")  # type: ignore[no-untyped-call]
     assert complaints == []
 
 
@@ -206,7 +187,7 @@ def test_dragging_keys_and_wheel_turn_all_panels_and_the_view_comes_back(window:
     stage, first = window.find(".sp-stage"), window.find("canvas")
     seen = [window.picture(panel) for panel in (0, 1)]
     start = list(seen)
-    ActionChains(window.chrome).drag_and_drop_by_offset(first, 60, 20).perform()
+    ActionChains(window.browser).drag_and_drop_by_offset(first, 60, 20).perform()
     acts: list[Callable[[], None]] = [
         lambda: None,
         lambda: window.press(Keys.ARROW_UP),
@@ -237,8 +218,8 @@ def test_two_fingers_zoom(window: Window) -> None:
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     for kind, apart in (("touchStart", 10), ("touchMove", 25), ("touchMove", 40)):
         points = [{"x": x - apart, "y": y, "id": 0}, {"x": x + apart, "y": y, "id": 1}]
-        window.chrome.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
-    window.chrome.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+        window.browser.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    window.browser.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
     assert window.picture() != before
 
 
@@ -322,7 +303,7 @@ def test_the_focus_shows_and_reaches_every_control(window: Window) -> None:
     window.open(player_page(dancers()))
     reached = []
     for _ in range(7):
-        ActionChains(window.chrome).send_keys(Keys.TAB).perform()
+        ActionChains(window.browser).send_keys(Keys.TAB).perform()
         reached.append(window.ask("return document.activeElement.className"))
         assert window.ask("return getComputedStyle(document.activeElement).outlineStyle") != "none"
     assert reached == [

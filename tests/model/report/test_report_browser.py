@@ -9,6 +9,7 @@ from selenium.webdriver import Chrome, Keys
 from selenium.webdriver.common.by import By
 
 from model.checkpoint import Run
+from tests.model.report.conftest import visit
 
 MODE_OF_TITLE = {
     "Linear classifier on the frozen encoder": "linear",
@@ -21,7 +22,7 @@ MODE_OF_TITLE = {
 @pytest.fixture
 def opened(browser: Chrome, page: Path) -> Chrome:
     look(browser, 1280, "light")
-    browser.get(page.as_uri())
+    visit(browser, page)
     return browser
 
 
