@@ -1,8 +1,8 @@
 """Spatial-temporal graph convolution: the encoder of CP-STN and the decoders of its two pretexts.
 
 Axes: P present body, C channel, T frame (t after the temporal strides), V joint, K partition of a joint's
-neighbours, E embedding of the attention. Only bodies that are there enter, one behind the other along P, so
-nothing here knows a mask.
+neighbours, E embedding of the attention, D filter. Only bodies that are there enter, one behind the other
+along P, so nothing here knows a mask.
 
 Tensors are shaped PCTV for the reader, but lie in memory as PTVC (torch.channels_last): mixing channels and
 taking over from neighbours are then plain matrix products without a copy between them. On a CPU core the
@@ -31,6 +31,10 @@ class EncoderConfig:
 
     kernel: frames that a temporal convolution sees, odd.  graph: see `model.graph.adjacency`.
     adaptive: the terms of Eq. 1 that are used.  dropout: probability, after each unit.
+    motion_filters: of each unit's temporal filters the share, 0 to 1, that begins with a mean of 0, and so
+    sees how a joint moves, not where it is.
+    bone_filters: of the first unit's filters in space the share that begins with a mean of 0 over the
+    partitions, and so sees how a joint lies to its neighbours, not where it is.
     Raises ValueError that names the key.
     """
 
@@ -41,6 +45,8 @@ class EncoderConfig:
     adaptive: str = "A"
     residual: bool = True
     dropout: float = 0.0
+    motion_filters: float = 0.0
+    bone_filters: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.widths or min(self.widths) < 1:
@@ -55,6 +61,11 @@ class EncoderConfig:
         if self.adaptive not in ADAPTIVE:
             raise ValueError(f"adaptive: found {self.adaptive!r}, expected one of {', '.join(ADAPTIVE)}")
         _check_kernel_and_dropout(self.kernel, self.dropout)
+        for name in ("motion_filters", "bone_filters"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}: found {getattr(self, name)}, expected a share, 0 to 1")
+        if self.motion_filters and self.kernel == 1:
+            raise ValueError("motion_filters: a kernel of 1 frame sees no motion; set motion_filters=0")
 
     def frames_left(self, num_frames: int) -> int:
         """t: how many of that many frames the strides leave, each rounded up."""
@@ -109,6 +120,14 @@ class GraphConvolution(nn.Module):
             self.mix = nn.Linear(partitions * in_channels, out_channels, bias=False)
         else:
             self.mix = nn.Linear(in_channels, partitions * out_channels, bias=False)
+
+    @property
+    def filters_DKC(self) -> Tensor:  # noqa: N802
+        """W_k of Eq. 1 as a view of the weights: (C_out, K, C_in)."""
+        partitions, weight = self.A_KVV.shape[0], self.mix.weight
+        if self.gathers_first:
+            return weight.view(len(weight), partitions, -1)
+        return weight.view(partitions, -1, weight.shape[1]).transpose(0, 1)
 
     def forward(self, x_PCTV: Tensor) -> Tensor:
         """(P, C_in, T, V) -> (P, C_out, T, V)."""
@@ -234,6 +253,11 @@ class STGCN(nn.Module):
             )
             in_channels = width
         initialise(self)
+        for index, unit in enumerate(self.units):
+            assert isinstance(unit, STGCNUnit)
+            _take_mean(unit.temporal.weight, config.motion_filters, over=2)
+            if index == 0:
+                _take_mean(unit.spatial.filters_DKC, config.bone_filters, over=1)
 
     @property
     def out_channels(self) -> int:
@@ -312,3 +336,10 @@ def initialise(module: nn.Module) -> None:
             nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
+
+
+@torch.no_grad()
+def _take_mean(filters: Tensor, share: float, over: int) -> None:
+    """Makes the mean of the first filters, (filter, ...), a share of all, 0 over that axis. In place."""
+    some = filters[: round(share * len(filters))]
+    some -= some.mean(dim=over, keepdim=True)

@@ -4,6 +4,7 @@ Axes: P body, C channel (D after a layer), T frame, V joint (W the joint that ta
 """
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -99,6 +100,36 @@ def test_unit_follows_equation_2(A_KVV: Tensor, channels_out: int, stride: int, 
     elif residual:
         expected = expected + x_PCTV
     torch.testing.assert_close(unit(x_PCTV), torch.relu(expected), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_motion_filters_see_no_position(skeleton: Skeleton, share: float) -> None:
+    """Of a body that stands still they must see nothing, wherever it is; the other filters stay as drawn."""
+    drawn, found = (_weights(skeleton, motion_filters=of_all) for of_all in (0.0, share))
+    for name, weight in found.items():
+        count = round(share * len(weight)) if name.endswith("temporal.weight") else 0
+        torch.testing.assert_close(weight[count:], drawn[name][count:], rtol=0, atol=0)
+        if count:
+            still = torch.randn(P, weight.shape[1], 1, V).expand(-1, -1, T, -1)
+            seen = torch.nn.functional.conv2d(still, weight)
+            assert seen[:, :count].abs().max() < 1e-5
+            assert (seen[:, count:].abs().amax(dim=(0, 2, 3)) > 1e-3).all()
+
+
+@pytest.mark.parametrize("channels_in", [3, 12])
+def test_bone_filters_see_no_position(skeleton: Skeleton, A_KVV: Tensor, channels_in: int) -> None:
+    """A joint that lies where its neighbours do is nothing to them, however the weights lie in memory."""
+    drawn, found = (_weights(skeleton, channels_in, bone_filters=of_all) for of_all in (0.0, 0.5))
+    changed = {name for name, weight in found.items() if not torch.equal(weight, drawn[name])}
+    assert changed == {"units.0.spatial.mix.weight"}
+    layer = GraphConvolution(A_KVV, channels_in, 8)
+    layer.load_state_dict({"mix.weight": found["units.0.spatial.mix.weight"]})
+    one_place = torch.randn(P, channels_in, T, 1).expand(-1, -1, -1, V)
+    inner_V = (A_KVV.sum(1) > 0.5).all(0)  # with a neighbour on either side
+    assert inner_V.sum() > 10
+    seen = layer(one_place)[..., inner_V].abs().amax(dim=(0, 2, 3))
+    assert seen[:4].max() < 1e-5
+    assert seen[4:].min() > 1e-3
 
 
 def test_input_norm_knows_each_coordinate_of_each_joint(skeleton: Skeleton) -> None:
@@ -204,6 +235,9 @@ def test_every_parameter_of_the_decoder_learns(skeleton: Skeleton) -> None:
         ({"strides": (2, 1)}, r"strides: found \(2, 1\), .* 6 widths"),
         ({"strides": (2, 1, 2, 1, 2, 0)}, r"strides"),
         ({"kernel": 4}, r"kernel: found 4, expected an odd"),
+        ({"motion_filters": 1.5}, r"motion_filters: found 1.5, expected a share"),
+        ({"bone_filters": -0.5}, r"bone_filters: found -0.5, expected a share"),
+        ({"motion_filters": 0.5, "kernel": 1}, r"motion_filters: a kernel of 1 frame sees no motion"),
         ({"graph": "line"}, r"graph: found 'line', expected one of inward_outward"),
         ({"adaptive": "B"}, r"adaptive: found 'B', expected one of A, A\+B"),
         ({"dropout": 1.0}, r"dropout: found 1\.0"),
@@ -272,3 +306,10 @@ def _stir_norms(unit: STGCNUnit) -> None:
             assert part.running_var is not None
             part.running_mean.normal_()
             part.running_var.uniform_(0.5, 2)
+
+
+def _weights(skeleton: Skeleton, channels_in: int = C, **shares: Any) -> dict[str, Tensor]:
+    """Of an encoder that begins with the same random numbers each time."""
+    torch.manual_seed(3)
+    encoder = STGCN(skeleton, dataclasses.replace(SMALL, **shares), channels_in)
+    return {name: weight.detach() for name, weight in encoder.named_parameters()}
