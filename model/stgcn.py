@@ -35,6 +35,8 @@ class EncoderConfig:
     sees how a joint moves, not where it is.
     bone_filters: of the first unit's filters in space the share that begins with a mean of 0 over the
     partitions, and so sees how a joint lies to its neighbours, not where it is.
+    branch_gain: what the last batch normalisation of each unit but the first begins to multiply with; near 0
+    a unit begins as its shortcut, and the whole encoder as little more than its first unit.
     Raises ValueError that names the key.
     """
 
@@ -47,6 +49,7 @@ class EncoderConfig:
     dropout: float = 0.0
     motion_filters: float = 0.0
     bone_filters: float = 0.0
+    branch_gain: float = 1.0
 
     def __post_init__(self) -> None:
         if not self.widths or min(self.widths) < 1:
@@ -64,6 +67,12 @@ class EncoderConfig:
         for name in ("motion_filters", "bone_filters"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}: found {getattr(self, name)}, expected a share, 0 to 1")
+        if self.branch_gain < 0:
+            raise ValueError(f"branch_gain: found {self.branch_gain}, expected at least 0")
+        if self.branch_gain == 0 and not self.residual:
+            raise ValueError(
+                "branch_gain: 0 needs shortcuts, without them all units give 0; set branch_gain=1"
+            )
         if self.motion_filters and self.kernel == 1:
             raise ValueError("motion_filters: a kernel of 1 frame sees no motion; set motion_filters=0")
 
@@ -258,6 +267,8 @@ class STGCN(nn.Module):
             _take_mean(unit.temporal.weight, config.motion_filters, over=2)
             if index == 0:
                 _take_mean(unit.spatial.filters_DKC, config.bone_filters, over=1)
+            else:
+                nn.init.constant_(unit.temporal_norm.weight, config.branch_gain)
 
     @property
     def out_channels(self) -> int:

@@ -132,6 +132,19 @@ def test_bone_filters_see_no_position(skeleton: Skeleton, A_KVV: Tensor, channel
     assert seen[4:].min() > 1e-3
 
 
+def test_without_gain_the_encoder_begins_as_its_first_unit(skeleton: Skeleton) -> None:
+    """Units that keep the shape hand on what comes in, and still learn."""
+    config = EncoderConfig(widths=(8, 8, 8), strides=(2, 1, 1), branch_gain=0.0)
+    encoder = STGCN(skeleton, config).eval()
+    first_unit = STGCN(skeleton, EncoderConfig(widths=(8,), strides=(2,))).eval()
+    first_unit.load_state_dict(encoder.state_dict(), strict=False)
+    x_PCTV = torch.randn(P, C, T, V)
+    torch.testing.assert_close(encoder(x_PCTV), first_unit(x_PCTV))
+    encoder(x_PCTV).square().sum().backward()
+    gains = [unit.get_parameter("temporal_norm.weight") for unit in encoder.units]
+    assert all(gain.grad is not None and gain.grad.abs().sum() > 0 for gain in gains)
+
+
 def test_input_norm_knows_each_coordinate_of_each_joint(skeleton: Skeleton) -> None:
     """A hand's height and a foot's height have different means: one norm for both would keep the offset."""
     encoder = STGCN(skeleton, SMALL)
@@ -237,6 +250,8 @@ def test_every_parameter_of_the_decoder_learns(skeleton: Skeleton) -> None:
         ({"kernel": 4}, r"kernel: found 4, expected an odd"),
         ({"motion_filters": 1.5}, r"motion_filters: found 1.5, expected a share"),
         ({"bone_filters": -0.5}, r"bone_filters: found -0.5, expected a share"),
+        ({"branch_gain": -1}, r"branch_gain: found -1, expected at least 0"),
+        ({"branch_gain": 0, "residual": False}, r"branch_gain: 0 needs shortcuts"),
         ({"motion_filters": 0.5, "kernel": 1}, r"motion_filters: a kernel of 1 frame sees no motion"),
         ({"graph": "line"}, r"graph: found 'line', expected one of inward_outward"),
         ({"adaptive": "B"}, r"adaptive: found 'B', expected one of A, A\+B"),
