@@ -25,7 +25,7 @@ from model.cpstn import CPSTN
 from model.feature_cache import FEATURES_VERSION
 from model.features import Extractor, calibrated, encoder_extractor, extract_features, statistics_extractor
 from model.question import Parts, read_parts
-from model.recipe import Recipe, flat, load_recipe
+from model.recipe import Recipe, check_row, flat, load_recipe
 from model.scores import STATISTICS, UNTRAINED
 from model.table5 import Row
 from model.train import OnProgress, train, training_samples
@@ -106,7 +106,7 @@ def plan(
     trials = []
     for row in rows:
         first = load_recipe(recipe, (*changes, *row.changes()))
-        _check_pretexts(row, first, recipe)
+        check_row(row, first, recipe)
         for seed in range(first.seed, first.seed + seeds):
             run = Run(folder / f"{row.name}-{seed}")
             trials.append(Trial(row, replace(first, seed=seed), run))
@@ -294,15 +294,6 @@ def _check_changes(rows: list[Row], changes: tuple[str, ...]) -> None:
         key = change.partition("=")[0].strip()
         if all(key in keys for keys in keys_by_row):
             raise ValueError(f"--set {change!r}: every row sets {key} itself; leave it out")
-
-
-def _check_pretexts(row: Row, recipe: Recipe, name: str) -> None:
-    weights = {"spatial_weight": row.pre1, "temporal_weight": row.pre2}
-    for key, wanted in weights.items():
-        if wanted and getattr(recipe, key) == 0:
-            raise ValueError(
-                f"row {row.name}: {key} is 0 by recipe {name!r} and --set; expected above 0, by --set {key}=1"
-            )
 
 
 def _check_run(trial: Trial, shards: Shards) -> None:

@@ -158,7 +158,10 @@ def linear_evaluation(
 
 
 def linear_scores(train: Features, test: Features, num_classes: int, performances: Sequence[str]) -> Tensor:
-    """Each test sample's scores (N, K) by a classifier that was fitted on all of `train`."""
+    """Each test sample's scores, float32 (N, K), by a classifier that was fitted on all of `train`.
+
+    performances: of the training samples, a name each; see `balanced_folds`.
+    """
     classifier = fit_linear(train, num_classes, choose_penalty(train, num_classes, performances))
     with torch.no_grad():
         scores_NK: Tensor = classifier(test.x_ND)

@@ -70,7 +70,7 @@ class ModelConfig:
             if max(config.spans) > left:
                 raise ValueError(
                     f"model.{name}.spans: found {max(config.spans)}, expected at most the {left} frames that "
-                    f"the encoder leaves of {num_frames}; use fewer spans or smaller strides"
+                    f"the encoder leaves of {num_frames}; use fewer spans, smaller strides, longer shards"
                 )
 
 
@@ -175,11 +175,17 @@ class CPSTN(nn.Module):
         return z_NZ
 
     def reconstruct_spatial(self, q_PCtV: Tensor, num_frames: int) -> Tensor:
-        """Coordinates (P, 3, num_frames, V) from the first half of the channels (3.2.2)."""
+        """Coordinates (P, 3, num_frames, V) from the first half of the channels (3.2.2).
+
+        Without `split_channels` from all of them.
+        """
         rebuilt_PCTV: Tensor = self.spatial_decoder(q_PCtV[:, : self.share], num_frames)
         return rebuilt_PCTV
 
     def reconstruct_temporal(self, q_PCtV: Tensor, num_frames: int) -> Tensor:
-        """Coordinates (P, 3, num_frames, V) from the second half of the channels (3.2.3)."""
+        """Coordinates (P, 3, num_frames, V) from the second half of the channels (3.2.3).
+
+        Without `split_channels` from all of them.
+        """
         rebuilt_PCTV: Tensor = self.temporal_decoder(q_PCtV[:, -self.share :], num_frames)
         return rebuilt_PCTV

@@ -32,6 +32,7 @@ from model.features import (
     coordinates_extractor,
     encoder_extractor,
     encoder_features,
+    enough_to_fit,
     extract_features,
     statistics_extractor,
 )
@@ -248,14 +249,14 @@ class _Bench:
                     linear_evaluation(train.take(chosen), test, classes, [shown[index] for index in chosen])
                     for chosen in labels.sets
                 )
-                scores.append(Score(LINEAR, name, None, labels.fraction, count, results))
+                scores.append(Score(LINEAR, name, None, labels.fraction, count, results, labels.subset))
             for k in NEIGHBOURS if KNN in modes else ():
                 for name, (train, test) in features.items():
                     self.on_stage(f"nearest {k} of {count:,} labels, {name}")
                     results = tuple(
                         nearest_neighbours(train.take(chosen), test, classes, k) for chosen in labels.sets
                     )
-                    scores.append(Score(KNN, name, k, labels.fraction, count, results))
+                    scores.append(Score(KNN, name, k, labels.fraction, count, results, labels.subset))
         return scores
 
     def supervised_scores(self) -> list[Score]:
@@ -288,7 +289,8 @@ class _Bench:
                     for mode, result in self._finetuned(name, chosen, seed, wanted).items():
                         found[mode].append(result)
                 for mode in wanted:
-                    row = Score(mode, name, None, labels.fraction, len(sets[0]), tuple(found[mode]))
+                    results, count = tuple(found[mode]), len(sets[0])
+                    row = Score(mode, name, None, labels.fraction, count, results, labels.subset)
                     rows[mode].append(row)
         return rows[SEMI] + rows[FINETUNE]
 
@@ -331,14 +333,14 @@ def whitened_features(
     device: torch.device,
     on_stage: Callable[[str], None],
 ) -> dict[str, Pair]:
-    """All features whitened by the views' scatter, and each encoder's joined with the input's statistics.
+    """These features whitened by the views' scatter, and each encoder's joined with the input's statistics.
 
-    Learnt on the training samples, without labels.
+    Learnt on the training samples, at most MOST_FITTED of them, without labels.
     """
-    maps = {}
+    maps, some = {}, enough_to_fit(parts.train)
     for name, extractor in extractors.items():
         on_stage(f"scatter of the views: {name}")
-        maps[name] = fit_whitening(features[name][0], view_scatter(extractor, parts.train, device))
+        maps[name] = fit_whitening(features[name][0], view_scatter(extractor, some, device))
 
     def through(name: str, part: int, weight: float = 1.0) -> Features:
         return maps[name].apply(features[name][part], weight)

@@ -34,7 +34,7 @@ MODE_TITLES = {
 
 @dataclass(frozen=True)
 class Saved:
-    """Where an evaluation was written. subsets: one id file for each set of fewer labels."""
+    """Where an evaluation was written. subsets: one id file for each set of fewer labels that was drawn."""
 
     table: Path
     picture: Path | None
@@ -103,7 +103,7 @@ def _with_earlier_rows(table: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _identity(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return row["mode"], row["features"], row["k"], row["labels"]
+    return row["mode"], row["features"], row["k"], row["labels"], row.get("subset")
 
 
 def _place(row: Mapping[str, Any]) -> tuple[int, int, int]:
@@ -126,9 +126,11 @@ def _draw(table: dict[str, Any], picture: Path) -> Path | None:
 
 
 def _write_subsets(evaluation: Evaluation, folder: Path) -> tuple[Path, ...]:
+    """The sets that were drawn here; those that came from id files are in these."""
     paths = []
     for labelled in evaluation.labelled:
-        for seed, chosen in enumerate(labelled.sets if labelled.fraction < 1 else ()):
+        drawn = labelled.fraction < 1 and not labelled.files
+        for seed, chosen in enumerate(labelled.sets if drawn else ()):
             stem = f"{evaluation.dataset}-{evaluation.protocol}-{labelled.fraction:g}-seed-{seed}"
             path = folder / f"{stem}.txt"
             title = (

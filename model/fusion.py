@@ -26,7 +26,7 @@ def fused_scores(
     """Linear evaluation of all runs' features of one kind together, on every set of labels.
 
     kind: what the features are, such as "trained encoder".  features: of this run and of the others, whose
-    names are given; all of the same samples in the same order.
+    names are given; all of the same samples in the same order.  performances: of the training samples.
     """
     name = f"{kind}s, fused with {' + '.join(others)}"
     scores = []
@@ -42,5 +42,5 @@ def fused_scores(
             ]
             _, test = features[0]
             results.append(result_of_scores(torch.stack(probabilities).mean(0), test.labels_N))
-        scores.append(Score(LINEAR, name, None, labels.fraction, count, tuple(results)))
+        scores.append(Score(LINEAR, name, None, labels.fraction, count, tuple(results), labels.subset))
     return scores

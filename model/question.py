@@ -18,8 +18,8 @@ class Question:
 
     modes: of MODES.  protocol: the train/test split.  fractions: shares of the training labels, beside all of
     them.  subsets: id files of labelled training samples, instead of fractions.  seeds: repetitions of
-    whatever is random: which labels are taken, and fine-tuning.  whiten: also features whitened by the views'
-    scatter, and each encoder's joined with the input's statistics.
+    whatever is random: which labels are taken, and fine-tuning.  whiten: also all features but the raw
+    coordinates whitened by the views' scatter, and each encoder's joined with the input's statistics.
     """
 
     modes: tuple[str, ...]
@@ -80,7 +80,8 @@ def labelled_sets(question: Question, parts: Parts) -> list[Labelled]:
 
 
 def check_fit(shards: Shards, checkpoint: Checkpoint) -> None:
-    """Another data set will do if its skeleton is the same. Raises ValueError if it is not."""
+    """Another data set will do if its skeleton is the same. Raises ValueError if it is not, or if the shards
+    have too few frames for the run's pool."""
     found, trained_on = shards.spec.skeleton, checkpoint.spec()
     expected = trained_on.skeleton
     if found.num_joints != expected.num_joints:
@@ -93,6 +94,10 @@ def check_fit(shards: Shards, checkpoint: Checkpoint) -> None:
             f"{shards.location}: joints hang together otherwise than in {trained_on.name}, which the run was "
             "trained on"
         )
+    try:
+        checkpoint.recipe().model.check_frames(shards.source.shape[3])
+    except ValueError as error:
+        raise ValueError(f"{shards.location}: {error}") from None
 
 
 def seen_in_training(shards: Shards, checkpoints: Sequence[Checkpoint], protocol: str) -> int:

@@ -15,7 +15,7 @@ from model.baselines.settings import AS_CAL, BASELINES, MS2L, AsCalConfig, MS2LC
 from model.cpstn import ST_GCN, STATISTICS, ModelConfig
 from model.losses import REDUCTIONS
 from model.recurrent import RECURRENT
-from model.table5 import find_row
+from model.table5 import Row, find_row
 from pipeline.augment import ViewConfig
 from pipeline.batch import PAPER_VIEWS, VIEW_KINDS
 from pipeline.samples import CAMERA, POSITIVES, RECORDING
@@ -134,6 +134,7 @@ class Recipe:
         _check_choice("precision", self.precision, PRECISIONS)
         _check_choice("objective", self.objective, OBJECTIVES)
         _check_choice("supervised_view", self.supervised_view, (*VIEW_KINDS, "none"))
+        _check_weights(self)
         _check_pretexts(self)
         _check_masks(self)
         _check_mirror(self)
@@ -172,7 +173,9 @@ def load_recipe(name_or_path: str, changes: tuple[str, ...] = ()) -> Recipe:
     """
     base, colon, row = name_or_path.rpartition(":")
     if colon and _recipe_file(base) is not None:
-        return load_recipe(base, (*find_row(row).changes(), *changes))
+        recipe = load_recipe(base, (*find_row(row).changes(), *changes))
+        check_row(find_row(row), recipe, base)
+        return recipe
     path = _recipe_file(name_or_path)
     if path is None:
         known = ", ".join(built_in_recipes())
@@ -184,6 +187,18 @@ def load_recipe(name_or_path: str, changes: tuple[str, ...] = ()) -> Recipe:
     for change in changes:
         _apply(table, change)
     return recipe_from(table)
+
+
+def check_row(row: Row, recipe: Recipe, name: str) -> None:
+    """A row of Table 5 with pretexts needs a recipe that has them. Raises ValueError if this one does not.
+
+    recipe: with the row's changes.  name: of what it was made from.
+    """
+    for key, wanted in (("spatial_weight", row.pre1), ("temporal_weight", row.pre2)):
+        if wanted and getattr(recipe, key) == 0:
+            raise ValueError(
+                f"row {row.name}: {key} is 0 by recipe {name!r} and --set; expected above 0, by --set {key}=1"
+            )
 
 
 def _recipe_file(name_or_path: str) -> Path | None:
@@ -278,6 +293,16 @@ def all_keys() -> list[str]:
         return keys
 
     return walk(Recipe, "")
+
+
+def _check_weights(recipe: Recipe) -> None:
+    """A loss of nothing has no gradient."""
+    weights = recipe.contrast_weight, recipe.spatial_weight, recipe.temporal_weight
+    if recipe.objective == CPSTN_OBJECTIVE and not any(weights):
+        raise ValueError(
+            "contrast_weight, spatial_weight and temporal_weight are all 0; expected one above 0, as nothing "
+            "would be learnt"
+        )
 
 
 def _check_masks(recipe: Recipe) -> None:

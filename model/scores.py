@@ -64,6 +64,7 @@ class Score:
 
     mode: one of MODES, or SUPERVISED.  features: what was classified.
     k: of the nearest neighbours, else None.  label_fraction: of all training labels; labels: how many.
+    subset: the id files that name these, None where they were drawn here.
     """
 
     mode: str
@@ -72,6 +73,7 @@ class Score:
     label_fraction: float
     labels: int
     results: tuple[Result, ...]
+    subset: str | None = None
 
     @property
     def top1(self) -> float:
@@ -97,6 +99,7 @@ class Score:
             "k": self.k,
             "label_fraction": self.label_fraction,
             "labels": self.labels,
+            "subset": self.subset,
             "seeds": len(self.results),
             "top1": _summary([result.top1 for result in self.results]),
             "top1_without_copies": self._top1_of(~copied_N) if copied_N.any() else None,
@@ -120,7 +123,10 @@ def _summary(values: list[float]) -> dict[str, Any]:
 
 
 def result_of_scores(scores_NK: Tensor, labels_N: Tensor) -> Result:
-    """From the score of every class for each test sample."""
+    """From the score of every class for each test sample: float, the higher the likelier.
+
+    labels_N: int64. Top-5 is top-K where there are fewer than five classes.
+    """
     num_classes = scores_NK.shape[1]
     best_NF = scores_NK.topk(min(5, num_classes), dim=1).indices
     top5 = float((best_NF == labels_N[:, None]).any(1).float().mean())
@@ -128,7 +134,7 @@ def result_of_scores(scores_NK: Tensor, labels_N: Tensor) -> Result:
 
 
 def result_of_classes(predicted_N: Tensor, labels_N: Tensor, num_classes: int) -> Result:
-    """From the one class that was named for each test sample."""
+    """From the one class that was named for each test sample; both int64 class indices. No top-5."""
     return _result(predicted_N, labels_N, num_classes, None)
 
 
@@ -138,6 +144,6 @@ def _result(predicted_N: Tensor, labels_N: Tensor, num_classes: int, top5: float
 
 
 def count_confusion(predicted_N: Tensor, labels_N: Tensor, num_classes: int) -> NDArray[np.int64]:
-    """Counts, true class down: int64 (K, K)."""
+    """Counts, true class down, predicted across: int64 (K, K). Both arguments int64 class indices."""
     pairs = torch.bincount(labels_N * num_classes + predicted_N, minlength=num_classes**2)
     return pairs.reshape(num_classes, num_classes).cpu().numpy()

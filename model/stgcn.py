@@ -9,6 +9,7 @@ taking over from neighbours are then plain matrix products without a copy betwee
 encoder, forward and backward, took 0.6 to 0.8 of the time of ST-GCN's own form (1x1 convolution, einsum).
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -67,8 +68,8 @@ class EncoderConfig:
         for name in ("motion_filters", "bone_filters"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}: found {getattr(self, name)}, expected a share, 0 to 1")
-        if self.branch_gain < 0:
-            raise ValueError(f"branch_gain: found {self.branch_gain}, expected at least 0")
+        if not 0 <= self.branch_gain < math.inf:
+            raise ValueError(f"branch_gain: found {self.branch_gain}, expected a number, at least 0")
         if self.branch_gain == 0 and not self.residual:
             raise ValueError(
                 "branch_gain: 0 needs shortcuts, without them all units give 0; set branch_gain=1"

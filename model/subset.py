@@ -21,10 +21,17 @@ class Labelled:
     """Equally large sets of labelled training samples, one for every repetition.
 
     fraction: of all training labels, 0 to 1.  sets: indices among the training samples, int64, sorted.
+    files: the names of the id files that hold them; none where they were drawn here.
     """
 
     fraction: float
     sets: tuple[NDArray[np.int64], ...]
+    files: tuple[str, ...] = ()
+
+    @property
+    def subset(self) -> str | None:
+        """Those names in one; None where the sets were drawn here."""
+        return ", ".join(self.files) or None
 
 
 def all_labels(num_samples: int) -> Labelled:
@@ -107,9 +114,21 @@ def read_subset(path: Path, keys: Sequence[str]) -> NDArray[np.int64]:
 
 
 def from_files(paths: Sequence[Path], keys: Sequence[str]) -> list[Labelled]:
-    """The sets that id files name, those of equal size as repetitions of each other; smallest first."""
-    by_size: dict[int, list[NDArray[np.int64]]] = {}
+    """The sets that id files name, those of equal size as repetitions of each other; smallest first.
+
+    Raises ValueError that names the file if `read_subset` does, or if it names all training samples.
+    """
+    by_size: dict[int, list[tuple[NDArray[np.int64], str]]] = {}
     for path in paths:
         indices = read_subset(path, keys)
-        by_size.setdefault(len(indices), []).append(indices)
-    return [Labelled(size / len(keys), tuple(sets)) for size, sets in sorted(by_size.items())]
+        if len(indices) == len(keys):
+            raise ValueError(
+                f"{path}: names all {len(keys):,} training samples; expected fewer, as all of them are "
+                "measured anyway: leave it out"
+            )
+        by_size.setdefault(len(indices), []).append((indices, path.name))
+    found = []
+    for size, members in sorted(by_size.items()):
+        sets, names = zip(*members, strict=True)
+        found.append(Labelled(size / len(keys), sets, names))
+    return found

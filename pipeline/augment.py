@@ -35,12 +35,13 @@ class ViewConfig:
     jitter_std: metres, of the Gaussian noise in each coordinate.
     mask_min, mask_max: the share of the frames, at the end, that temporal masking hides is uniform between.
         At least one frame is hidden and one stays; where mask_max is 0, all stay.
-    bones: each bone of a body in the spatial view is longer or shorter by a share, uniform in
+    bones: each bone of a body in a spatial or combined view is longer or shorter by a share, uniform in
         [-bones, bones]. Not in the paper; 0 leaves them.
-    mirror: probability that a sample's spatial view is its mirror image, left and right exchanged. Not in
-        the paper; 0 mirrors none.
-    crop: the temporal view shows a part of the recording, resampled to its length: a share of it uniform
-        in [1 - crop, 1], from anywhere; then its tail is masked. Not in the paper; 0 shows the whole.
+    mirror: probability that a sample's spatial or combined view is its mirror image, left and right
+        exchanged. Not in the paper; 0 mirrors none.
+    crop: a temporal or combined view shows a part of the recording, resampled to its length: a share of it
+        uniform in [1 - crop, 1], from anywhere; of a temporal one the tail is masked after that. Not in the
+        paper; 0 shows the whole.
 
     Raises ValueError that names the key, what was found and what was expected.
     """

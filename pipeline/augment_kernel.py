@@ -195,6 +195,13 @@ def _change_bones(x_CF, joints, key, most, bones, out_CF):  # type: ignore[no-un
 def spatial_kernel(  # type: ignore[no-untyped-def]
     x_PCTV, sample_P, ids_N, identity, rotation, shear, distances, noise, mirror, sides, most, bones, out_PCTV
 ):
+    """Every body mirrored or not, with other bones, turned, sheared and jittered, into out_PCTV (paper, 3.2).
+
+    x_PCTV, out_PCTV: float32 metres, C-contiguous, no memory in common; absent frames, 0 0 0, stay so.
+    sample_P, ids_N: int64. identity: seed, epoch and view. rotation: radians. distances, noise: tables of
+    4,096, int32 and float32 metres. mirror, most: shares. sides: int64 (V,), the joint on the other side.
+    bones: int64 (V - 1, 2), child and parent. Nothing is checked here: see `augment.spatial_view`.
+    """
     bodies, coordinates, frames, joints = x_PCTV.shape
     x_PCF = x_PCTV.reshape(bodies, coordinates, frames * joints)
     out_PCF = out_PCTV.reshape(bodies, coordinates, frames * joints)
@@ -230,7 +237,11 @@ def _is_absent(x_CTV, frame):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def crop_kernel(x_PCTV, sample_P, ids_N, seed, epoch, view, most, out_PCTV):  # type: ignore[no-untyped-def]
-    """Elements 1 (share of the recording) and 2 (where it begins) of each sample's part 0."""
+    """A part of every recording, resampled to its length: elements 1 (the share) and 2 (its begin) of part 0.
+
+    most: greatest share that is cut off. out_PCTV: float32 metres, linear between two frames, the nearer one
+    beside an absent frame. Needs at least two frames; the rest as in `spatial_kernel`.
+    """
     bodies, coordinates, frames, joints = x_PCTV.shape
     for p in range(bodies):
         key = _part_key(seed, epoch, ids_N[sample_P[p]], view, 0)
@@ -253,6 +264,10 @@ def crop_kernel(x_PCTV, sample_P, ids_N, seed, epoch, view, most, out_PCTV):  # 
 def temporal_kernel(  # type: ignore[no-untyped-def]
     x_PCTV, sample_P, ids_N, seed, epoch, view, mask_min, mask_max, out_PCTV, visible_N
 ):
+    """The frames before T' copied, the others 0 (paper, 3.2): element 0 of part 0 is the hidden share.
+
+    mask_min, mask_max: shares. visible_N: int64, receives T'. The rest as in `spatial_kernel`.
+    """
     bodies, coordinates, frames, joints = x_PCTV.shape
     least = 1 if mask_max > 0.0 else 0
     for n in range(len(ids_N)):

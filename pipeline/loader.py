@@ -123,7 +123,7 @@ def train_batches(
 ) -> Generator[Batch, None, None]:
     """The batches of the global steps start_step..end_step-1, shuffled anew in every epoch, with their views.
 
-    views: "spatial" or "temporal" each; a view's position is part of its random numbers' identity.
+    views: one of `batch.VIEW_KINDS` each; a view's position is part of its random numbers' identity.
     positives: what the second view shows: the same "recording" as the first, or what another "camera" made of
     the same performance, drawn anew in every epoch, where there is one; see `check_positives`. Steps, rank,
     world and sets smaller than batch_size: as in `order.batch_indices`. The number of threads and of

@@ -146,7 +146,7 @@ def suitable_processes(recordings: int, workers: int) -> int:
     """Over how many processes to spread so many workers: one each for large jobs, 1 for small ones.
 
     One thread of a process runs Python at a time, and the others wait for it at every file: on two cores, two
-    threads make a third more shards than one, two processes twice as many. But processes take some four
+    threads make a quarter more shards than one, two processes twice as many. But processes take some four
     seconds to start, in which two threads make several thousand recordings.
     """
     return workers if recordings >= RECORDINGS_WORTH_PROCESSES else 1

@@ -67,6 +67,8 @@ class MS2LConfig:
         for name in ("prediction_weight", "jigsaw_weight", "contrast_weight"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name}: found {getattr(self, name)}, expected a number, at least 0")
+        if not self.prediction_weight + self.jigsaw_weight + self.contrast_weight:
+            raise ValueError("prediction_weight, jigsaw_weight, contrast_weight: all 0, expected one above 0")
 
     def check_frames(self, num_frames: int) -> None:
         """Raises ValueError if recordings of that many frames cannot be cut into the segments."""

@@ -115,9 +115,16 @@ def draw_fractions(path: Path, evaluations: Mapping[str, SavedEvaluation], *, pa
 
 
 def by_fraction(evaluation: SavedEvaluation, mode: str, features: str) -> list[SavedScore]:
-    """The scores of one mode and features over the fraction of labels, the smallest first."""
+    """The scores of one mode and features over the fraction of labels, the smallest first.
+
+    One a fraction: of drawn labels, where id files name as many.
+    """
     found = [score for score in evaluation.scores if (score.mode, score.features) == (mode, features)]
-    return sorted(found, key=lambda score: score.label_fraction)
+    drawn_last = sorted(found, key=lambda score: score.subset is None)
+    return sorted(
+        {score.label_fraction: score for score in drawn_last}.values(),
+        key=lambda score: score.label_fraction,
+    )
 
 
 def has_fractions(evaluation: SavedEvaluation) -> bool:

@@ -31,7 +31,8 @@ class SavedScore:
     """One row of an evaluation.
 
     features: what was classified.  k: neighbours, None for other modes.  label_fraction: share of the
-    training labels, which are `labels` in number.  top1_without_copies: of the test samples that are no
+    training labels, which are `labels` in number.  subset: the id files that name these, None where they were
+    drawn.  top1_without_copies: of the test samples that are no
     copies of training samples, None where all are like that.  top5, macro_f1: None where the mode has none.
     p_untrained: how likely chance alone would set the encoder as far apart from the same untrained, None
     where that was not asked; see `model.versus`.
@@ -50,6 +51,7 @@ class SavedScore:
     top5: Spread | None
     macro_f1: Spread | None
     p_untrained: float | None
+    subset: str | None
     per_class_K: NDArray[np.float64]
     confusion_KK: NDArray[np.int64]
 
@@ -175,6 +177,7 @@ def _score(row: dict[str, Any], num_classes: int) -> SavedScore:
         top5=_spread_or_none(row["top5"]),
         macro_f1=_spread_or_none(row["macro_f1"]),
         p_untrained=None if row["versus_untrained"] is None else _share(row["versus_untrained"]["p"]),
+        subset=None if row.get("subset") is None else str(row["subset"]),
         per_class_K=per_class_K,
         confusion_KK=confusion_KK,
     )

@@ -71,21 +71,30 @@ class ClassLine:
 
 def accuracy_lines(evaluations: Evaluations, dataset: str, protocol: str) -> list[Line]:
     """One line for each kind of score that any run has; by mode, all labels first, then by fraction."""
-    found: dict[tuple[str, str, int | None, float], dict[str, SavedScore]] = {}
+    found: dict[tuple[str, str, int | None, float, str | None], dict[str, SavedScore]] = {}
     for name, evaluation in evaluations.items():
         for score in evaluation.scores:
-            key = score.mode, score.features, score.k, score.label_fraction
+            key = score.mode, score.features, score.k, score.label_fraction, score.subset
             found.setdefault(key, {})[name] = score
     modes = [*MODES, *dict.fromkeys(key[0] for key in found if key[0] not in MODES)]
     features = list(dict.fromkeys(key[1] for key in found))
     keys = sorted(
-        found, key=lambda key: (modes.index(key[0]), key[3] != 1, key[3], key[2] or 0, features.index(key[1]))
+        found,
+        key=lambda key: (
+            modes.index(key[0]),
+            key[3] != 1,
+            key[3],
+            key[4] or "",
+            key[2] or 0,
+            features.index(key[1]),
+        ),
     )
     lines, comparable = [], all(evaluation.is_comparable for evaluation in evaluations.values())
     for key in keys:
-        mode, name, k, fraction = key
+        mode, name, k, fraction, subset = key
         scores = tuple(found[key].get(run) for run in evaluations)
         shown = name if k is None else f"{name}, k = {k}"
+        shown += f", labels of {subset}" if subset else ""
         labels = next(score.labels for score in scores if score)
         some = next(score for score in scores if score)
         paper = _paper(some, dataset, protocol) if comparable else None

@@ -263,6 +263,14 @@ def test_a_model_of_another_skeleton_is_refused(
         evaluate(ntu_shards["ntu60"], checkpoint, Question(("linear",), "xsub"), device=CPU)
 
 
+def test_shards_too_short_for_the_runs_pool_are_refused(shards: Shards, checkpoint: Checkpoint) -> None:
+    """Training checks its own shards; these can be others."""
+    recipe = load_recipe("compact", (*TINY, "model.pool.spans=[1, 4]"))
+    pooled = Checkpoint(checkpoint.content | {"recipe": recipe.to_table()})
+    with pytest.raises(ValueError, match=r"model\.pool\.spans: found 4, expected at most the 2 frames"):
+        evaluate(shards, pooled, Question(("linear",), "xview"), device=CPU)
+
+
 def test_transfer_to_another_data_set(ntu_shards: dict[str, Shards], tmp_path: Path) -> None:
     """Pre-training on NTU-120 has seen what NTU-60 tests on, as far as the setups trained with say so."""
     checkpoint = trained_on(ntu_shards["ntu120"], tmp_path, "protocol=xset")

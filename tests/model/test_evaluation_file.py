@@ -66,6 +66,20 @@ def test_modes_measured_one_by_one_make_one_table(tmp_path: Path) -> None:
     ]
 
 
+def test_labels_of_id_files_stand_beside_those_that_were_drawn(tmp_path: Path) -> None:
+    """An id file that is given back must neither write over the others nor pass for all of their draws."""
+    drawn = save_evaluation(evaluation(score("linear", labels=2)), tmp_path)
+    given_back = replace(
+        evaluation(replace(score("linear", labels=2, top1=0.4), subset="seed-1.txt")),
+        labelled=(Labelled(0.5, (np.array([1, 3]),), ("seed-1.txt",)),),
+    )
+    assert save_evaluation(given_back, tmp_path).subsets == ()
+    assert [read_subset(path, KEYS).tolist() for path in drawn.subsets] == [[0, 2], [1, 3]]
+    rows = json.loads((tmp_path / "eval-ucla-xview3.json").read_text())["scores"]
+    found = {(row["subset"], row["top1"]["mean"]) for row in rows}
+    assert found == {(None, 0.5), ("seed-1.txt", 0.4)}
+
+
 @pytest.mark.parametrize("earlier", ["{", "[]", '{"version": 1}', '{"version": 3, "made_from": 1}'])
 def test_what_belongs_to_something_else_is_replaced(tmp_path: Path, earlier: str) -> None:
     (tmp_path / "eval-ucla-xview3.json").write_text(earlier)

@@ -82,6 +82,26 @@ def test_a_mirrored_body_cannot_be_rebuilt() -> None:
     load_recipe("as-cal-like", ("view.mirror=0.5",))
 
 
+@pytest.mark.parametrize(
+    ("recipe", "changes"),
+    [
+        ("best", ("contrast_weight=0",)),
+        ("ms2l-like", tuple(f"ms2l_like.{task}_weight=0" for task in ("prediction", "jigsaw", "contrast"))),
+    ],
+)
+def test_a_loss_of_nothing_is_refused(recipe: str, changes: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match=r"contrast_weight.* all 0.* expected one above 0"):
+        load_recipe(recipe, changes)
+
+
+def test_a_row_is_what_it_is_called() -> None:
+    """On a recipe without pretexts CP-STN's row would be the contrast alone, under another name."""
+    with pytest.raises(ValueError, match="row cp-stn: spatial_weight is 0 by recipe 'best'"):
+        load_recipe("best:cp-stn")
+    assert load_recipe("compact:cp-stn").spatial_weight > 0
+    assert load_recipe("compact:graph-a").spatial_weight == 0
+
+
 def test_unknown_recipe_lists_the_known_ones() -> None:
     with pytest.raises(
         ValueError, match="expected as-cal-like, best, compact, lstm-autoencoder, ms2l-like, paper"

@@ -250,7 +250,7 @@ def test_every_parameter_of_the_decoder_learns(skeleton: Skeleton) -> None:
         ({"kernel": 4}, r"kernel: found 4, expected an odd"),
         ({"motion_filters": 1.5}, r"motion_filters: found 1.5, expected a share"),
         ({"bone_filters": -0.5}, r"bone_filters: found -0.5, expected a share"),
-        ({"branch_gain": -1}, r"branch_gain: found -1, expected at least 0"),
+        ({"branch_gain": -1}, r"branch_gain: found -1, expected a number, at least 0"),
         ({"branch_gain": 0, "residual": False}, r"branch_gain: 0 needs shortcuts"),
         ({"motion_filters": 0.5, "kernel": 1}, r"motion_filters: a kernel of 1 frame sees no motion"),
         ({"graph": "line"}, r"graph: found 'line', expected one of inward_outward"),

@@ -64,6 +64,14 @@ def test_files_of_one_size_are_repetitions(tmp_path: Path) -> None:
     one, two = from_files([tmp_path / name for name in "abc"], keys(10))
     assert (one.fraction, [chosen.tolist() for chosen in one.sets]) == (0.1, [[5]])
     assert (two.fraction, [chosen.tolist() for chosen in two.sets]) == (0.2, [[1, 2], [3, 4]])
+    assert (one.subset, two.subset) == ("c", "a, b")
+
+
+def test_an_id_file_of_everything_is_refused(tmp_path: Path) -> None:
+    """It would be measured twice, and the semi-supervised protocol left out without a word."""
+    write_subset(tmp_path / "all", keys(10), "")
+    with pytest.raises(ValueError, match="all: names all 10 training samples; expected fewer"):
+        from_files([tmp_path / "all"], keys(10))
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from model.report.figures import by_fraction
 from model.report.saved import SavedEvaluation, read_evaluation
 from model.report.tables import accuracy_lines, class_gains, class_lines, most_confused, shared_headlines
 from tests.model.report.made_up import evaluation_table, full_scores, score_table
@@ -39,6 +40,14 @@ def test_runs_stand_side_by_side_and_a_missing_score_leaves_a_hole(tmp_path: Pat
     assert lines[-1].scores[1] is None
     assert lines[-1].best() is None
     assert [line.features for line in lines[6:8]] == ["trained encoder, k = 1", "trained encoder, k = 20"]
+
+
+def test_labels_of_an_id_file_have_a_line_of_their_own(tmp_path: Path) -> None:
+    scores = [score_table(fraction=0.1) | {"subset": subset} for subset in (None, "mine.txt")]
+    evaluation = read(tmp_path, scores)
+    lines = accuracy_lines({"run": evaluation}, "ucla", "xview3")
+    assert [line.features for line in lines] == ["trained encoder", "trained encoder, labels of mine.txt"]
+    assert [score.subset for score in by_fraction(evaluation, "linear", "trained encoder")] == [None]
 
 
 def test_the_papers_number_stands_in_its_own_place_only(tmp_path: Path) -> None:
