@@ -32,7 +32,6 @@ from model.features import (
     coordinates_extractor,
     encoder_extractor,
     encoder_features,
-    enough_to_fit,
     extract_features,
     statistics_extractor,
 )
@@ -335,12 +334,12 @@ def whitened_features(
 ) -> dict[str, Pair]:
     """These features whitened by the views' scatter, and each encoder's joined with the input's statistics.
 
-    Learnt on the training samples, at most MOST_FITTED of them, without labels.
+    Learnt on the training samples, without labels.
     """
-    maps, some = {}, enough_to_fit(parts.train)
+    maps = {}
     for name, extractor in extractors.items():
         on_stage(f"scatter of the views: {name}")
-        maps[name] = fit_whitening(features[name][0], view_scatter(extractor, some, device))
+        maps[name] = fit_whitening(features[name][0], view_scatter(extractor, parts.train, device))
 
     def through(name: str, part: int, weight: float = 1.0) -> Features:
         return maps[name].apply(features[name][part], weight)

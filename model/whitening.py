@@ -58,8 +58,9 @@ def view_scatter(
 ) -> Tensor:
     """The features' mean scatter around each sample's mean over its changed copies: float64 (D, D).
 
-    samples: from a source that can be read in any order.
+    samples: from a source that can be read in any order; at most MOST_FITTED are read.
     """
+    samples = enough_to_fit(samples)
     total_DD, count = torch.zeros((), dtype=torch.float64, device=device), 0
     for batch in sequential_batches(samples, batch_size):
         sample_P = batch.sample_P.to(device)

@@ -35,6 +35,7 @@ SMALL = (
     "model.decoder.widths=[4, 4, 4, 4, 4]",
     "model.decoder.dropout=0.0",
     "model.projection=[8, 6]",
+    "temperature=0.5",
 )
 WAYS = {
     "mean": (),
@@ -178,13 +179,13 @@ def test_two_processes_take_the_step_of_one(trained: dict[int, Path], way: str) 
 def test_two_processes_train_as_one_does(trained: dict[int, Path], way: str) -> None:
     """The whole loop: order, views, reports. That a step is exact, in float64, is tested above.
 
-    In float32 one process alone has a contrast up to 2e-5 from its own in float64, by the temperature, and
-    two processes round otherwise than one; the difference grows with the steps.
+    Two processes round otherwise than one in float32, which a low temperature multiplies (at 0.1 one process
+    alone has a contrast 2e-5 from its own in float64), and the difference grows with the steps.
     """
     expected, found = (json.loads((trained[world] / f"{way}.json").read_text()) for world in (1, 2))
     assert len(found) == len(expected) >= 2
-    assert found[0] == pytest.approx(expected[0], rel=2e-2 if way == "bf16" else 5e-5)
-    assert found[-1] == pytest.approx(expected[-1], rel=5e-2 if way == "bf16" else 5e-3)
+    assert found[0] == pytest.approx(expected[0], rel=2e-2 if way == "bf16" else 1e-5)
+    assert found[-1] == pytest.approx(expected[-1], rel=5e-2 if way == "bf16" else 2e-3)
 
 
 def test_a_failing_process_takes_the_others_with_it(tmp_path: Path) -> None:
