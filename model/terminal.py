@@ -157,6 +157,9 @@ def print_scores(table: dict[str, Any], folder: Path) -> None:
         accuracies = [_percent(row[name]) for name in measures]
         shown.add_row(mode, row["features"], f"{row['labels']:,}", *accuracies, *([gain] if last else []))
     console().print(shown)
+    files = {row["labels"]: row["subset"] for row in table["scores"] if row["subset"]}
+    for labels, names in files.items():
+        click.echo(f"{labels:,} labels: those of {names}")
 
 
 def _percent(summary: dict[str, Any] | None) -> str:

@@ -93,6 +93,8 @@ def test_eval_prints_a_table_and_writes_it_beside_the_run(inside: Path) -> None:
     ids = run / "subsets/ucla-xview-0.5-seed-0.txt"
     by_file = works("eval", "--mode", "linear", "--subset", str(ids))
     assert {row for row in rows_of(by_file) if "linear" in row} <= rows_of(printed)
+    assert f" labels: those of {ids.name}\n" in by_file
+    assert "those of" not in printed
 
 
 def rows_of(printed: str) -> set[tuple[str, ...]]:
