@@ -19,7 +19,7 @@ from benchmarks.references.plain_stgcn import PlainBatch, PlainCPSTN, plain_batc
 from model.checkpoint import new_model
 from model.cpstn import CPSTN
 from model.device import reuse_freed_memory
-from model.objective import batch_losses, mixed_precision, weighted_sum
+from model.objective import batch_losses, count_numbers, mixed_precision, weighted_sum
 from model.recipe import Recipe
 from pipeline.batch import Batch, View
 
@@ -66,8 +66,12 @@ class Contest:
             if name == ENCODER:
                 return partial(encode_both_ways, model.encoder, batch.views[0].x_PCTV, mixed)
             optimiser = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
+            # In training they are counted on the host, before the batch is sent.
+            counts = count_numbers(batch, self.device)
             return partial(
-                training_step, optimiser, lambda: batch_losses(model, batch, recipe, self.device).total
+                training_step,
+                optimiser,
+                lambda: batch_losses(model, batch, recipe, self.device, counts=counts).total,
             )
         plain, dense = PlainCPSTN(model).to(self.device), plain_batch(batch)
         if name == ENCODER:

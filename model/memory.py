@@ -9,8 +9,13 @@ from model.baselines.settings import MS2L
 from model.cpstn import ST_GCN, STATISTICS
 from model.recipe import Recipe
 
-# torch has an exception of its own for GPUs only.
-CPU_MESSAGES = ("DefaultCPUAllocator", "not enough memory")
+# torch has an exception of its own for what its CUDA allocator was asked for only.
+MESSAGES = (
+    "DefaultCPUAllocator",
+    "not enough memory",
+    "MPS backend out of memory",
+    "CUDA error: out of memory",  # of pinned memory of the host
+)
 
 
 @contextmanager
@@ -38,7 +43,7 @@ def memory_explained(recipe: Recipe, frames: int, device: torch.device) -> Itera
 def _is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return any(text in str(error) for text in CPU_MESSAGES)
+    return any(text in str(error) for text in MESSAGES)
 
 
 def _first_line(error: BaseException) -> str:

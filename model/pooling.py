@@ -79,7 +79,8 @@ def mean_over_bodies(x_PD: Tensor, sample_P: Tensor, num_samples: int) -> Tensor
     sample_P: int64, the sample 0..num_samples-1 that each body belongs to, in any order.
     """
     sum_ND = x_PD.new_zeros(num_samples, x_PD.shape[1]).index_add(0, sample_P, x_PD)
-    bodies_N = torch.bincount(sample_P, minlength=num_samples)
+    # Not torch.bincount: on a GPU it waits for the largest number.
+    bodies_N = x_PD.new_zeros(num_samples).index_add(0, sample_P, x_PD.new_ones(len(sample_P)))
     return sum_ND / bodies_N.clamp(min=1).unsqueeze(1)
 
 

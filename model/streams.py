@@ -3,6 +3,8 @@
 Axes: P packed present body, C coordinate, T frame, V joint.
 """
 
+from functools import cache
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -50,7 +52,13 @@ def streams(x_PCTV: Tensor, names: tuple[str, ...], skeleton: Skeleton) -> Tenso
 
 def bones(x_PCTV: Tensor, skeleton: Skeleton) -> Tensor:
     """As `streams` describes them."""
-    return x_PCTV - x_PCTV[..., list(skeleton.parents)]
+    return x_PCTV - x_PCTV.index_select(3, _on(x_PCTV.device, skeleton.parents))
+
+
+@cache
+def _on(device: torch.device, joints: tuple[int, ...]) -> Tensor:
+    """int64 (V,), sent once: an index from a list would make every step wait for its copy to a GPU."""
+    return torch.tensor(joints, device=device)
 
 
 def motion(x_PCTV: Tensor) -> Tensor:

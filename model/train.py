@@ -27,6 +27,7 @@ from model.parallel import ALONE, Ranks, check_share
 from model.recipe import CPSTN_OBJECTIVE, SUPERVISED, Recipe
 from model.stop import Stopped, StopSign, stop_sign
 from model.streams import check_ends
+from model.subset import write_subset
 from model.supervised import Supervised, labelled_samples
 from model.watch import Outcome, Watch
 from model.whitening import fit_encoder
@@ -36,6 +37,8 @@ from pipeline.samples import Samples, check_positives, split_samples
 from pipeline.store.shards import Shards
 
 Objective = Pretraining | Supervised | Baseline
+# Of a batch, in an error; a file has them all.
+KEYS_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -312,7 +315,7 @@ def _teller(
     def tell(outcomes: Iterable[Outcome]) -> _Wish:
         wish = _Wish()
         for outcome in outcomes:
-            _check_finite(outcome, shards, run)
+            _check_finite(outcome, shards, run, ranks.rank)
             if board is not None:
                 for name, value in outcome.losses.items():
                     board.add_scalar(f"loss/{name}", value, outcome.step)
@@ -328,12 +331,16 @@ def _teller(
             board.close()
 
 
-def _check_finite(outcome: Outcome, shards: Shards, run: Run) -> None:
+def _check_finite(outcome: Outcome, shards: Shards, run: Run, rank: int) -> None:
     if all(math.isfinite(value) for value in outcome.losses.values()):
         return
     rows = set(outcome.ids_N.tolist())
     keys = shards.table.loc[shards.table["row"].isin(rows), "key"].tolist()
-    shown = ", ".join(keys[:5]) + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
+    shown = ", ".join(keys[:KEYS_NAMED])
+    if len(keys) > KEYS_NAMED:
+        path = run.folder / f"not-a-number-step-{outcome.step}-rank-{rank}.txt"
+        write_subset(path, keys, f"the samples of step {outcome.step}, whose loss was no longer a number")
+        shown += f" and {len(keys) - KEYS_NAMED} more, all in {path}"
     raise RuntimeError(
         f"the loss is no longer a number at step {outcome.step}: {outcome.losses}; samples of the batch: "
         f"{shown}; {run.way_out()}"

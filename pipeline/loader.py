@@ -182,7 +182,8 @@ def train_batches(
             shown = batch if index == 0 else second
             view = _make_view(shown, slot, kind, identity, config, samples.skeleton)
             made.append(view if shown is batch else _of_other_recordings(view, shown))
-        return replace(batch, views=tuple(made))
+        whole = replace(batch, views=tuple(made))
+        return _pinned(whole) if pin_memory else whole
 
     crops = len(views) if config.crop > 0 and set(views) != {"spatial"} else 0
     by_camera = beside is not None
@@ -313,6 +314,21 @@ def _of_other_recordings(view: View, shown: Batch) -> View:
     return replace(view, target_PCTV=shown.target_of(view), sample_P=shown.sample_P)
 
 
+def _pinned(batch: Batch) -> Batch:
+    """With the numbers of its samples, which lie in no buffer, in pinned memory as well."""
+    views = [
+        view if view.sample_P is None else replace(view, sample_P=view.sample_P.pin_memory())
+        for view in batch.views
+    ]
+    return replace(
+        batch,
+        views=tuple(views),
+        sample_P=batch.sample_P.pin_memory(),
+        labels_N=batch.labels_N.pin_memory(),
+        performances_N=batch.performances_N.pin_memory(),
+    )
+
+
 def _slot(
     samples: Samples, num_samples: int, num_views: int, num_crops: int, by_camera: bool, pin_memory: bool
 ) -> _Slot:
@@ -323,7 +339,9 @@ def _slot(
         partner_PCTV=_bodies_buffer(samples, capacity, pin_memory) if by_camera else None,
         views_PCTV=tuple(_bodies_buffer(samples, capacity, pin_memory) for _ in range(num_views)),
         cropped_PCTV=tuple(_bodies_buffer(samples, capacity, pin_memory) for _ in range(num_crops)),
-        visible_N=tuple(torch.empty(num_samples, dtype=torch.int64) for _ in range(num_views)),
+        visible_N=tuple(
+            torch.empty(num_samples, dtype=torch.int64, pin_memory=pin_memory) for _ in range(num_views)
+        ),
     )
 
 

@@ -209,6 +209,9 @@ def test_a_step_that_is_no_number_is_named_with_its_samples_and_the_last_good_st
     named = set(re.findall(r"a\d\d_s\d\d_e\d\d_v\d\d", message))
     assert len(named) == 5
     assert named <= keys
+    listed = new.folder / f"not-a-number-step-{bad_step}-rank-0.txt"
+    assert f"and {len(keys) - 5} more, all in {listed}; the last good checkpoint is" in message
+    assert set(listed.read_text().splitlines()[1:]) == keys
     assert str(new.checkpoint) in message
     assert load_checkpoint(new).step == per_epoch
     assert [progress.step for progress in heard] == list(range(1, bad_step))
@@ -228,6 +231,8 @@ def test_diverging_weights_are_told(shards: Shards, tmp_path: Path) -> None:
         RuntimeError(
             "[enforce fail at alloc_cpu.cpp:118] . DefaultCPUAllocator: can't allocate memory: 12 bytes."
         ),
+        RuntimeError("MPS backend out of memory (MPS allocated: 8.00 GB, max allowed: 9.07 GB)."),
+        RuntimeError("CUDA error: out of memory"),
         MemoryError(),
     ],
 )

@@ -19,6 +19,7 @@ from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 
 from data_specs.spec import load_spec
+from model.objective import batch_on
 from pipeline.augment import CROPS_FROM, ViewConfig, spatial_view, temporal_view
 from pipeline.batch import Batch
 from pipeline.loader import sequential_batches, train_batches
@@ -234,6 +235,40 @@ def test_positives_that_cannot_be_are_refused() -> None:
         next(batches(alone, positives="camera"))
     with pytest.raises(ValueError, match="positives is 'friend'; expected one of recording, camera"):
         next(batches(samples, positives="friend"))
+
+
+@pytest.mark.parametrize("positives", ["recording", "camera"])
+def test_all_that_goes_to_a_gpu_is_pinned(monkeypatch: pytest.MonkeyPatch, positives: str) -> None:
+    """From other memory a copy makes the step wait. Without a GPU none can be: noted is what would be."""
+    pinned: list[torch.Tensor] = []
+    empty = torch.empty
+
+    def noting_empty(*shape: Any, pin_memory: bool = False, **options: Any) -> torch.Tensor:
+        made: torch.Tensor = empty(*shape, **options)
+        if pin_memory:
+            pinned.append(made)
+        return made
+
+    def noting_copy(tensor: torch.Tensor) -> torch.Tensor:
+        pinned.append(tensor.clone())
+        return pinned[-1]
+
+    monkeypatch.setattr(torch, "empty", noting_empty)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", noting_copy)
+    sent: list[torch.Tensor] = []
+
+    def noting_to(tensor: torch.Tensor, **_: Any) -> torch.Tensor:
+        sent.append(tensor)
+        return tensor
+
+    monkeypatch.setattr(torch.Tensor, "to", noting_to)
+    options: dict[str, Any] = {"positives": positives, "config": ViewConfig(crop=0.5), "end_step": 3}
+    for batch in batches(pin_memory=True, **options):
+        batch_on(batch, torch.device("cuda"))
+        places = {tensor.untyped_storage().data_ptr() for tensor in pinned}
+        assert {tensor.untyped_storage().data_ptr() for tensor in sent} <= places
+        assert len(sent) >= 9
+        sent.clear()
 
 
 def test_closing_early_stops_the_threads() -> None:
