@@ -70,10 +70,20 @@ class Skeleton:
 
 
 @dataclass(frozen=True)
+class HeldOut:
+    """Training samples that test instead, so that settings can be chosen without a look at the test samples:
+    those whose `field` is in `values`."""
+
+    field: str
+    values: frozenset[int]
+
+
+@dataclass(frozen=True)
 class Protocol:
     """A published train/test split, as a predicate over one metadata field.
 
     A sample whose `field` is in `train` trains; one in `test` (or, where `test` is None, any other) tests.
+    With `held_out` the published test samples are not used at all.
     """
 
     name: str
@@ -81,10 +91,20 @@ class Protocol:
     field: str
     train: frozenset[int]
     test: frozenset[int] | None
+    held_out: HeldOut | None = None
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """What it has to know of a sample, each once."""
+        return tuple(dict.fromkeys([self.field, *([self.held_out.field] if self.held_out else [])]))
 
     def split(self, metadata: Mapping[str, int]) -> str | None:
         """'train', 'test', or None for a sample that this protocol does not use."""
         value = metadata[self.field]
+        if self.held_out is not None:
+            if value not in self.train:
+                return None
+            return "test" if metadata[self.held_out.field] in self.held_out.values else "train"
         if value in self.train:
             return "train"
         return "test" if self.test is None or value in self.test else None
@@ -133,12 +153,30 @@ class DatasetSpec:
         return None if label is None else metadata | {"label": label}
 
     def protocol(self, name: str) -> Protocol:
-        """The protocol of that name. Raises ValueError that lists the known ones."""
-        try:
-            return self.protocols[name]
-        except KeyError:
+        """The protocol of that name; of `xview@subject-1-6` the training samples of subjects 1 and 6 are held
+        out. Raises ValueError that says which there are."""
+        published, at, rest = name.partition("@")
+        if published not in self.protocols:
             known = ", ".join(self.protocols)
-            raise ValueError(f"{self.name} has no protocol {name!r}; it has: {known}") from None
+            raise ValueError(f"{self.name} has no protocol {published!r}; it has: {known}")
+        protocol = self.protocols[published]
+        return self._holding_out(protocol, rest) if at else protocol
+
+    def _holding_out(self, protocol: Protocol, text: str) -> Protocol:
+        """text: FIELD-VALUE-VALUE."""
+        fields = [field for field in FIELDS if field in self.name_pattern.groupindex and field != "action"]
+        field, *values = text.split("-")
+        if field not in fields or not values or not all(value.isdecimal() for value in values):
+            example = f"{protocol.name}@{fields[0]}-1-6" if fields else protocol.name
+            raise ValueError(
+                f"protocol {protocol.name}@{text}: expected what is held out of its training samples, as a "
+                f"field ({', '.join(fields)}) and its numbers, such as {example}"
+            )
+        held_out = HeldOut(field, frozenset(map(int, values)))
+        title = (
+            f"{protocol.title}; of what trains, {field} {', '.join(map(str, sorted(held_out.values)))} tests"
+        )
+        return dataclasses.replace(protocol, name=f"{protocol.name}@{text}", title=title, held_out=held_out)
 
 
 def built_in_names() -> list[str]:

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from tests.commands import call, fails, works
@@ -122,8 +123,24 @@ def test_view_makes_a_page(inside: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("inside")
-def test_eval_follows_another_protocol() -> None:
-    assert "xsub" in works("eval", "--run", "runs/ucla-001", "--protocol", "xsub")
+@pytest.mark.parametrize("protocol", ["xsub", "xview@camera-2"])
+def test_eval_follows_another_protocol(protocol: str) -> None:
+    assert protocol in works("eval", "--run", "runs/ucla-001", "--mode", "knn", "--protocol", protocol)
+
+
+def test_a_run_that_held_samples_out_is_evaluated_on_them(
+    workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Settings are chosen so: the published test samples take no part."""
+    monkeypatch.chdir(tmp_path)
+    shards = workplace / "shards/ucla"
+    works("train", "--shards", str(shards), "--name", "chosen", *TINY, "--set", "protocol=xview@subject-1-6")
+    works("eval", "--mode", "knn")
+    table = json.loads(Path("runs/chosen/eval-ucla-xview@subject-1-6.json").read_text())
+    facts = pd.read_csv(shards / "samples.csv").query("camera != 3")
+    held_out = facts["subject"].isin([1, 6])
+    assert (table["train_samples"], table["test_samples"]) == ((~held_out).sum(), held_out.sum())
+    assert table["seen_in_training"] == 0
 
 
 def test_draw_makes_a_picture(inside: Path, tmp_path: Path) -> None:

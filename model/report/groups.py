@@ -107,8 +107,12 @@ class Group:
     @property
     def split(self) -> str:
         """Which samples train and which test, where the protocol is a built-in one."""
-        protocols = load_spec(self.dataset).protocols if self.dataset in built_in_names() else {}
-        return protocols[self.protocol].title if self.protocol in protocols else ""
+        if self.dataset not in built_in_names():
+            return ""
+        try:
+            return load_spec(self.dataset).protocol(self.protocol).title
+        except ValueError:
+            return ""
 
     @property
     def deviations(self) -> bool:

@@ -98,8 +98,10 @@ class Shards:
 
     def _parts(self, protocol: str) -> "pd.Series[Any]":
         chosen = self.spec.protocol(protocol)
-        parts = self.table[chosen.field].map(lambda value: chosen.split({chosen.field: value}))
-        return parts.astype("object")
+        facts = self.table[list(chosen.fields)]
+        values = [tuple(row) for row in facts.itertuples(index=False)]
+        part_of = {row: chosen.split(dict(zip(chosen.fields, row, strict=True))) for row in set(values)}
+        return pd.Series([part_of[row] for row in values], index=facts.index, dtype="object")
 
     def describe(self) -> dict[str, Any]:
         """What `inspect` says, as plain data for JSON."""

@@ -104,6 +104,28 @@ def test_own_spec_from_a_file(tmp_path: Path) -> None:
     assert parse_spec(spec.text) == parse_spec(own_spec())
 
 
+def test_some_of_what_trains_can_be_held_out() -> None:
+    """To choose settings by; the published test samples must not be looked at for that, nor be trained on."""
+    spec = load_spec("ucla")
+    chosen = spec.protocol("xview@subject-1-6")
+    assert chosen.split({"camera": 2, "subject": 5}) == "train"
+    assert chosen.split({"camera": 2, "subject": 6}) == "test"
+    assert chosen.split({"camera": 3, "subject": 6}) is None
+    assert chosen.split({"camera": 3, "subject": 5}) is None
+    assert chosen.title.endswith("; of what trains, subject 1, 6 tests")
+    by_camera = spec.protocol("xview@camera-2")
+    assert by_camera.fields == ("camera",)
+    assert [by_camera.split({"camera": camera}) for camera in (1, 2, 3)] == ["train", "test", None]
+
+
+@pytest.mark.parametrize("rest", ["", "subject", "subject-", "subject-x", "setup-1", "action-1", "subject_1"])
+def test_what_cannot_be_held_out_is_told(rest: str) -> None:
+    with pytest.raises(
+        ValueError, match=rf"protocol xview@{rest}: expected .*\(subject, camera, replication\)"
+    ):
+        load_spec("ucla").protocol(f"xview@{rest}")
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
