@@ -248,7 +248,7 @@ def _of_statistics(bench: _Bench, trial: Trial, folder: Path) -> _Measurement:
 def _train(bench: _Bench, trial: Trial) -> None:
     """Start the trial's run, or go on with it."""
     shards = bench.shards
-    if not _started(trial.run):
+    if not trial.run.exists:
         trial.run.create(trial.recipe, shards.location, shards.manifest.digest)
     with bench.watch(trial) as on_progress:
         train(
@@ -261,10 +261,6 @@ def _train(bench: _Bench, trial: Trial) -> None:
             on_progress=on_progress,
             on_note=bench.on_stage,
         )
-
-
-def _started(run: Run) -> bool:
-    return (run.folder / "run.json").exists()
 
 
 def _remembered(path: Path, identity: dict[str, Any], measure: Callable[[], float]) -> float:
@@ -299,7 +295,7 @@ def _check_changes(rows: list[Row], changes: tuple[str, ...]) -> None:
 def _check_run(trial: Trial, shards: Shards) -> None:
     """A run that is there already was started as it would be now, or ValueError."""
     run = trial.run
-    if not _started(run):
+    if not run.exists:
         return
     if run.manifest() != shards.manifest.digest:
         raise ValueError(

@@ -8,6 +8,7 @@ A checkpoint is a plain dictionary of tensors, numbers and strings. The step sta
 and for all randomness, too: order, views and dropout are functions of the recipe's seed and the step.
 """
 
+import io
 import json
 import pickle
 import struct
@@ -68,6 +69,11 @@ class Run:
         return next(iter(self.checkpoints), self.checkpoint_at(0))
 
     @property
+    def exists(self) -> bool:
+        """Whether a run was started there."""
+        return (self.folder / "run.json").is_file()
+
+    @property
     def features(self) -> Path:
         """Where evaluations keep what they extracted, for the next one."""
         return self.folder / "features"
@@ -95,9 +101,8 @@ class Run:
             facts = {"shards": str(place), "manifest": manifest}
             publish_bytes(self.folder / "run.json", json.dumps(facts, indent=1).encode() + b"\n")
         except FileExistsError:
-            raise ValueError(
-                f"{self.folder}: exists already; choose another --name, or go on with --resume {self.folder}"
-            ) from None
+            way_on = f"go on with --resume {self.folder}" if self.exists else "remove what is there"
+            raise ValueError(f"{self.folder}: exists already; choose another --name, or {way_on}") from None
         except OSError as error:
             raise ValueError(f"{self.folder}: cannot be written: {error.strerror}") from None
 
@@ -124,7 +129,7 @@ class Run:
 def find_run(name_or_path: str, parent: Path) -> Run:
     """A run by path, or by name under `parent`. Raises ValueError if there is none."""
     for folder in (Path(name_or_path), parent / name_or_path):
-        if (folder / "run.json").is_file():
+        if Run(folder).exists:
             return Run(folder)
     known = ", ".join(sorted(path.parent.name for path in parent.glob("*/run.json"))) or "none"
     raise ValueError(f"no run {name_or_path!r}; runs under {parent}/: {known}")
@@ -253,15 +258,17 @@ def save_checkpoint(
 def load_checkpoint(run: Run, on_note: Callable[[str], None] = lambda _: None) -> Checkpoint:
     """The newest checkpoint that is whole. `on_note` hears of damaged ones. No code in them is run.
 
-    Raises ValueError if there is none, or of another version only; DamagedError if all are damaged.
+    Raises ValueError if there is none, or that is of another version; DamagedError if all are damaged;
+    OSError where one cannot be read, which says nothing of its content.
     """
-    damage = []
+    damage: list[str] = []
     for path in run.checkpoints:
+        if damage:
+            on_note(f"{damage[-1]}; taking the one before")
         try:
             return _read(path)
         except DamagedError as error:
             damage.append(str(error))
-            on_note(f"{error}; taking the one before")
     if damage:
         raise DamagedError(f"{damage[0]}, nor is any before it; start a new run")
     if (run.folder / "checkpoints" / "last.pt").exists():
@@ -276,13 +283,16 @@ def load_checkpoint(run: Run, on_note: Callable[[str], None] = lambda _: None) -
 
 def _read(path: Path) -> Checkpoint:
     """Raises DamagedError if the file is not whole, ValueError if it is of another version."""
+    # First of all: whatever fails from here on is the content's fault, not the disk's.
+    file = io.BytesIO(path.read_bytes())
     try:
         # torch itself does not look at the checksums.
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file) as archive:
             damaged = archive.testzip()
         if damaged is not None:
             raise DamagedError(f"checksum of {damaged} is wrong")
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        file.seek(0)
+        content = torch.load(file, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
         first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DamagedError(f"{path}: not a readable checkpoint: {first_line}") from None

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import math
+import sys
 import tomllib
 import typing
 from dataclasses import dataclass, field
@@ -25,6 +26,14 @@ SCHEDULES = ("linear", "cosine")
 PRECISIONS = ("float32", "bf16")
 CPSTN_OBJECTIVE, SUPERVISED = "cpstn", "supervised"
 OBJECTIVES = (CPSTN_OBJECTIVE, SUPERVISED, *BASELINES)
+CHOICES = {
+    "objective": OBJECTIVES,
+    "positives": POSITIVES,
+    "precision": PRECISIONS,
+    "reduction": REDUCTIONS,
+    "schedule": SCHEDULES,
+    "supervised_view": (*VIEW_KINDS, "none"),
+}
 
 Config = TypeVar("Config")
 
@@ -103,27 +112,25 @@ class Recipe:
     ms2l_like: MS2LConfig = field(default_factory=MS2LConfig)
 
     def __post_init__(self) -> None:
-        _check_above_zero(self, "epochs", "batch_size", "lr", "temperature")
+        for name, choices in CHOICES.items():
+            _check_choice(name, getattr(self, name), choices)
+        _check_above_zero(self, "epochs", "batch_size", "accumulate", "lr", "temperature", "label_fraction")
         for name in ("weight_decay", "contrast_weight", "spatial_weight", "temporal_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected a number, at least 0")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed is {self.seed}; expected at least 0, below 2**32")
-        _check_choice("schedule", self.schedule, SCHEDULES)
-        _check_choice("reduction", self.reduction, REDUCTIONS)
         if len(self.views) != 2:
             raise ValueError(
                 f"views has {len(self.views)} entries; expected two, such as {list(PAPER_VIEWS)}"
             )
         for kind in self.views:
             _check_choice("views", kind, VIEW_KINDS)
-        _check_choice("positives", self.positives, POSITIVES)
         if self.positives == CAMERA and self.objective != CPSTN_OBJECTIVE:
             raise ValueError(
                 f"positives is {CAMERA!r}; expected {RECORDING!r} with objective = {self.objective!r}, "
                 f"which has no pairs of two cameras"
             )
-        _check_above_zero(self, "accumulate", "label_fraction")
         if self.label_fraction > 1:
             raise ValueError(f"label_fraction is {self.label_fraction}; expected at most 1 (all labels)")
         if self.label_fraction < 1 and self.objective != SUPERVISED:
@@ -131,9 +138,6 @@ class Recipe:
                 f"label_fraction is {self.label_fraction}, but objective {self.objective} uses no labels; "
                 f"leave it out, or set objective={SUPERVISED}"
             )
-        _check_choice("precision", self.precision, PRECISIONS)
-        _check_choice("objective", self.objective, OBJECTIVES)
-        _check_choice("supervised_view", self.supervised_view, (*VIEW_KINDS, "none"))
         _check_weights(self)
         _check_pretexts(self)
         _check_masks(self)
@@ -225,6 +229,8 @@ def _apply(table: dict[str, Any], change: str) -> None:
     key, equals, text = change.partition("=")
     if not equals or not key.strip():
         raise ValueError(f"--set {change!r}: expected key=value, such as epochs=20 or model.encoder.kernel=9")
+    if len(text.splitlines()) > 1:
+        raise ValueError(f"--set {change!r}: expected a value on one line; give each key a --set of its own")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -241,7 +247,9 @@ def _build(kind: type[Config], table: dict[str, Any], prefix: str) -> Config:
     types = typing.get_type_hints(kind)
     for key in table:
         if key not in types:
-            raise ValueError(f"unknown key {prefix + key!r}{_nearest(key, prefix)}")
+            raise ValueError(
+                f"unknown key {prefix + key!r}{_nearest(key, prefix, is_group=isinstance(table[key], dict))}"
+            )
     values = {key: _convert(types[key], value, prefix + key) for key, value in table.items()}
     try:
         return kind(**values)
@@ -261,6 +269,8 @@ def _convert(wanted: Any, value: Any, name: str) -> Any:
         item_type = typing.get_args(wanted)[0]
         return tuple(_convert(item_type, item, name) for item in value)
     if wanted is float and type(value) is int:
+        if abs(value) > sys.float_info.max:
+            raise ValueError(f"{name} has {len(str(value))} digits; expected a number that a float can hold")
         return float(value)
     if type(value) is not wanted:
         raise ValueError(f"{name} is {value!r}; expected {_type_name(wanted)}")
@@ -272,7 +282,12 @@ def _type_name(wanted: Any) -> str:
     return names.get(wanted, str(wanted))
 
 
-def _nearest(key: str, prefix: str) -> str:
+def _nearest(key: str, prefix: str, *, is_group: bool) -> str:
+    """What may have been meant: a key of this group, or of any; or a group of keys."""
+    if is_group:
+        groups = {name.rpartition(".")[0]: "" for name in all_keys() if "." in name}
+        close = difflib.get_close_matches(prefix + key, groups, n=1)
+        return f"; did you mean {close[0]!r}?" if close else f"; known groups: {', '.join(groups)}"
     group = [name for name in all_keys() if name.startswith(prefix)]
     for names in (group, all_keys()):
         last_parts = {name.split(".")[-1]: name for name in reversed(names)}
@@ -303,26 +318,28 @@ def _check_weights(recipe: Recipe) -> None:
             "contrast_weight, spatial_weight and temporal_weight are all 0; expected one above 0, as nothing "
             "would be learnt"
         )
+    if recipe.objective == CPSTN_OBJECTIVE and recipe.batch_size == 1 and not any(weights[1:]):
+        raise ValueError(
+            "batch_size is 1; expected at least 2, as the contrast compares a sample with others"
+        )
 
 
 def _check_masks(recipe: Recipe) -> None:
     """What a masked tail has to teach needs one."""
-    rebuilt = (
-        recipe.objective == CPSTN_OBJECTIVE and recipe.temporal_weight > 0 and "temporal" in recipe.views
-    )
-    if recipe.view.mask_max == 0 and (rebuilt or recipe.objective == MS2L):
-        raise ValueError(
-            "view.mask_max is 0.0; expected above 0, as the hidden frames are to be rebuilt; or set "
-            "temporal_weight=0"
-        )
+    if recipe.view.mask_max > 0:
+        return
+    hidden = "view.mask_max is 0.0; expected above 0, as the hidden frames are to be rebuilt"
+    if recipe.objective == MS2L:
+        raise ValueError(hidden)
+    for name, kind in _pretexts(recipe):
+        if kind == "temporal":
+            raise ValueError(f"{hidden}; or set {name}=0")
 
 
 def _check_mirror(recipe: Recipe) -> None:
     """Nothing in a mirrored body tells that it is: what it was cannot be rebuilt from it."""
-    if recipe.view.mirror == 0 or recipe.objective != CPSTN_OBJECTIVE:
-        return
-    for name, kind in zip(("spatial_weight", "temporal_weight"), recipe.views, strict=True):
-        if getattr(recipe, name) > 0 and kind != "temporal":
+    for name, kind in _pretexts(recipe):
+        if recipe.view.mirror > 0 and kind != "temporal":
             raise ValueError(
                 f"view.mirror is {recipe.view.mirror}; expected 0 where a decoder is to rebuild a recording "
                 f"from its {kind} view, which no longer tells left from right; or set {name}=0"
@@ -349,14 +366,19 @@ def _check_whitened(recipe: Recipe) -> None:
 
 def _check_pretexts(recipe: Recipe) -> None:
     """The decoders rebuild joints from features of joints, which an ST-GCN alone has."""
-    if recipe.model.backbone == ST_GCN or recipe.objective != CPSTN_OBJECTIVE:
-        return
-    for name in ("spatial_weight", "temporal_weight"):
-        if getattr(recipe, name) > 0:
+    for name, _ in _pretexts(recipe):
+        if recipe.model.backbone != ST_GCN:
             raise ValueError(
                 f"{name} is {getattr(recipe, name)}; expected 0 with model.backbone = "
                 f"{recipe.model.backbone!r}, which has no pretexts; set spatial_weight=0, temporal_weight=0"
             )
+
+
+def _pretexts(recipe: Recipe) -> list[tuple[str, str]]:
+    """The weights of the reconstructions that are trained, by name, and the kind of view each is from."""
+    weights = zip(("spatial_weight", "temporal_weight"), recipe.views, strict=True)
+    trained = recipe.objective == CPSTN_OBJECTIVE
+    return [(name, kind) for name, kind in weights if trained and getattr(recipe, name) > 0]
 
 
 def _check_baseline(recipe: Recipe) -> None:
@@ -383,7 +405,7 @@ def _check_baseline(recipe: Recipe) -> None:
 def _check_above_zero(config: Any, *names: str) -> None:
     for name in names:
         if not 0 < getattr(config, name) < math.inf:
-            raise ValueError(f"{name} is {getattr(config, name)}; it must be above 0")
+            raise ValueError(f"{name} is {getattr(config, name)}; expected a finite number above 0")
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -129,7 +129,8 @@ def train(
                 ranks.sum_gradients(objective)
                 optimiser.step()
                 step += 1
-                numbers_L = _of_all_ranks(losses_L, sign.number > 0, saver.is_due, ranks)
+                is_due = ranks.is_first and saver.is_due  # the others never save, and would be due for ever
+                numbers_L = _of_all_ranks(losses_L, sign.number > 0, is_due, ranks)
                 wish = tell(watch.add(step, batch.ids_N, numbers_L))
                 share.copied()
                 if step % per_epoch == 0 or wish.stop or wish.save:
@@ -280,7 +281,7 @@ class _Saver:
             self.optimiser,
             recipe=self.recipe,
             spec=self.shards.spec,
-            manifest=self.run.manifest(),
+            manifest=self.shards.manifest.digest,
             step=step,
             steps=self.steps,
             keep=self.keep,

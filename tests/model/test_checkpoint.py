@@ -1,5 +1,6 @@
 """What a run leaves on disk: whole states, the newest few, that go on to the very same weights."""
 
+import errno
 import os
 import pickle
 import signal
@@ -126,25 +127,31 @@ def test_a_killed_run_goes_on_to_the_same_bits(
 def test_a_signal_saves_and_says_how_to_go_on(
     shards: Shards, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
-    """Schedulers send SIGTERM before they kill; whoever presses Ctrl-C wants to keep what is done."""
-    sets = [f"--set={change}" for change in (*TINY, "epochs=100000")]
+    """Schedulers send SIGTERM before they kill; whoever presses Ctrl-C wants to keep what is done, also in
+    mid-epoch, and go on to the same weights as if nothing had happened."""
+    small_steps = "batch_size=4"
+    sets = [f"--set={change}" for change in (*TINY, small_steps)]
     process = subprocess.Popen(
-        [sys.executable, ROOT / "cli.py", "train", "--shards", shards.folder, "--save-minutes=0", *sets],
+        [sys.executable, ROOT / "cli.py", "train", "--shards", shards.folder, *sets],
         cwd=tmp_path,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},  # as this process has: it decides the last bits
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
     )
     new = Run(tmp_path / "runs/ucla-001")
-    while not new.checkpoints:
+    while not new.checkpoints:  # of the first epoch's end
         assert process.poll() is None
-        time.sleep(0.05)
+        time.sleep(0.01)
     process.send_signal(number)
     _, said = process.communicate(timeout=60)
     assert process.returncode == code, said
-    step = load_checkpoint(new).step
-    assert f"stopped at step {step} of " in said
+    stopped = load_checkpoint(new)
+    assert f"stopped at step {stopped.step} of {stopped.steps}, saved in " in said
     assert said.rstrip().endswith("go on with train --resume runs/ucla-001")
+    train(shards, new.recipe(), new, device=CPU, resume=True)
+    never_stopped = trained(shards, tmp_path / "whole", small_steps)
+    assert_same(load_checkpoint(new).content, load_checkpoint(never_stopped).content)
 
 
 def test_the_newest_few_are_kept(shards: Shards, tmp_path: Path) -> None:
@@ -186,6 +193,46 @@ def test_a_damaged_newest_falls_back_to_the_one_before(
     train(shards, recipe, new, device=CPU, resume=True, keep=1)
     assert new.checkpoints == [newest]
     assert_same(load_checkpoint(new).content, load_checkpoint(whole).content)
+
+
+def test_what_cannot_be_read_is_not_taken_for_damaged(
+    shards: Shards, whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training would go on from the state before, and remove the newest one."""
+    _, new = started(shards, tmp_path / "run")
+    new.checkpoint.parent.mkdir()
+    for path in whole.checkpoints[:2]:
+        (new.checkpoint.parent / path.name).write_bytes(path.read_bytes())
+    read = Path.read_bytes
+
+    def fail(path: Path) -> bytes:
+        if path == new.checkpoint:
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        load_checkpoint(new)
+
+
+def test_nothing_is_promised_where_all_is_damaged(shards: Shards, whole: Run, tmp_path: Path) -> None:
+    _, new = started(shards, tmp_path / "run")
+    new.checkpoint.parent.mkdir()
+    (new.checkpoint.parent / whole.checkpoint.name).write_bytes(b"none")
+    notes: list[str] = []
+    with pytest.raises(DamagedError, match="nor is any before it"):
+        load_checkpoint(new, notes.append)
+    assert notes == []
+
+
+def test_a_folder_that_is_no_run_is_not_to_be_gone_on_with(shards: Shards, tmp_path: Path) -> None:
+    """Someone who was killed between making the folder and its first file would be sent in circles."""
+    (tmp_path / "run").mkdir()
+    with pytest.raises(ValueError, match="exists already; choose another --name, or remove what is there"):
+        started(shards, tmp_path / "run")
+    started(shards, tmp_path / "other")
+    with pytest.raises(ValueError, match=r"or go on with --resume .*other"):
+        started(shards, tmp_path / "other")
 
 
 def _middle_of_largest_part(path: Path) -> int:

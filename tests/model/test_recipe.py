@@ -1,5 +1,6 @@
 """A recipe is read, changed, checked and saved without a key getting lost or misspelt in silence."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,15 @@ def test_paper_recipe_is_the_papers_setting() -> None:
     assert len(recipe.model.encoder.widths) == 6
     assert len(recipe.model.decoder.widths) == 5
     assert recipe.model.decoder.dropout == 0.2
+    assert recipe.model.encoder.adaptive == "A"
     assert recipe.model.split_channels
+    assert recipe.model.streams == ("joint",)
+    assert recipe.model.pool.statistics == recipe.model.contrast_pool.statistics == ("mean",)
     assert recipe.views == ("spatial", "temporal")
+    assert recipe.view.rotation == math.pi / 6
+    assert (recipe.view.shear, recipe.view.jitter_probability) == (1, 0.2)
+    assert (recipe.objective, recipe.schedule, recipe.reduction) == ("cpstn", "linear", "mean")
+    assert load_recipe("paper", ("batch_size=64",)).batch_size == 64
 
 
 @pytest.mark.parametrize("name", built_in_recipes())
@@ -48,7 +56,14 @@ def test_rate_falls_to_zero() -> None:
         ("epochs=many", "epochs is 'many'; expected a whole number"),
         ("epochs=1.5", "epochs is 1.5; expected a whole number"),
         ("epochs=true", "epochs is True; expected a whole number"),
-        ("epochs=0", "epochs is 0; it must be above 0"),
+        ("epochs=0", "epochs is 0; expected a finite number above 0"),
+        ("temperature=inf", "temperature is inf; expected a finite number above 0"),
+        ("objective=supervized", "objective is 'supervized'; expected one of cpstn, supervised"),
+        ("veiw.rotation=0.1", "unknown key 'veiw'; did you mean 'view'?"),
+        ("model.pol.over=global", "unknown key 'model.pol'; did you mean 'model.pool'?"),
+        ("fitting.epochs=3", "unknown key 'fitting'; known groups: view, model.encoder"),
+        ("epochs=20\nlr=0.5", "expected a value on one line"),
+        ("lr=1" + 400 * "0", "lr has 401 digits; expected a number that a float can hold"),
         ("schedule=step", "schedule is 'step'; expected one of linear, cosine"),
         ("positives=friend", "positives is 'friend'; expected one of recording, camera"),
         ("views=['spatial']", "views has 1 entries; expected two"),
@@ -70,6 +85,20 @@ def test_what_a_mask_teaches_needs_a_mask() -> None:
     with pytest.raises(ValueError, match=r"view\.mask_max is 0\.0"):
         load_recipe("ms2l-like", nothing_hidden)
     load_recipe("compact", (*nothing_hidden, "temporal_weight=0"))
+
+
+def test_whichever_decoder_has_the_masked_view_needs_a_mask() -> None:
+    """The first view is the spatial decoder's, the second the temporal one's, whatever their kinds."""
+    first_hidden = ("view.mask_min=0", "view.mask_max=0", "views=['temporal', 'spatial']")
+    with pytest.raises(ValueError, match=r"view\.mask_max is 0\.0.*; or set spatial_weight=0"):
+        load_recipe("compact", (*first_hidden, "temporal_weight=0"))
+    load_recipe("compact", (*first_hidden, "spatial_weight=0"))
+
+
+def test_the_contrast_alone_needs_two_samples() -> None:
+    with pytest.raises(ValueError, match="batch_size is 1; expected at least 2"):
+        load_recipe("best", ("batch_size=1",))
+    load_recipe("compact", ("batch_size=1",))
 
 
 def test_a_mirrored_body_cannot_be_rebuilt() -> None:

@@ -14,6 +14,7 @@ from data_specs.spec import load_spec, parse_spec
 from model.checkpoint import Run, load_checkpoint
 from model.memory import memory_explained
 from model.objective import Pretraining, Share
+from model.parallel import Ranks
 from model.recipe import Recipe, load_recipe
 from model.train import Progress, train, training_samples
 from pipeline.normalize import NormalizeConfig
@@ -215,6 +216,24 @@ def test_a_step_that_is_no_number_is_named_with_its_samples_and_the_last_good_st
     assert str(new.checkpoint) in message
     assert load_checkpoint(new).step == per_epoch
     assert [progress.step for progress in heard] == list(range(1, bad_step))
+
+
+def test_a_process_that_never_saves_never_asks_for_it(
+    shards: Shards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its clock is never set back: after the first minutes it would have the first one save every step."""
+    recipe, new = started(shards, tmp_path / "run")
+    asked: list[bool] = []
+    of_all_ranks = train_module._of_all_ranks
+
+    def noting(losses_L: torch.Tensor, stop: bool, save: bool, ranks: Ranks) -> torch.Tensor:
+        asked.append(save)
+        return of_all_ranks(losses_L, stop, save, ranks)
+
+    monkeypatch.setattr(train_module, "_of_all_ranks", noting)
+    train(shards, recipe, new, device=CPU, save_minutes=0, ranks=Ranks(rank=1))
+    assert len(asked) > 1
+    assert not any(asked)
 
 
 def test_diverging_weights_are_told(shards: Shards, tmp_path: Path) -> None:
