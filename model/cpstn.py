@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from data_specs.spec import Skeleton
-from model.pooling import PoolConfig, final_state, mean_over_bodies, pool
+from model.pooling import PoolConfig, final_state, pool_samples
 from model.recurrent import RECURRENT, RecurrentConfig, RecurrentEncoder
 from model.statistics import StatisticsConfig, StatisticsEncoder, WhitenedInput
 from model.stgcn import STGCN, Decoder, DecoderConfig, EncoderConfig, initialise
@@ -149,20 +149,19 @@ class CPSTN(nn.Module):
         return q_PCtV
 
     def represent(self, q_PCtV: Tensor, sample_P: Tensor, num_samples: int) -> Tensor:
-        """h (N, D), float32: features pooled over time (3.1), then the mean over each sample's bodies.
+        """h (N, D), float32: features pooled over time (3.1), then over each sample's bodies.
 
         sample_P: int64, the sample 0..num_samples-1 that each body belongs to, in any order. A sample without
         a body gets zeros. D is ordered as `model.pooling.pool` says.
         """
-        pooled_PD = pool(q_PCtV, self.config.pool, self.backward_channels)
-        return mean_over_bodies(pooled_PD, sample_P, num_samples)
+        return pool_samples(q_PCtV, self.config.pool, sample_P, num_samples, self.backward_channels)
 
     def to_contrast(self, q_PCtV: Tensor, sample_P: Tensor, num_samples: int) -> Tensor:
         """What is projected and contrasted, float32: as `represent`, pooled as `contrast_pool` says, of what
         the encoder has learnt."""
         learnt_PCtV = q_PCtV[:, : self.contrast_channels]
-        pooled_PD = pool(learnt_PCtV, self.config.contrast_pool, self.backward_channels)
-        return mean_over_bodies(pooled_PD, sample_P, num_samples)
+        config = self.config.contrast_pool
+        return pool_samples(learnt_PCtV, config, sample_P, num_samples, self.backward_channels)
 
     def final_state(self, q_PCtV: Tensor) -> Tensor:
         """What a recurrent encoder has at its end, (P, C), float32: see `model.pooling.final_state`."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 POOLS = ("joints", "global")
+BODIES = ("mean", "max")
 STATISTICS = ("mean", "deviation", "final")
 # Added to a variance before its root, whose slope at 0 is infinite; far below what a moving joint shows.
 LEAST_VARIANCE = 1e-5
@@ -23,12 +24,15 @@ class PoolConfig:
         has at its end; see `final_state`. The mean alone forgets how much moved.
     spans: into how many equal spans of time the sequence is cut, for each entry: [1, 3] is the whole and its
         thirds. The whole alone forgets the order.
+    bodies: how the vectors of a sample's present bodies become one, which the paper leaves open: their
+        "mean", or of each number the "max".
     Raises ValueError that names the key.
     """
 
     over: str = "joints"
     statistics: tuple[str, ...] = ("mean",)
     spans: tuple[int, ...] = (1,)
+    bodies: str = "mean"
 
     def __post_init__(self) -> None:
         if self.over not in POOLS:
@@ -40,6 +44,8 @@ class PoolConfig:
                 raise ValueError(f"statistics: found {name!r}, expected one of {', '.join(STATISTICS)}")
         if not self.spans or min(self.spans) < 1:
             raise ValueError(f"spans: found {list(self.spans)}, expected at least one positive number")
+        if self.bodies not in BODIES:
+            raise ValueError(f"bodies: found {self.bodies!r}, expected one of {', '.join(BODIES)}")
 
     def size(self, channels: int, joints: int) -> int:
         """D."""
@@ -71,6 +77,19 @@ def final_state(x_PCTV: Tensor, backward: int = 0) -> Tensor:
     """
     forward = x_PCTV.shape[1] - backward
     return torch.cat([x_PCTV[:, :forward, -1], x_PCTV[:, forward:, 0]], dim=1).float()
+
+
+def pool_samples(
+    x_PCTV: Tensor, config: PoolConfig, sample_P: Tensor, num_samples: int, backward: int = 0
+) -> Tensor:
+    """float (P, C, T, V) -> float32 (N, D): `pool`, then the bodies of each sample as `config.bodies` says;
+    zeros where there is none. sample_P: as for `mean_over_bodies`."""
+    pooled_PD = pool(x_PCTV, config, backward)
+    if config.bodies == "mean":
+        return mean_over_bodies(pooled_PD, sample_P, num_samples)
+    sample_PD = sample_P.unsqueeze(1).expand_as(pooled_PD)
+    empty_ND = pooled_PD.new_zeros(num_samples, pooled_PD.shape[1])
+    return empty_ND.scatter_reduce(0, sample_PD, pooled_PD, "amax", include_self=False)
 
 
 def mean_over_bodies(x_PD: Tensor, sample_P: Tensor, num_samples: int) -> Tensor:

@@ -22,6 +22,7 @@ from model.graph import STRATEGIES, adjacency
 
 ADAPTIVE = ("A", "A+B", "A+C", "A+B+C")
 NUM_DECODER_UNITS = 5
+UPSAMPLING = ("nearest", "linear")
 # Below this width one product over joints for all channels at once beats one small product for each frame.
 NARROW = 8
 
@@ -88,14 +89,21 @@ class EncoderConfig:
 class DecoderConfig:
     """One pretext's decoder: five st-gcn units, each with dropout, as in the paper (4.1.4).
 
+    upsampling: how features get back the frames that the encoder's strides took, which the paper leaves open:
+        each repeated ("nearest"), or "linear" between them.
     Raises ValueError that names the key.
     """
 
     widths: tuple[int, ...] = (32, 32, 32, 16, 16)
     kernel: int = 5
     dropout: float = 0.2
+    upsampling: str = "nearest"
 
     def __post_init__(self) -> None:
+        if self.upsampling not in UPSAMPLING:
+            raise ValueError(
+                f"upsampling: found {self.upsampling!r}, expected one of {', '.join(UPSAMPLING)}"
+            )
         if len(self.widths) != NUM_DECODER_UNITS or min(self.widths) < 1:
             raise ValueError(f"widths: found {self.widths}, expected {NUM_DECODER_UNITS} positive numbers")
         _check_kernel_and_dropout(self.kernel, self.dropout)
@@ -307,6 +315,7 @@ class Decoder(nn.Module):
         graph: str = "inward_outward",
     ) -> None:
         super().__init__()
+        self.upsampling = config.upsampling
         A_KVV = torch.from_numpy(adjacency(skeleton, graph))
         self.units = nn.ModuleList()
         for width in config.widths:
@@ -321,7 +330,7 @@ class Decoder(nn.Module):
         """(P, C, t, V) with t <= num_frames -> (P, out_channels, num_frames, V)."""
         x_PCTV = q_PCtV
         for unit, frames in zip(self.units, _frames_per_unit(q_PCtV.shape[2], num_frames), strict=True):
-            x_PCTV = unit(_stretch(x_PCTV, frames))
+            x_PCTV = unit(_stretch(x_PCTV, frames, self.upsampling))
         rebuilt_PTVC: Tensor = self.to_coordinates(x_PCTV.permute(0, 2, 3, 1))
         return rebuilt_PTVC.permute(0, 3, 1, 2)
 
@@ -333,12 +342,15 @@ def _frames_per_unit(few: int, many: int) -> list[int]:
     return [max(few, -(-many // 2**halving)) for halving in halvings]
 
 
-def _stretch(x_PCTV: Tensor, num_frames: int) -> Tensor:
-    """Each frame repeated, to that many frames. Frame 0 stays first: strides keep it, too."""
+def _stretch(x_PCTV: Tensor, num_frames: int, upsampling: str) -> Tensor:
+    """To that many frames. Frame 0 stays first: strides keep it, too."""
+    size = num_frames, x_PCTV.shape[3]
     if x_PCTV.shape[2] == num_frames:
         return x_PCTV
+    if upsampling == "linear":  # joints, of which there are as many as before, are not mixed
+        return F.interpolate(x_PCTV, size=size, mode="bilinear", align_corners=True)
     # Unlike linear interpolation, "nearest" has a gradient that is the same in every run on a GPU.
-    return F.interpolate(x_PCTV, size=(num_frames, x_PCTV.shape[3]), mode="nearest")
+    return F.interpolate(x_PCTV, size=size, mode="nearest")
 
 
 def initialise(module: nn.Module) -> None:

@@ -120,6 +120,7 @@ def refuse_unlike(recipe: Recipe) -> None:
         "model.backbone": (recipe.model.backbone, usual.model.backbone),
         "model.streams": (recipe.model.streams, usual.model.streams),
         "model.contrast_pool": (recipe.model.contrast_pool, usual.model.contrast_pool),
+        "model.decoder.upsampling": (recipe.model.decoder.upsampling, usual.model.decoder.upsampling),
         "model.encoder.adaptive": (encoder.adaptive, usual.model.encoder.adaptive),
         "model.encoder.residual": (encoder.residual, usual.model.encoder.residual),
     }

@@ -27,6 +27,7 @@ SMALL = ("batch_size=16", "lr=1e-3")
         ("paper:graph-abc", ()),
         ("paper:bigru", ()),
         ("paper", ("accumulate=2",)),
+        ("paper", ("model.contrast_pool.bodies=max", "model.decoder.upsampling=linear")),
         ("paper", ("objective=supervised",)),
         ("paper", ("reduction=sum", "views=['temporal', 'temporal']", "view.crop=0.5")),
         ("three-streams", ()),

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.pooling import LEAST_VARIANCE, PoolConfig, pool
+from model.pooling import LEAST_VARIANCE, PoolConfig, pool, pool_samples
 
 P, C, T, V = 2, 3, 8, 5
 
@@ -53,6 +53,20 @@ def test_pooling_equals_the_loop_over_its_description(config: PoolConfig) -> Non
     found_PD = pool(x_PCTV, config)
     assert found_PD.shape == (P, config.size(C, V))
     torch.testing.assert_close(found_PD.double(), torch.tensor(pooled_slowly(x_PCTV, config)).double())
+
+
+@pytest.mark.parametrize("bodies", ["mean", "max"])
+def test_bodies_are_pooled_over_those_that_are_there(bodies: str) -> None:
+    """In whichever order they come; the third sample has none."""
+    x_PCTV = -torch.rand(5, C, T, V)  # below 0, so that a place without a body would be the largest
+    sample_P = torch.tensor([1, 0, 3, 0, 0])
+    config = PoolConfig(statistics=("mean", "deviation"), spans=(1, 3), bodies=bodies)
+    found_ND, single_PD = pool_samples(x_PCTV, config, sample_P, 4), pool(x_PCTV, config)
+    first_BD = single_PD[[1, 3, 4]]
+    expected_D = first_BD.mean(0) if bodies == "mean" else first_BD.amax(0)
+    torch.testing.assert_close(found_ND[0], expected_D)
+    torch.testing.assert_close(found_ND[[1, 3]], single_PD[[0, 2]])
+    assert not found_ND[2].any()
 
 
 def test_what_runs_backward_ends_in_the_first_frame() -> None:

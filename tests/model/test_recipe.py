@@ -1,11 +1,21 @@
 """A recipe is read, changed, checked and saved without a key getting lost or misspelt in silence."""
 
 import math
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
-from model.recipe import Recipe, all_keys, built_in_recipes, load_recipe, recipe_from
+from model.recipe import (
+    BUILT_IN_FOLDER,
+    Recipe,
+    all_keys,
+    built_in_recipes,
+    flat,
+    load_recipe,
+    recipe_from,
+)
 
 
 def test_paper_recipe_is_the_papers_setting() -> None:
@@ -24,6 +34,16 @@ def test_paper_recipe_is_the_papers_setting() -> None:
     assert (recipe.view.shear, recipe.view.jitter_probability) == (1, 0.2)
     assert (recipe.objective, recipe.schedule, recipe.reduction) == ("cpstn", "linear", "mean")
     assert load_recipe("paper", ("batch_size=64",)).batch_size == 64
+
+
+def test_paper_recipe_writes_out_every_key_that_cpstn_has() -> None:
+    """Whoever reads it sees all that was decided; what belongs to other methods is not the paper's."""
+    others = re.compile(
+        r"(as_cal|pc|ms2l)_like\.|model\.(recurrent|statistics)\.|supervised_view|label_fraction"
+    )
+    of_one_run = {"seed", "protocol", "accumulate", "objective"}
+    written = set(flat(tomllib.loads((BUILT_IN_FOLDER / "paper.toml").read_text())))
+    assert {key for key in all_keys() if not others.match(key)} - of_one_run == written
 
 
 @pytest.mark.parametrize("name", built_in_recipes())

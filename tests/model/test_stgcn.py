@@ -6,6 +6,7 @@ Axes: P body, C channel (D after a layer), T frame, V joint (W the joint that ta
 import dataclasses
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from model.stgcn import (
     EncoderConfig,
     GraphConvolution,
     STGCNUnit,
+    _stretch,
 )
 
 P, C, T, V = 2, 3, 7, 25
@@ -221,6 +223,21 @@ def test_decoder_keeps_frames_in_line_with_the_strides(skeleton: Skeleton) -> No
     assert (changed_T > 1e-4).nonzero().flatten().tolist() == list(range(24, 32))
 
 
+def test_linear_upsampling_is_numpys(skeleton: Skeleton) -> None:
+    """Between the features of two frames lies their mixture, and no joint's is another's."""
+    q_PCtV = torch.randn(2, 3, 5, skeleton.num_joints)
+    found = _stretch(q_PCtV, 17, "linear")
+    places = np.linspace(0, 4, 17)
+    for found_T, q_t in zip(
+        found.movedim(2, 3).flatten(0, 2), q_PCtV.movedim(2, 3).flatten(0, 2), strict=True
+    ):
+        np.testing.assert_allclose(found_T, np.interp(places, np.arange(5), q_t), atol=1e-5)
+    config = DecoderConfig(upsampling="linear")
+    decoder, usual = (Decoder(skeleton, one, in_channels=3).eval() for one in (config, DecoderConfig()))
+    usual.load_state_dict(decoder.state_dict())
+    assert not torch.allclose(decoder(q_PCtV, 17), usual(q_PCtV, 17))
+
+
 def test_decoder_drops_features_only_while_training(skeleton: Skeleton) -> None:
     """Dropout weakens the decoder so that the encoder has to work (4.1.4); evaluation must repeat."""
     decoder = Decoder(skeleton, DecoderConfig(), in_channels=4)
@@ -270,6 +287,7 @@ def test_a_wrong_encoder_recipe_is_named(wrong: dict[str, object], message: str)
         ({"widths": (8, 8)}, r"widths: found \(8, 8\), expected 5"),
         ({"kernel": 0}, r"kernel: found 0"),
         ({"dropout": -0.1}, r"dropout: found -0\.1"),
+        ({"upsampling": "cubic"}, r"upsampling: found 'cubic', expected one of nearest, linear"),
     ],
 )
 def test_a_wrong_decoder_recipe_is_named(wrong: dict[str, object], message: str) -> None:
