@@ -1,7 +1,10 @@
-"""A batch that is worked on in parts, to save memory, is the same batch.
+"""What a batch asks of the weights; and worked on in parts, to save memory, it is the same batch.
 
-Axes: N sample, P packed present body, C coordinate, T frame, V joint.
+Axes: N sample, P packed present body, C coordinate, T frame, V joint, L loss, Z size of a projection.
 """
+
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -24,6 +27,7 @@ TINY = (
     "model.decoder.dropout=0.0",
     "model.projection=[8, 6]",
 )
+WEIGHTS = {"contrast_weight": 0.5, "spatial_weight": 2.0, "temporal_weight": 3.0}
 
 
 @pytest.fixture(autouse=True)
@@ -55,18 +59,40 @@ def some_batch(cropped: bool = False, two_cameras: bool = False) -> Batch:
     )
 
 
+def paired(batch: Batch, kinds: tuple[Any, ...]) -> Batch:
+    """The same with views of these kinds; of a temporal one there are unseen frames."""
+    tails = torch.tensor([3, 11, 5, 6, 6, 2, 8]), batch.views[1].visible_N
+    views = [
+        replace(view, kind=kind, visible_N=tail_N if kind == "temporal" else torch.full((N,), T))
+        for view, kind, tail_N in zip(batch.views, kinds, tails, strict=True)
+    ]
+    return replace(batch, views=tuple(views))
+
+
 def gradients(recipe: Recipe, batch: Batch, parts: int) -> tuple[Tensor, dict[str, Tensor]]:
-    """Losses and gradients of one step in float64, batch normalisation by its running statistics."""
+    """Losses and gradients of one step of a new model in float64."""
     model = new_model(SPEC, recipe).double()
-    objective: Pretraining | Supervised
-    if recipe.objective == "supervised":
-        torch.manual_seed(3)
-        objective = Supervised(model, recipe, len(SPEC.classes)).double().eval()
-    else:
-        objective = Pretraining(model, recipe).eval()
-    losses_L = objective.backward(share_out(batch, parts, CPU), step=4)
+    if recipe.objective != "supervised":
+        return one_step(Pretraining(model, recipe), batch, parts)
+    torch.manual_seed(3)
+    return one_step(Supervised(model, recipe, len(SPEC.classes)).double(), batch, parts)
+
+
+def one_step(
+    objective: Pretraining | Supervised, batch: Batch, parts: int
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Losses and gradients, batch normalisation by its running statistics."""
+    objective.zero_grad()
+    losses_L = objective.eval().backward(share_out(batch, parts, CPU), step=4)
     found = {name: weight.grad for name, weight in objective.named_parameters() if weight.grad is not None}
     return losses_L, found
+
+
+def assert_same_gradients(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        scale = float(gradient.abs().max()) or 1.0
+        torch.testing.assert_close(found[name] / scale, gradient / scale, rtol=1e-8, atol=1e-9)
 
 
 @pytest.mark.parametrize("parts", [2, 3, 100])
@@ -85,16 +111,49 @@ def gradients(recipe: Recipe, batch: Batch, parts: int) -> tuple[Tensor, dict[st
 def test_parts_add_up_to_the_whole(parts: int, changes: tuple[str, ...]) -> None:
     """Who sets `accumulate` because memory is short would train something else: with fewer negatives."""
     recipe = load_recipe("compact", (*TINY, *changes))
-    batch = some_batch(two_cameras=recipe.positives == "camera")
-    if recipe.views[0] == "temporal":
-        batch.views[0].visible_N[:] = torch.tensor([3, 11, 5, 6, 6, 2, 8])
+    batch = paired(some_batch(two_cameras=recipe.positives == "camera"), recipe.views)
     expected_L, expected = gradients(recipe, batch, 1)
     found_L, found = gradients(recipe, batch, parts)
     torch.testing.assert_close(found_L, expected_L, rtol=1e-10, atol=1e-12)
-    assert found.keys() == expected.keys()
-    for name, gradient in expected.items():
-        scale = float(gradient.abs().max()) or 1.0
-        torch.testing.assert_close(found[name] / scale, gradient / scale, rtol=1e-8, atol=1e-9)
+    assert_same_gradients(found, expected)
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_total_and_gradients_are_weighted_sums(parts: int) -> None:
+    """Eq. 3: with a weight lost, squared or another loss's, whoever tunes them would tune something else."""
+    recipe, batch = load_recipe("compact", (*TINY, *settings(WEIGHTS))), some_batch()
+    model = new_model(SPEC, recipe).double()
+    found_L, found = one_step(Pretraining(model, recipe), batch, parts)
+    terms, expected = [], {name: torch.zeros_like(weight) for name, weight in found.items()}
+    for index, (name, weight) in enumerate(WEIGHTS.items()):
+        alone = load_recipe("compact", (*TINY, *settings(dict.fromkeys(WEIGHTS, 0.0) | {name: 1.0})))
+        losses_L, gradients_alone = one_step(Pretraining(model, alone), batch, parts)
+        terms.append(losses_L[index])
+        for weights, gradient in gradients_alone.items():
+            expected[weights] += weight * gradient
+    total = 0.5 * terms[0] + 2 * terms[1] + 3 * terms[2]
+    torch.testing.assert_close(found_L, torch.stack([*terms, total]), rtol=1e-10, atol=1e-12)
+    assert_same_gradients(found, expected)
+
+
+def settings(values: dict[str, float]) -> list[str]:
+    """As a user writes them."""
+    return [f"{name}={value}" for name, value in values.items()]
+
+
+def test_the_look_ahead_drops_what_the_training_pass_drops() -> None:
+    """The contrast's gradient is that of the z seen ahead; pulled along it, other z would learn noise."""
+    dropping = ("model.encoder.dropout=0.3", "model.decoder.dropout=0.3")
+    recipe = load_recipe("compact", (*TINY, *dropping))
+    model = new_model(SPEC, recipe).double().train()
+    seen: list[Tensor] = []
+    model.projector.register_forward_hook(lambda *passed: seen.append(passed[2].detach()))
+    for step in (4, 5):
+        Pretraining(model, recipe).backward(share_out(some_batch(), 3, CPU), step)
+    ahead, trained, next_step = seen[:3], seen[3:6], seen[6:9]
+    torch.testing.assert_close(trained, ahead, rtol=1e-10, atol=1e-12)
+    for part, z_NZ in zip(next_step, ahead, strict=True):
+        assert not torch.allclose(part, z_NZ, rtol=1e-3)
 
 
 def test_running_statistics_move_once_a_part() -> None:
@@ -138,6 +197,34 @@ def test_two_recordings_of_a_performance_are_not_pushed_apart() -> None:
     assert batch_losses(model, batch, recipe, CPU).contrast == expected
 
 
+def owed_errors(rebuilt_PCTV: Tensor, target_PCTV: Tensor, view: View, sample_P: Tensor) -> Tensor:
+    """Squared errors of what a view owes: the whole sequence or, of a temporal one, its unseen frames."""
+    errors = []
+    for body, sample in enumerate(sample_P.tolist()):
+        owed = slice(int(view.visible_N[sample]) if view.kind == "temporal" else 0, T)
+        errors.append((rebuilt_PCTV[body, :, owed] - target_PCTV[body, :, owed]).square().flatten())
+    return torch.cat(errors)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("first", ["spatial", "temporal"])
+@pytest.mark.parametrize("second", ["spatial", "temporal"])
+def test_a_decoder_owes_what_its_view_is_asked_for(first: str, second: str, reduction: str) -> None:
+    """S-S and T-T of Table 5: the view decides between Eq. 6 and 7, not the decoder's name."""
+    recipe = load_recipe("compact", (*TINY, f"views={[first, second]}", f"reduction={reduction}"))
+    model, batch = new_model(SPEC, recipe).double().eval(), paired(some_batch(), recipe.views)
+    with torch.no_grad():
+        losses = batch_losses(model, batch, recipe, CPU)
+        q_first_PCtV, q_second_PCtV = (model.encode(view.x_PCTV) for view in batch.views)
+        from_first_PCTV = model.reconstruct_spatial(q_first_PCtV, T)
+        from_second_PCTV = model.reconstruct_temporal(q_second_PCtV, T)
+    spatial = owed_errors(from_first_PCTV, batch.original_PCTV, batch.views[0], batch.sample_P)
+    temporal = owed_errors(from_second_PCTV, batch.original_PCTV, batch.views[1], batch.sample_P)
+    reduce = torch.mean if reduction == "mean" else torch.sum
+    torch.testing.assert_close(losses.spatial, reduce(spatial), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(losses.temporal, reduce(temporal), rtol=1e-10, atol=1e-12)
+
+
 def test_a_cropped_view_owes_its_own_frames() -> None:
     """The decoder would be trained to guess frames from another part of the recording."""
     recipe = load_recipe("compact", (*TINY, "contrast_weight=0", "spatial_weight=0"))
@@ -148,9 +235,5 @@ def test_a_cropped_view_owes_its_own_frames() -> None:
     assert temporal.target_PCTV is not None
     with torch.no_grad():
         rebuilt_PCTV = model.reconstruct_temporal(model.encode(temporal.x_PCTV), T)
-    errors = []
-    for body, sample in enumerate(batch.sample_P.tolist()):
-        unseen = slice(int(temporal.visible_N[sample]), T)
-        difference = rebuilt_PCTV[body, :, unseen] - temporal.target_PCTV[body, :, unseen]
-        errors.append(difference.square().flatten())
-    torch.testing.assert_close(losses[2], torch.cat(errors).mean(), rtol=1e-10, atol=1e-12)
+    errors = owed_errors(rebuilt_PCTV, temporal.target_PCTV, temporal, batch.sample_P)
+    torch.testing.assert_close(losses[2], errors.mean(), rtol=1e-10, atol=1e-12)
