@@ -18,9 +18,10 @@ from benchmarks.pairs import Pair, Work
 from benchmarks.references.plain_stgcn import PlainBatch, PlainCPSTN, plain_batch, refuse_unlike
 from model.checkpoint import new_model
 from model.cpstn import CPSTN
-from model.device import reuse_freed_memory
-from model.objective import batch_losses, count_numbers, mixed_precision, weighted_sum
+from model.device import mixed_precision, reuse_freed_memory
+from model.objective import batch_losses, weighted_sum
 from model.recipe import Recipe
+from model.share import count_numbers
 from pipeline.batch import Batch, View
 
 ENCODER, STEP = "encoder, forward and backward", "training step"

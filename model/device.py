@@ -37,3 +37,8 @@ def reuse_freed_memory(device: torch.device) -> None:
     # Alone, the second would lower the first for good; an old glibc refuses the first.
     if library.mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT):
         library.mallopt(M_TRIM_THRESHOLD, MOST_KEPT)
+
+
+def mixed_precision(precision: str, device: torch.device) -> torch.autocast:
+    """bfloat16 for what gains by it where the recipe says so; weights and losses stay in float32."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")

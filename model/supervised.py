@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.cpstn import CPSTN
-from model.objective import Share, mixed_precision, seed_dropout
+from model.device import mixed_precision
 from model.parallel import ALONE, Ranks
 from model.recipe import Recipe
+from model.share import Share, seed_dropout
 from model.subset import balanced_subset
 from pipeline.batch import Batch
 from pipeline.loader import sequential_batches

@@ -22,9 +22,10 @@ from model.checkpoint import Checkpoint, Run, load_checkpoint, new_model, save_c
 from model.cpstn import CPSTN
 from model.device import reuse_freed_memory
 from model.memory import memory_explained
-from model.objective import Pretraining, share_out
+from model.objective import Pretraining
 from model.parallel import ALONE, Ranks, check_share
 from model.recipe import CPSTN_OBJECTIVE, SUPERVISED, Recipe
+from model.share import share_out
 from model.stop import Stopped, StopSign, stop_sign
 from model.streams import check_ends
 from model.subset import write_subset

@@ -4,10 +4,11 @@ Axes: N sample, P packed present body, C coordinate, T frame, V joint. "Packed" 
 that are present are there, those of one sample beside each other.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Literal
 
-import torch
+from torch import Tensor
 
 PAPER_VIEWS = ("spatial", "temporal")
 VIEW_KINDS = (*PAPER_VIEWS, "combined")
@@ -26,10 +27,20 @@ class View:
     """
 
     kind: Literal["spatial", "temporal", "combined"]
-    x_PCTV: torch.Tensor
-    visible_N: torch.Tensor
-    target_PCTV: torch.Tensor | None = None
-    sample_P: torch.Tensor | None = None
+    x_PCTV: Tensor
+    visible_N: Tensor
+    target_PCTV: Tensor | None = None
+    sample_P: Tensor | None = None
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "View":
+        """With every tensor changed."""
+        return replace(
+            self,
+            x_PCTV=change(self.x_PCTV),
+            visible_N=change(self.visible_N),
+            target_PCTV=None if self.target_PCTV is None else change(self.target_PCTV),
+            sample_P=None if self.sample_P is None else change(self.sample_P),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,18 +52,29 @@ class Batch:
     num_samples: N.
     """
 
-    original_PCTV: torch.Tensor
+    original_PCTV: Tensor
     views: tuple[View, ...]
-    sample_P: torch.Tensor
-    ids_N: torch.Tensor
-    labels_N: torch.Tensor
-    performances_N: torch.Tensor
+    sample_P: Tensor
+    ids_N: Tensor
+    labels_N: Tensor
+    performances_N: Tensor
     num_samples: int
 
-    def bodies_of(self, view: View) -> torch.Tensor:
+    def bodies_of(self, view: View) -> Tensor:
         """sample_P of a view's bodies: the batch's, or those of the recording that it shows instead."""
         return self.sample_P if view.sample_P is None else view.sample_P
 
-    def target_of(self, view: View) -> torch.Tensor:
+    def target_of(self, view: View) -> Tensor:
         """float32 (P, C, T, V): what is to be rebuilt from a view."""
         return self.original_PCTV if view.target_PCTV is None else view.target_PCTV
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        """With every tensor changed but the ids, by which the host knows its samples."""
+        return replace(
+            self,
+            original_PCTV=change(self.original_PCTV),
+            views=tuple(view.map(change) for view in self.views),
+            sample_P=change(self.sample_P),
+            labels_N=change(self.labels_N),
+            performances_N=change(self.performances_N),
+        )

@@ -183,7 +183,8 @@ def train_batches(
             view = _make_view(shown, slot, kind, identity, config, samples.skeleton)
             made.append(view if shown is batch else _of_other_recordings(view, shown))
         whole = replace(batch, views=tuple(made))
-        return _pinned(whole) if pin_memory else whole
+        # What lies in no buffer is small, and pinned now; the buffers are already.
+        return whole.map(torch.Tensor.pin_memory) if pin_memory else whole
 
     crops = len(views) if config.crop > 0 and set(views) != {"spatial"} else 0
     by_camera = beside is not None
@@ -312,21 +313,6 @@ def _make_view(
 def _of_other_recordings(view: View, shown: Batch) -> View:
     """The view, in a batch whose own recordings are others than those that it shows."""
     return replace(view, target_PCTV=shown.target_of(view), sample_P=shown.sample_P)
-
-
-def _pinned(batch: Batch) -> Batch:
-    """With the numbers of its samples, which lie in no buffer, in pinned memory as well."""
-    views = [
-        view if view.sample_P is None else replace(view, sample_P=view.sample_P.pin_memory())
-        for view in batch.views
-    ]
-    return replace(
-        batch,
-        views=tuple(views),
-        sample_P=batch.sample_P.pin_memory(),
-        labels_N=batch.labels_N.pin_memory(),
-        performances_N=batch.performances_N.pin_memory(),
-    )
 
 
 def _slot(

@@ -19,9 +19,10 @@ from torch.nn import functional as F
 from model.baselines.baseline import Baseline
 from model.baselines.settings import AsCalConfig
 from model.cpstn import CPSTN
-from model.objective import Share, mixed_precision
+from model.device import mixed_precision
 from model.parallel import ALONE, Ranks
 from model.recipe import Recipe
+from model.share import Share
 from pipeline.batch import Batch, View
 
 

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from model.cpstn import CPSTN
-from model.objective import Share, mixed_precision
+from model.device import mixed_precision
 from model.parallel import ALONE, Ranks
 from model.recipe import Recipe
+from model.share import Share
 from pipeline.batch import Batch
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from model.baselines.baseline import Baseline
 from model.baselines.reconstruction import count_seen
-from model.objective import mixed_precision
+from model.device import mixed_precision
 from pipeline.batch import Batch
 
 

@@ -21,8 +21,8 @@ from torch.nn import functional as F
 from model.baselines.baseline import Baseline
 from model.baselines.reconstruction import bodies_of, count_seen, squared_error
 from model.cpstn import CPSTN
+from model.device import mixed_precision
 from model.losses import nt_xent
-from model.objective import mixed_precision
 from model.parallel import ALONE, Ranks
 from model.recipe import Recipe
 from model.recurrent import run_layers

@@ -15,10 +15,11 @@ from model.ablate import Ablation, Trial, ablate, plan, save_ablation
 from model.checkpoint import Run, load_checkpoint, new_model
 from model.evaluate import evaluate
 from model.finetune import finetune
-from model.objective import Pretraining, share_out
+from model.objective import Pretraining
 from model.question import Question
 from model.recipe import load_recipe
 from model.scores import STATISTICS, TRAINED, UNTRAINED
+from model.share import share_out
 from model.table5 import Row, all_rows, choose_rows, find_row, tables
 from model.train import OnProgress, Progress
 from pipeline.loader import train_batches

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import model.train as train_module
-from model.objective import share_out
 from model.parallel import ALONE
 from model.recipe import load_recipe
+from model.share import share_out
 from pipeline.loader import train_batches
 from pipeline.store.shards import Shards
 

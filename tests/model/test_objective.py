@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from data_specs.spec import load_spec
 from model.checkpoint import new_model
 from model.losses import nt_xent
-from model.objective import Pretraining, batch_losses, encode_views, share_out, split_batch
+from model.objective import Pretraining, batch_losses, encode_views
 from model.recipe import Recipe, load_recipe
+from model.share import share_out, split_batch
 from model.supervised import Supervised
 from pipeline.batch import Batch, View
 

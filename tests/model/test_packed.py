@@ -15,8 +15,9 @@ from data_specs.spec import load_spec
 from model.checkpoint import new_model
 from model.cpstn import CPSTN
 from model.losses import nt_xent
-from model.objective import Pretraining, batch_losses, share_out, split_batch
+from model.objective import Pretraining, batch_losses
 from model.recipe import Recipe, load_recipe
+from model.share import share_out, split_batch
 from pipeline.batch import Batch, View
 
 CPU = torch.device("cpu")

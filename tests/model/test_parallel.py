@@ -58,7 +58,8 @@ from pathlib import Path
 import torch
 from data_specs.spec import load_spec
 from model.checkpoint import Run, new_model
-from model.objective import Pretraining, share_out, split_batch
+from model.objective import Pretraining
+from model.share import share_out, split_batch
 from model.batch_norm import share_batch_norm
 from model.parallel import joined
 from model.supervised import Supervised

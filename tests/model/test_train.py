@@ -13,9 +13,10 @@ import model.train as train_module
 from data_specs.spec import load_spec, parse_spec
 from model.checkpoint import Run, load_checkpoint
 from model.memory import memory_explained
-from model.objective import Pretraining, Share
+from model.objective import Pretraining
 from model.parallel import Ranks
 from model.recipe import Recipe, load_recipe
+from model.share import Share
 from model.train import Progress, train, training_samples
 from pipeline.normalize import NormalizeConfig
 from pipeline.order import batch_indices, steps_per_epoch

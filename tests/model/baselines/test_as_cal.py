@@ -14,8 +14,8 @@ from data_specs.spec import load_spec
 from model.baselines.as_cal import AsCalLike, MomentumKeys, info_nce
 from model.baselines.settings import AsCalConfig
 from model.checkpoint import new_model
-from model.objective import share_out
 from model.recipe import Recipe, load_recipe
+from model.share import share_out
 from pipeline.batch import Batch
 
 CPU = torch.device("cpu")

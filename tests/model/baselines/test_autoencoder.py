@@ -9,8 +9,8 @@ import torch
 from data_specs.spec import load_spec
 from model.baselines.autoencoder import Autoencoder
 from model.checkpoint import new_model
-from model.objective import share_out
 from model.recipe import load_recipe
+from model.share import share_out
 from pipeline.batch import Batch
 
 CPU = torch.device("cpu")

@@ -17,9 +17,9 @@ from model.baselines.settings import BASELINES, MS2L
 from model.batch_norm import share_batch_norm
 from model.checkpoint import Run, load_checkpoint, new_model
 from model.features import encoder_features
-from model.objective import share_out, split_batch
 from model.parallel import ALONE, Ranks, joined
 from model.recipe import OBJECTIVES, Recipe, load_recipe
+from model.share import share_out, split_batch
 from model.train import Progress, train, training_samples, views_of
 from pipeline.batch import Batch, View
 from pipeline.store.shards import Shards

@@ -15,8 +15,8 @@ from data_specs.spec import load_spec
 from model.baselines.ms2l import MS2LLike, contrast_with_mean, jigsaw_labels, segment_orders, shuffle_segments
 from model.baselines.settings import MS2LConfig
 from model.checkpoint import new_model
-from model.objective import share_out
 from model.recipe import load_recipe
+from model.share import share_out
 from pipeline.batch import Batch, View
 
 CPU = torch.device("cpu")

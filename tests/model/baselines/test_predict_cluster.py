@@ -12,8 +12,8 @@ from torch import Tensor
 from data_specs.spec import load_spec
 from model.baselines.predict_cluster import FixedStates, FixedWeights, PCLike
 from model.checkpoint import new_model
-from model.objective import share_out
 from model.recipe import Recipe, load_recipe
+from model.share import share_out
 from pipeline.batch import Batch
 
 CPU = torch.device("cpu")
