@@ -374,10 +374,13 @@ def _lay_out(  # type: ignore[no-untyped-def]
 def _write_bodies(  # type: ignore[no-untyped-def]
     xyz_BTVC, track_MT, position_F, fill_gaps, origin_C, rotation_CC, out_MCFV
 ):
-    """Resample, move and turn. Between a seen and an unseen frame the nearer one decides."""
+    """Resample, move and turn. Between a seen and an unseen frame the nearer one decides.
+
+    A body that is seen only between two stored positions is stored once all the same, so that none is empty.
+    """
     M, T = track_MT.shape
-    V = xyz_BTVC.shape[2]
     for m in range(M):
+        is_stored = False
         for f in range(len(position_F)):
             if position_F[f] < 0:
                 continue
@@ -391,13 +394,38 @@ def _write_bodies(  # type: ignore[no-untyped-def]
             if track_MT[m, before] < 0 or track_MT[m, after] < 0:
                 continue
             xyz_0, xyz_1 = xyz_BTVC[track_MT[m, before], before], xyz_BTVC[track_MT[m, after], after]
-            for v in range(V):
-                x = xyz_0[v, 0] + weight * (xyz_1[v, 0] - xyz_0[v, 0]) - origin_C[0]
-                y = xyz_0[v, 1] + weight * (xyz_1[v, 1] - xyz_0[v, 1]) - origin_C[1]
-                z = xyz_0[v, 2] + weight * (xyz_1[v, 2] - xyz_0[v, 2]) - origin_C[2]
-                for c in range(3):
-                    turned = rotation_CC[c, 0] * x + rotation_CC[c, 1] * y + rotation_CC[c, 2] * z
-                    out_MCFV[m, c, f, v] = turned
+            _write_frame(xyz_0, xyz_1, weight, origin_C, rotation_CC, out_MCFV[m, :, f])
+            is_stored = True
+        if not is_stored:
+            f, t = _nearest_seen(track_MT[m], position_F)
+            xyz_VC = xyz_BTVC[track_MT[m, t], t]
+            _write_frame(xyz_VC, xyz_VC, 0.0, origin_C, rotation_CC, out_MCFV[m, :, f])
+
+
+@njit(cache=True, nogil=True)
+def _write_frame(xyz_0, xyz_1, weight, origin_C, rotation_CC, out_CV):  # type: ignore[no-untyped-def]
+    """One body between two of its captured frames, (V, C) each; a weight of 0 is the first of them."""
+    for v in range(len(xyz_0)):
+        x = xyz_0[v, 0] + weight * (xyz_1[v, 0] - xyz_0[v, 0]) - origin_C[0]
+        y = xyz_0[v, 1] + weight * (xyz_1[v, 1] - xyz_0[v, 1]) - origin_C[1]
+        z = xyz_0[v, 2] + weight * (xyz_1[v, 2] - xyz_0[v, 2]) - origin_C[2]
+        for c in range(3):
+            turned = rotation_CC[c, 0] * x + rotation_CC[c, 1] * y + rotation_CC[c, 2] * z
+            out_CV[c, v] = turned
+
+
+@njit(cache=True, nogil=True)
+def _nearest_seen(track_T, position_F):  # type: ignore[no-untyped-def]
+    """The stored and the captured frame that are nearest to each other, of those in which a body is seen."""
+    best_f, best_t, smallest = -1, -1, np.inf
+    for t in range(len(track_T)):
+        if track_T[t] < 0:
+            continue
+        for f in range(len(position_F)):
+            distance = abs(position_F[f] - t)
+            if position_F[f] >= 0 and distance < smallest:
+                best_f, best_t, smallest = f, t, distance
+    return best_f, best_t
 
 
 @njit(cache=True, nogil=True)

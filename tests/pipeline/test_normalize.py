@@ -72,6 +72,28 @@ def test_one_captured_frame_is_held(skeleton: Skeleton) -> None:
     np.testing.assert_array_equal(out_BCFV, np.repeat(out_BCFV[:, :, :1], 5, axis=2))
 
 
+@pytest.mark.parametrize("resample", ["linear", "nearest", "pad"])
+@pytest.mark.parametrize("gaps", ["zero", "interpolate"])
+def test_who_is_seen_between_stored_positions_only_is_stored_all_the_same(
+    skeleton: Skeleton, resample: str, gaps: str
+) -> None:
+    """A body of zeros would train, and be counted, as if somebody had been there."""
+    config = replace(RAW, frames=200, resample=resample, gaps=gaps)
+    xyz_TVC = person((0, 0, 3), frames=300)
+    (alone_CFV,) = normalize(sequence((xyz_TVC, slice(1, 2)), frames=300), skeleton, config)
+    stored = 0 if resample == "nearest" else 1  # at 0 or 1.5025, where frame 0 or 2 would be taken
+    assert np.flatnonzero(alone_CFV.any(axis=(0, 2))).tolist() == [stored]
+    np.testing.assert_allclose(alone_CFV[:, stored].T, xyz_TVC[1], atol=1e-6)
+
+    one, other = (np.tile(person((x, 0, 3), frames=12), (15, 1, 1)) for x in (0, 2))
+    config = NormalizeConfig(frames=16, resample=resample, gaps=gaps, centre=False, align=False)
+    both = sequence((one, slice(180)), (other, slice(13, 24)), frames=180)
+    _, other_CFV = sorted(normalize(both, skeleton, config), key=lambda body_CFV: -np.count_nonzero(body_CFV))
+    stored, captured = (1, 13) if resample == "nearest" else (2, 23)  # at 12 or 23.87; not seen before 13
+    assert np.flatnonzero(other_CFV.any(axis=(0, 2))).tolist() == [stored]
+    np.testing.assert_allclose(other_CFV[:, stored].T, other[captured], atol=1e-6)
+
+
 def test_first_seen_frame_is_centred_and_upright(skeleton: Skeleton) -> None:
     xyz_TVC = person((0.7, -0.2, 3.1))
     out_BCFV = normalize(sequence((xyz_TVC, slice(4, T))), skeleton, NormalizeConfig(frames=T))
