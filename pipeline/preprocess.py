@@ -47,6 +47,7 @@ ALL_CORES = int(CPU_COUNT)  # that this process may use: affinity and a containe
 RECORDINGS_WORTH_PROCESSES = 20_000
 CONNECT_SECONDS = 5
 RECORDINGS_TO_COMPILE = 8
+LEFTOVERS = ".*.tmp"  # what `published` was writing when a run was killed
 
 
 @dataclass(frozen=True)
@@ -400,7 +401,7 @@ def _finalise(job: Job, strict: bool) -> Manifest:
         files=dict(sorted(files.items())),
         plan=plan.digest,
     )
-    for leftover in job.out.rglob(".*.tmp"):  # of a run that was killed
+    for leftover in job.out.rglob(LEFTOVERS):
         leftover.unlink(missing_ok=True)
     manifest.write(job.out)
     return manifest
@@ -419,7 +420,7 @@ def _claim(out: Path, plan: Plan, overwrite: bool) -> None:
     try:
         differences = store.differing_settings(out, plan)
     except (FileNotFoundError, NotADirectoryError):
-        if out.is_dir() and any(out.iterdir()):
+        if out.is_dir() and not all(path.match(LEFTOVERS) for path in out.iterdir()):
             raise ValueError(
                 f"{out}: holds other files and no shards; choose an empty folder by --out"
             ) from None
@@ -437,13 +438,16 @@ def _claim(out: Path, plan: Plan, overwrite: bool) -> None:
         store.write_plan(out, plan)
     except OSError as error:
         raise ValueError(
-            f"{out}: cannot be written: {error.strerror}; choose another folder by --out"
+            f"{out}: cannot be written: {error.strerror or error}; choose another folder by --out"
         ) from None
 
 
 def _clear(out: Path) -> None:
-    """Remove what an earlier run wrote, the commit point first, and nothing else."""
-    for name in ("manifest.json", "plan.json", "samples.csv", "rejects.csv"):
+    """Remove what an earlier run wrote, and nothing else: the commit point first; last the plan, which says
+    that the folder is ours. Raises OSError."""
+    for name in ("manifest.json", "samples.csv", "rejects.csv"):
         (out / name).unlink(missing_ok=True)
     for name in ("records", store.ZARR_FOLDER, store.TAR_FOLDER):
-        shutil.rmtree(out / name, ignore_errors=True)
+        if (out / name).exists():
+            shutil.rmtree(out / name)
+    (out / "plan.json").unlink(missing_ok=True)

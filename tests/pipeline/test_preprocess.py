@@ -211,6 +211,45 @@ def test_other_settings_on_the_same_output_are_refused(spec: DatasetSpec, raw: P
     assert open_shards(tmp_path).manifest.shape[3] == FRAMES + 1
 
 
+def test_an_overwrite_that_was_stopped_can_be_run_again(
+    spec: DatasetSpec, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder would count as somebody else's for ever, with half of the old shards in it."""
+    make(spec, raw, tmp_path)
+    other = PreprocessConfig(NormalizeConfig(frames=FRAMES + 1), shard_samples=16)
+    remove = shutil.rmtree
+
+    def interrupt(path: Path) -> None:
+        remove(path)
+        raise KeyboardInterrupt
+
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            patch.setattr(shutil, "rmtree", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                make(spec, raw, tmp_path, other, overwrite=True)
+        with pytest.raises(ValueError, match=r"frames: 12 there, 13 now.*--overwrite"):
+            make(spec, raw, tmp_path, other)
+    make(spec, raw, tmp_path, other, overwrite=True)
+    assert open_shards(tmp_path).manifest.shape[3] == FRAMES + 1
+    assert verify_shards(tmp_path) == {}
+
+
+def test_what_cannot_be_overwritten_is_told(
+    spec: DatasetSpec, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Old and new shards would lie side by side."""
+    make(spec, raw, tmp_path)
+
+    def refuse(path: Path, ignore_errors: bool = False) -> None:
+        if not ignore_errors:
+            raise PermissionError(13, "Permission denied", path.name)
+
+    monkeypatch.setattr(shutil, "rmtree", refuse)
+    with pytest.raises(ValueError, match=r"cannot be written: Permission denied; choose another folder"):
+        make(spec, raw, tmp_path, PreprocessConfig(NormalizeConfig(frames=5)), overwrite=True)
+
+
 @pytest.mark.parametrize("damage", ["flip", "cut", "gone", "table"])
 def test_verify_finds_every_kind_of_damage(spec: DatasetSpec, raw: Path, tmp_path: Path, damage: str) -> None:
     make(spec, raw, tmp_path, PreprocessConfig(SMALL.normalize, "both", shard_samples=16))
@@ -254,6 +293,13 @@ def test_a_folder_of_other_things_is_left_alone(spec: DatasetSpec, raw: Path, tm
     with pytest.raises(ValueError, match="holds other files and no shards"):
         make(spec, raw, tmp_path, overwrite=True)
     assert (tmp_path / "thesis.tex").exists()
+
+
+def test_what_a_killed_first_run_left_is_no_other_file(spec: DatasetSpec, raw: Path, tmp_path: Path) -> None:
+    """Whoever lost power in the first second would have to find out about a hidden file."""
+    (tmp_path / ".plan.json.4711.tmp").write_text("{")
+    assert make(spec, raw, tmp_path).samples == 40
+    assert not list(tmp_path.rglob(".*.tmp"))
 
 
 def test_an_output_that_cannot_be_written_is_told(spec: DatasetSpec, raw: Path, tmp_path: Path) -> None:
