@@ -126,7 +126,7 @@ def prepare(
             f"--keep-missing writes them all the same"
         )
     order = store.row_order(keys)
-    if config.format != "zarr" and any("." in key or "/" in key for key in order):
+    if config.format != "zarr" and any("." in key for key in order):
         raise ValueError("webdataset allows no dots in a sample's name; use --format zarr")
     plan = Plan(
         dataset=spec.name,
