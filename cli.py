@@ -135,8 +135,7 @@ def preprocess(
 
     if cluster and (workers or processes):
         raise ValueError("--cluster brings its own workers; leave --workers and --processes out")
-    if workers and processes and workers < processes:
-        raise ValueError(f"--workers {workers} cannot be spread over {processes} processes")
+    job_module.check_spread(workers, processes)
     spec = load_spec(dataset)
     config = job_module.PreprocessConfig(
         NormalizeConfig(max_bodies=max_bodies or spec.max_bodies, **normalising),

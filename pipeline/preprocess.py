@@ -6,7 +6,6 @@ that runs elsewhere. The bytes are the same.
 
 import hashlib
 import logging
-import math
 import pickle
 import platform
 import shutil
@@ -153,6 +152,19 @@ def suitable_processes(recordings: int, workers: int) -> int:
     return workers if recordings >= RECORDINGS_WORTH_PROCESSES else 1
 
 
+def check_spread(workers: int | None, processes: int | None) -> None:
+    """Raises ValueError if so many workers cannot be spread over so many processes, as threads, evenly.
+
+    Unevenly, some of them would have no process to run in, or more would run than were asked for.
+    """
+    if workers and processes and workers % processes:
+        fitting = max(workers // processes, 1) * processes
+        raise ValueError(
+            f"--workers {workers} cannot be spread evenly over --processes {processes}; "
+            f"--workers {fitting} --processes {processes} can"
+        )
+
+
 def run(
     job: Job,
     *,
@@ -164,29 +176,32 @@ def run(
 ) -> Manifest:
     """Write what is not yet there, then commit. `on_recordings` hears how many more recordings are done.
 
-    workers: shards made at the same time, one a core if None.
+    workers: shards made at the same time, one a core if None; a multiple of `processes`.
     processes: over how many worker processes the workers are spread as threads; 1: they are threads of this
         process; None: as `suitable_processes` says. A script needs `if __name__ == "__main__":` for them.
     cluster: address of a running dask scheduler, such as tcp://host:8786, whose workers do it instead. They
         must see the same files under the same absolute paths, and run the same version of this project.
     `on_recordings` is called from worker threads after every recording, or from this thread after every shard
     that another process made; an exception that it raises stops the run.
-    Raises UnreadableError if no recording could be used or, with `strict`, if any could not; ValueError if
-    the cluster is not there or not fit; RuntimeError if its workers die; what a task raises.
+    Raises UnreadableError if no recording could be used or, with `strict`, if any could not; ValueError as
+    `check_spread`, or if the cluster is not there or not fit; RuntimeError if its workers die; what a task
+    raises.
     """
+    check_spread(workers, processes)
     todo = []
     for task in job.tasks():
         if task.is_done():
             on_recordings(len(task.recordings))
         else:
             todo.append(task)
-    workers = workers or max(processes or 1, ALL_CORES)
+    if workers is None:
+        workers = max(ALL_CORES // (processes or 1), 1) * (processes or 1)
     processes = processes or suitable_processes(sum(len(task.recordings) for task in todo), workers)
     if todo and cluster is not None:
         with _running_cluster(cluster) as client:
             _make_shards_on_cluster(todo, client, on_recordings)
     elif todo and processes > 1:
-        with _own_cluster(processes, math.ceil(workers / processes)) as client:
+        with _own_cluster(processes, workers // processes) as client:
             _make_shards_on_cluster(todo, client, on_recordings)
     elif todo:
         _make_shards_on_threads(todo, workers, on_recordings)

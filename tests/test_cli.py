@@ -164,6 +164,10 @@ def key_in(folder: Path) -> str:
         (["preprocess", "ucla", "raw", "--resample", "cubic", "--out", "x"], "expected one of linear"),
         (["preprocess", "ucla", "raw", "--format", "hdf5", "--out", "x"], "expected one of zarr"),
         (["preprocess", "ucla", "raw", "--out", "/dev/null/x"], "cannot be written"),
+        (
+            ["preprocess", "ucla", "raw", "--out", "x", "--workers", "3", "--processes", "2"],
+            "--workers 3 cannot be spread evenly over --processes 2; --workers 2 --processes 2 can",
+        ),
         (["synthesize", "ucla", "/dev/null/x", "--samples", "3"], "cannot be written"),
         (["inspect", "raw"], "holds no shards"),
         (["inspect", "nowhere"], "no such folder"),

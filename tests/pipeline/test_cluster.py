@@ -65,7 +65,7 @@ def test_threads_processes_and_clusters_make_the_same_bytes(
     heard: list[int] = []
     for name, scheduler in {
         "threads": {"workers": 2},
-        "processes": {"workers": 3, "processes": 2},
+        "processes": {"workers": 4, "processes": 2},
         "cluster": {"cluster": cluster},
     }.items():
         job = prepare(spec, [raw], tmp_path / name, CONFIG, overwrite=False)
@@ -183,6 +183,37 @@ def test_workers_that_would_make_other_bytes_are_refused(
     with pytest.raises(ValueError, match=r"worker tcp://.*: numba: 0\.0 there, .* here; install the same"):
         run(job, cluster=cluster)
     assert not (job.out / "records").exists()
+
+
+@pytest.mark.parametrize(
+    ("workers", "processes", "fitting"), [(3, 2, "2 --processes 2"), (7, 3, "6"), (1, 2, "2")]
+)
+def test_no_more_shards_are_made_at_once_than_asked_for(
+    job: Job, workers: int, processes: int, fitting: str
+) -> None:
+    """Three workers may be all that the memory holds; two processes of two threads would be four."""
+    message = f"--workers {workers} cannot be spread evenly over --processes {processes}; --workers {fitting}"
+    with pytest.raises(ValueError, match=message):
+        run(job, workers=workers, processes=processes)
+    assert not (job.out / "records").exists()
+
+
+def test_cores_are_spread_evenly_where_no_workers_are_asked_for(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else `--processes 2` alone would be refused on a machine of three cores."""
+    monkeypatch.setattr(preprocess, "ALL_CORES", 3)
+    spread: list[tuple[int, int]] = []
+
+    def hear(processes: int, threads: int) -> None:
+        spread.append((processes, threads))
+        raise InterruptedError
+
+    monkeypatch.setattr(preprocess, "_own_cluster", hear)
+    for processes in (2, 4):
+        with pytest.raises(InterruptedError):
+            run(job, processes=processes)
+    assert spread == [(2, 1), (4, 1)]
 
 
 def test_processes_are_for_large_jobs() -> None:
