@@ -32,7 +32,8 @@ class NormalizeConfig:
     denoise: drop bodies that are no actors: seen in fewer than `min_body_frames` frames, wider than tall in
         at least `max_spread` of their frames (furniture: its width is above 0.8 of its height), or moving
         less than `min_motion` or more than `max_motion` (variance of a joint's position over time, mean over
-        joints, square metres). The body that is seen longest always stays, if it is not all furniture.
+        joints, square metres). The body that is seen longest, of those that are not furniture, is never
+        dropped as noise; but `max_bodies` keeps the most active ones, and it need not be one of them.
     gaps: frames in which a body is not seen are kept in time, as zeros ("zero") or, between two frames in
         which it is seen, interpolated ("interpolate").
     centre: the centre joint of the main actor's first seen frame becomes the origin.
