@@ -213,11 +213,17 @@ def synthesize(dataset: str, out: Path, samples: int, seed: int, oddities: float
     from pipeline.raw.synthetic import synthesize as write
 
     spec = load_spec(dataset)
-    with bar("files", samples) as advance:
-        written = write(
-            spec, out, samples, seed=seed, oddities=oddities, layout=layout, on_file=lambda: advance(1, "")
+    with bar("recordings", samples) as advance:
+        write(
+            spec,
+            out,
+            samples,
+            seed=seed,
+            oddities=oddities,
+            layout=layout,
+            on_recording=lambda: advance(1, ""),
         )
-    click.echo(f"{out}: {written:,} recordings of {spec.title}")
+    click.echo(f"{out}: {samples:,} recordings of {spec.title}")
     _say_next(f"preprocess {dataset} {out}")
 
 

@@ -214,6 +214,11 @@ def test_before_anything_was_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert "run train first" in fails(2, "eval")
 
 
+def test_synthesize_counts_recordings_whatever_the_number_of_files(tmp_path: Path) -> None:
+    printed = works("synthesize", "ucla", str(tmp_path / "raw"), "--samples", "3", "--layout", "text")
+    assert f"{tmp_path}/raw: 3 recordings of " in printed
+
+
 @pytest.mark.usefixtures("inside")
 def test_strict_is_a_failure(tmp_path: Path) -> None:
     raw = tmp_path / "raw"

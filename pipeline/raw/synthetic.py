@@ -93,14 +93,14 @@ def synthesize(
     seed: int = 0,
     oddities: float = 0.0,
     layout: str = "json",
-    on_file: Callable[[], None] | None = None,
-) -> int:
-    """Write `samples` recordings of the data set into the folder `out` and return the number of files.
+    on_recording: Callable[[], None] = lambda: None,
+) -> None:
+    """Write `samples` recordings of the data set into the folder `out`.
 
     layout: "json", one file a recording; "text", NW-UCLA's original release, one file a frame.
     oddities: the share of recordings, 0 to 1, that carry one of ODDITIES, each kind in turn; a reader must
         refuse those in UNREADABLE.
-    on_file: called once for every recording written.
+    on_recording: called once for every recording written.
     The same arguments give the same bytes. Raises ValueError for arguments that make no data set, and for a
     folder that cannot be made.
     """
@@ -113,15 +113,11 @@ def synthesize(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"{out}: cannot be written: {error.strerror}; choose another folder") from None
-    written = 0
     for planned in plans:
         for file, content in _files(spec, planned, seed, layout):
             (out / file).parent.mkdir(parents=True, exist_ok=True)
             (out / file).write_bytes(content)
-            written += 1
-        if on_file is not None:
-            on_file()
-    return written
+        on_recording()
 
 
 def plan(spec: DatasetSpec, samples: int, *, seed: int = 0, oddities: float = 0.0) -> list[Plan]:
