@@ -169,6 +169,7 @@ def key_in(folder: Path) -> str:
             "--workers 3 cannot be spread evenly over --processes 2; --workers 2 --processes 2 can",
         ),
         (["synthesize", "ucla", "/dev/null/x", "--samples", "3"], "cannot be written"),
+        (["synthesize", "ucla", "raw", "--samples", "3"], "raw: holds files already; expected a new or an"),
         (["inspect", "raw"], "holds no shards"),
         (["inspect", "nowhere"], "no such folder"),
         (["verify", "nowhere"], "no such folder"),

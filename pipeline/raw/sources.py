@@ -146,15 +146,22 @@ def read_sequence(recording: Recording, spec: DatasetSpec) -> Sequence:
 
 
 def _with_absent_frames(recording: Recording, contents: list[bytes]) -> list[tuple[str, bytes]]:
-    """(file name, bytes) of every frame from the first to the last number; b"" for one without a file."""
+    """(file name, bytes) of every frame from the first to the last number; b"" for one without a file.
+
+    Raises RecordingError if the numbers are too far apart, or two files have the same.
+    """
     first, last = recording.frames[0], recording.frames[-1]
     if last - first >= MAX_FRAMES:
         reason = f"its {len(contents)} frames are numbered {first} to {last}: not one recording"
         raise RecordingError(recording.path, 0, reason)
-    frames = {number: (f"frame {number}", b"") for number in range(first, last + 1)}
+    frames: dict[int, tuple[str, bytes]] = {}
     for number, file, content in zip(recording.frames, recording.files, contents, strict=True):
-        frames[number] = (Path(file).name, content)
-    return list(frames.values())
+        name = Path(file).name
+        if number in frames:
+            reason = f"{frames[number][0]} and {name} are both frame {number}: two recordings in one folder?"
+            raise RecordingError(recording.path, 0, reason)
+        frames[number] = name, content
+    return [frames.get(number, (f"frame {number}", b"")) for number in range(first, last + 1)]
 
 
 def _add(found: Scan, spec: DatasetSpec, recording: Recording) -> None:

@@ -95,14 +95,14 @@ def synthesize(
     layout: str = "json",
     on_recording: Callable[[], None] = lambda: None,
 ) -> None:
-    """Write `samples` recordings of the data set into the folder `out`.
+    """Write `samples` recordings of the data set into the folder `out`, which is new or empty.
 
     layout: "json", one file a recording; "text", NW-UCLA's original release, one file a frame.
     oddities: the share of recordings, 0 to 1, that carry one of ODDITIES, each kind in turn; a reader must
         refuse those in UNREADABLE.
     on_recording: called once for every recording written.
     The same arguments give the same bytes. Raises ValueError for arguments that make no data set, and for a
-    folder that cannot be made.
+    folder that cannot be made, or holds something: two calls' recordings would mix.
     """
     plans = plan(spec, samples, seed=seed, oddities=oddities)
     if layout not in LAYOUTS:
@@ -111,8 +111,11 @@ def synthesize(
         raise ValueError(f"layout 'text' is NW-UCLA's original release; {spec.name} has no such layout")
     try:
         out.mkdir(parents=True, exist_ok=True)
+        is_empty = not any(out.iterdir())
     except OSError as error:
         raise ValueError(f"{out}: cannot be written: {error.strerror}; choose another folder") from None
+    if not is_empty:
+        raise ValueError(f"{out}: holds files already; expected a new or an empty folder")
     for planned in plans:
         for file, content in _files(spec, planned, seed, layout):
             (out / file).parent.mkdir(parents=True, exist_ok=True)

@@ -115,3 +115,20 @@ def test_frames_numbered_like_clocks_are_refused(tmp_path: Path) -> None:
     recording = scan([tmp_path], spec).recordings["a01_s01_e00_v01"]
     with pytest.raises(RecordingError, match="numbered 0 to 130138284: not one recording"):
         read_sequence(recording, spec)
+
+
+def test_two_files_of_one_frame_are_refused(tmp_path: Path) -> None:
+    """The last would win, and a recording be made of two."""
+    folder = tmp_path / "view_1" / "a01_s01_e00"
+    folder.mkdir(parents=True)
+    for name in ("frame_0_tc_1", "frame_1_tc_2", "frame_1_tc_9"):
+        (folder / f"{name}_skeletons.txt").write_text("1\n")
+    spec = load_spec("ucla")
+    recording = scan([tmp_path], spec).recordings["a01_s01_e00_v01"]
+    with pytest.raises(RecordingError) as caught:
+        read_sequence(recording, spec)
+    assert caught.value.path == "view_1/a01_s01_e00"
+    assert caught.value.reason == (
+        "frame_1_tc_2_skeletons.txt and frame_1_tc_9_skeletons.txt are both frame 1: "
+        "two recordings in one folder?"
+    )

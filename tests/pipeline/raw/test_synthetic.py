@@ -348,3 +348,13 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="25 joints; the ucla reader's bodies have 20"):
         synthesize(dataclasses.replace(NTU60, reader="ucla"), tmp_path, 1)
     assert not list(tmp_path.iterdir())
+
+
+def test_recordings_are_not_mixed_with_others(tmp_path: Path) -> None:
+    """A smaller set, written over a larger one, would hold the larger one's rest."""
+    synthesize(UCLA, tmp_path, 3)
+    before = digests(tmp_path)
+    for layout in ("json", "text"):
+        with pytest.raises(ValueError, match=r"holds files already; expected a new or an empty folder"):
+            synthesize(UCLA, tmp_path, 2, seed=1, layout=layout)
+    assert digests(tmp_path) == before
