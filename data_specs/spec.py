@@ -19,7 +19,7 @@ READERS = ("ntu", "ucla")
 FIELDS = ("action", "subject", "camera", "setup", "replication")
 KEYS = (
     *("name", "title", "reader", "name_pattern", "missing", "max_bodies", "fps", "simultaneous_cameras"),
-    *("classes", "actions", "skeleton", "protocols", "aliases", "default_protocol"),
+    *("classes", "actions", "pair_actions", "skeleton", "protocols", "aliases", "default_protocol"),
 )
 
 
@@ -117,6 +117,7 @@ class DatasetSpec:
     simultaneous_cameras: whether recordings whose names differ by the camera alone show one performance;
         False where nobody says so.
     labels: action number in the file name -> class index 0..len(classes)-1.
+    pair_actions: the numbers of the actions that two people do together.
     missing: names of samples that the authors list as having missing or wrong skeletons.
     text: the TOML it was read from, so that shards can carry their own spec.
     """
@@ -131,6 +132,7 @@ class DatasetSpec:
     simultaneous_cameras: bool
     classes: tuple[str, ...]
     labels: Mapping[int, int]
+    pair_actions: frozenset[int]
     protocols: Mapping[str, Protocol]
     default_protocol: str
     missing: frozenset[str]
@@ -249,6 +251,7 @@ def _build(raw: dict[str, Any], missing: frozenset[str], text: str) -> DatasetSp
         simultaneous_cameras=raw.get("simultaneous_cameras", False),
         classes=tuple(classes),
         labels={action: label for label, action in enumerate(actions)},
+        pair_actions=frozenset(raw.get("pair_actions", ())),
         protocols=protocols,
         default_protocol=raw["default_protocol"],
         missing=missing,
@@ -268,6 +271,9 @@ def _check(spec: DatasetSpec) -> None:
         )
     if len(spec.labels) != len(spec.classes):
         raise ValueError(f"{len(spec.labels)} actions for {len(spec.classes)} classes")
+    unknown = [action for action in spec.pair_actions if action not in spec.labels]
+    if unknown:
+        raise ValueError(f"pair_actions names {unknown[0]!r}; expected numbers of the spec's actions")
     if re.fullmatch(r"[\w-]+", spec.name) is None:
         raise ValueError(f"name is {spec.name!r}; expected letters, digits, - and _, as it names a folder")
     if type(spec.max_bodies) is not int or spec.max_bodies < 1:

@@ -25,8 +25,6 @@ from data_specs.spec import DatasetSpec, Skeleton
 
 Array = NDArray[np.float64]
 
-PAIR_ACTIONS = frozenset({*range(50, 61), *range(106, 121)})  # NTU's two-person classes
-
 # What the sensor behind a reader delivers: Kinect v2 and Kinect v1.
 NUM_JOINTS = {"ntu": 25, "ucla": 20}
 _NUM_FRAMES = {"ntu": (40, 180), "ucla": (10, 120)}  # fewest, most
@@ -105,7 +103,7 @@ class _Gait:
 
 
 _STANDING = _Posture((0, 0), (0, 0, 0), (0, 0, 0))
-# The first of these words in a class's name decides; without one, people stand.
+# The first of these whose words, or a word that begins so, are in a class's name decides; else people stand.
 _BODIES: dict[str, _Posture | _Gait] = {
     "sit down": _Posture((-0.15, -0.1), (1.5, -1.45, 0.05), (1.5, -1.45, 0.05), stays=True, dip=0.5),
     "pick up|shoe|toe touch|heavy": _Posture((-0.7, -0.6), (1.0, -0.5, 0.2), (1.0, -0.5, 0.2)),
@@ -194,7 +192,7 @@ def random_of(seed: int, *key: str) -> np.random.Generator:
 
 
 def record(spec: DatasetSpec, name: str, seed: int, num_frames: int | None = None) -> list[Track]:
-    """What the sensor tracks while the recording `name` is made: one body, or two in NTU's pair actions.
+    """What the sensor tracks while the recording `name` is made: one body, or two in the spec's pair actions.
 
     name: of the spec's pattern; it says who does what, and which camera looks on.  num_frames: for a given
     length; otherwise class and person decide, within the real data sets' range.
@@ -212,7 +210,7 @@ def record(spec: DatasetSpec, name: str, seed: int, num_frames: int | None = Non
         seconds = act.seconds / person.tempo * math.exp(rng.normal(0, 0.18))
         num_frames = int(np.clip(round(seconds * spec.fps), *_NUM_FRAMES[spec.reader]))
     bodies = [_play(spec.skeleton, act, person, num_frames, spec.fps, rng)]
-    if spec.reader == "ntu" and spec.max_bodies > 1 and seen["action"] in PAIR_ACTIONS:
+    if spec.max_bodies > 1 and seen["action"] in spec.pair_actions:
         partner = _person(seed, f"{spec.name}/partner/{performance}", spec.skeleton.num_joints)
         part = _act(f"{title}, the other one")
         second_TVC = _play(spec.skeleton, part, partner, num_frames, spec.fps, rng)
@@ -250,7 +248,8 @@ def _act(name: str) -> _Act:
     forward_name = name
     for undoing, doing in _UNDONE:
         forward_name = forward_name.replace(undoing, doing)
-    body = next((body for words, body in _BODIES.items() if re.search(words, forward_name)), _STANDING)
+    found = (body for words, body in _BODIES.items() if re.search(rf"\b(?:{words})", forward_name))
+    body = next(found, _STANDING)
     rng = random_of(0, "class", forward_name)
     reach, then = rng.choice(len(_REACHES), 2, replace=False)
     swinging_A = rng.random(4) < 0.5

@@ -1,6 +1,7 @@
 """The specs carry the published facts, and a user's own spec is checked before anything is read."""
 
 import lzma
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -61,6 +62,20 @@ def test_names_carry_their_metadata() -> None:
     assert load_spec("ucla").parse_name("a12_s01_e00_v03") is not None
     assert load_spec("ucla").parse_name("a07_s01_e00_v03") is None  # the data set has no action 7
     assert load_spec("ntu60").parse_name("S018C002P045R001A061") is None  # a name of NTU-120 only
+
+
+def test_pair_actions_are_the_data_sets_own() -> None:
+    assert load_spec("ntu60").pair_actions == frozenset(range(50, 61))
+    assert load_spec("ntu120").pair_actions == frozenset(range(50, 61)) | frozenset(range(106, 121))
+    assert load_spec("ucla").pair_actions == frozenset()
+
+
+def test_shards_from_before_the_key_still_open() -> None:
+    """Shards carry the text of their spec."""
+    text = load_spec("ntu60").text
+    older = re.sub(r"pair_actions = \[.*?\]", "", text, flags=re.DOTALL)
+    assert "pair_actions" not in older
+    assert parse_spec(older).pair_actions == frozenset()
 
 
 def own_spec(**changes: str) -> str:
@@ -136,6 +151,9 @@ def test_what_cannot_be_held_out_is_told(rest: str) -> None:
         ({"default_protocol": '"whole"'}, "has no protocol 'whole'; it has: half"),
         ({"max_bodies": "0"}, "max_bodies is 0"),
         ({"fps": "[]"}, "wrong type"),
+        ({"pair_actions": "[2, 3]"}, "pair_actions names 3; expected numbers of the spec's actions"),
+        ({"pair_actions": "['kick']"}, "pair_actions names 'kick'; expected numbers"),
+        ({"pair_actions": "2"}, "wrong type"),
         ({"fps": "0"}, "fps is 0"),
         ({"mising": "'list.txt'"}, "unknown key 'mising'; did you mean 'missing'"),
         ({"missing": "5"}, "not a usable data set spec"),

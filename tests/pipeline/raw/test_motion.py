@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from data_specs.spec import DatasetSpec, load_spec
+from pipeline.raw import motion
 from pipeline.raw.motion import PELVIS, Track, outwards, random_of, record
 from pipeline.raw.synthetic import plan
 
@@ -122,6 +123,29 @@ def test_pairs_face_each_other(every_ntu_class: list[Recording]) -> None:
             assert 0.25 < apart_T.min() < apart_T.max() < 2
             forwards_BC = forwards(xyz_BTVC[:, 0])
             assert forwards_BC[0] @ forwards_BC[1] < -0.5
+
+
+def test_a_users_own_actions_are_done_by_as_many_as_its_spec_says() -> None:
+    """Action 55 of a data set of somebody's own need be no hug."""
+    alone = dataclasses.replace(NTU60, name="own", pair_actions=frozenset())
+    others = dataclasses.replace(NTU60, name="own", pair_actions=frozenset({7}))
+    for action, spec, bodies in ((55, alone, 1), (55, NTU60, 2), (7, others, 2), (55, others, 1)):
+        assert len(record(spec, f"S001C001P001R001A{action:03d}", 0, 5)) == bodies
+
+
+@pytest.mark.parametrize(
+    ("title", "moves"),
+    [
+        ("take a bow", True),
+        ("bowing", True),
+        ("touch elbow", False),
+        ("walk around", True),
+        ("cakewalk around", False),
+    ],
+)
+def test_what_the_body_does_is_told_by_whole_words(title: str, moves: bool) -> None:
+    """Or who touches an elbow would bow."""
+    assert (motion._act(title).body is not motion._STANDING) == moves
 
 
 def forwards(xyz_BVC: NDArray[np.float64]) -> NDArray[np.float64]:
