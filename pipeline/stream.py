@@ -2,7 +2,8 @@
 
 `order.stream_order` says beforehand which sample every batch takes. One thread for each lane reads tars from
 their beginning and puts each wanted sample on the shelf of its step; a lane never holds more samples than
-its part of the shuffle buffer and a few to read ahead. What a batch holds does not depend on the threads.
+its part of the shuffle buffer and those to read ahead: some batches' worth, at least READ_AHEAD_SAMPLES. What
+a batch holds does not depend on the threads.
 
 Axes: N sample, B present body of one sample, P packed present body, L lane, S step, C channel, T frame,
 V joint.
@@ -55,7 +56,8 @@ class Place:
 class Shelf:
     """The samples that were read and not yet taken, by step. Any number of threads may put and take.
 
-    lanes_N: the lane of every sample of a batch.  first_step: the first that will be taken.
+    lanes_N: the lane of every sample of this rank's part of a batch.
+    first_step: the first that will be taken.
     """
 
     def __init__(self, lanes_N: list[int], first_step: int) -> None:
@@ -130,7 +132,7 @@ class StreamFeed:
 
     rows_N, num_bodies_N: int64, the samples to choose from, each row once. Positions are places in them.
     batch_size, rank, world: as in `order.batch_indices`.  buffer: samples in all ranks' shuffle buffers.
-    read_ahead: batches that are held beside the buffer.
+    read_ahead: batches that are held beside the buffer; in every lane, at least READ_AHEAD_SAMPLES samples.
     """
 
     def __init__(
