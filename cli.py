@@ -131,11 +131,12 @@ def preprocess(
     """
     from data_specs.spec import load_spec
     from pipeline import preprocess as job_module
+    from pipeline.cluster import check_spread
     from pipeline.normalize import NormalizeConfig
 
     if cluster and (workers or processes):
         raise ValueError("--cluster brings its own workers; leave --workers and --processes out")
-    job_module.check_spread(workers, processes)
+    check_spread(workers, processes)
     spec = load_spec(dataset)
     config = job_module.PreprocessConfig(
         NormalizeConfig(max_bodies=max_bodies or spec.max_bodies, **normalising),

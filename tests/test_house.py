@@ -58,10 +58,10 @@ def test_the_kernels_need_numpy_and_numba_only(module: str) -> None:
     assert not {name.split(".")[0] for name in imports(ROOT / module)} & heavy
 
 
-def test_dask_lives_in_preprocess_and_torch_in_batches_alone() -> None:
+def test_dask_lives_in_cluster_and_torch_in_batches_alone() -> None:
     for path in (ROOT / "pipeline").rglob("*.py"):
         packages = {name.split(".")[0] for name in imports(path)}
-        assert "dask" not in packages or path.name == "preprocess.py"
+        assert "dask" not in packages or path.name == "cluster.py"
         assert "torch" not in packages or path.name in ("batch.py", "loader.py")
 
 

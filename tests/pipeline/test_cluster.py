@@ -15,9 +15,10 @@ import pytest
 from distributed import LocalCluster
 
 from data_specs.spec import DatasetSpec, load_spec
-from pipeline import preprocess
+from pipeline import cluster as scheduling
+from pipeline.cluster import suitable_processes
 from pipeline.normalize import NormalizeConfig
-from pipeline.preprocess import Job, PreprocessConfig, prepare, run, suitable_processes
+from pipeline.preprocess import Job, PreprocessConfig, prepare, run
 from pipeline.raw.synthetic import synthesize
 
 CONFIG = PreprocessConfig(NormalizeConfig(frames=12), "both", shard_samples=8)
@@ -122,7 +123,7 @@ def test_a_terminals_ctrl_c_reaches_this_process_alone() -> None:
     answers = []
 
     def start_a_process_and_type_ctrl_c() -> None:
-        with preprocess._interrupts_kept_back():
+        with scheduling._interrupts_kept_back():
             signal.raise_signal(signal.SIGINT)
             answers.append(subprocess.check_output([sys.executable, "-c", mask], text=True))
 
@@ -162,7 +163,7 @@ def test_a_worker_that_is_killed_is_told(job: Job) -> None:
 
 def test_a_cluster_that_is_not_there_is_told(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     """Dask alone would keep silent for half a minute."""
-    monkeypatch.setattr(preprocess, "CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr(scheduling, "CONNECT_SECONDS", 0.3)
     for address in ("tcp://127.0.0.1:9", "nonsense://here"):
         with pytest.raises(ValueError, match=r"no dask scheduler answers there .*dask worker"):
             run(job, cluster=address)
@@ -177,9 +178,9 @@ def test_workers_that_would_make_other_bytes_are_refused(
     job: Job, cluster: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A machine with another version of the project, or without the data, shows before the first shard."""
-    here = preprocess._worker_facts([])
+    here = scheduling._worker_facts([])
     answers = iter([here, here | {"numba": "0.0"}])
-    monkeypatch.setattr(preprocess, "_worker_facts", lambda _: next(answers, here))
+    monkeypatch.setattr(scheduling, "_worker_facts", lambda _: next(answers, here))
     with pytest.raises(ValueError, match=r"worker tcp://.*: numba: 0\.0 there, .* here; install the same"):
         run(job, cluster=cluster)
     assert not (job.out / "records").exists()
@@ -202,14 +203,14 @@ def test_cores_are_spread_evenly_where_no_workers_are_asked_for(
     job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else `--processes 2` alone would be refused on a machine of three cores."""
-    monkeypatch.setattr(preprocess, "ALL_CORES", 3)
+    monkeypatch.setattr(scheduling, "ALL_CORES", 3)
     spread: list[tuple[int, int]] = []
 
     def hear(processes: int, threads: int) -> None:
         spread.append((processes, threads))
         raise InterruptedError
 
-    monkeypatch.setattr(preprocess, "_own_cluster", hear)
+    monkeypatch.setattr(scheduling, "_own_cluster", hear)
     for processes in (2, 4):
         with pytest.raises(InterruptedError):
             run(job, processes=processes)
