@@ -10,6 +10,7 @@ ROOT = Path(__file__).parents[1]
 RANK = {"data_specs": 0, "pipeline": 1, "model": 2, "cli": 3}
 KERNEL_MODULES = [
     "pipeline/normalize.py",
+    "pipeline/normalize_kernel.py",
     "pipeline/order.py",
     "pipeline/augment.py",
     "pipeline/augment_kernel.py",
