@@ -12,9 +12,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from data_specs.spec import DatasetSpec, Skeleton
+from pipeline.load import load_bodies
 from pipeline.store.shards import Shards, performance_columns
 from pipeline.store.tar_shard import TarShards
-from pipeline.stream import load_bodies
 
 RECORDING, CAMERA = "recording", "camera"
 POSITIVES = (RECORDING, CAMERA)
@@ -125,7 +125,7 @@ def check_positives(samples: Samples, positives: str) -> None:
 def in_any_order(*parts: Samples) -> tuple[Samples, ...]:
     """The same samples from a source that can be read in any order: those in tars are loaded into memory.
 
-    The parts have one source and no row in common. Errors as `stream.load_bodies`.
+    The parts have one source and no row in common. Errors as `load.load_bodies`.
     """
     source = parts[0].source
     if not isinstance(source, TarShards):

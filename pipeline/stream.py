@@ -12,7 +12,6 @@ V joint.
 import sys
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
@@ -28,7 +27,6 @@ from pipeline.store.tar_shard import TarShards
 # About what one request to a web server brings, in every lane: it comes while these are used up.
 READ_AHEAD_SAMPLES = 64
 JOIN_SECONDS = 1.0
-LOADING_THREADS = 4
 
 Bodies = NDArray[np.float32]
 
@@ -250,41 +248,3 @@ class StreamFeed:
                 int(self._num_bodies_N[position]),
                 Place(steps.start + step, columns[column], lane, earliest, relaxed),
             )
-
-
-class LoadedBodies:
-    """Samples in memory, present bodies only, to be read in any order. `load_bodies` makes it.
-
-    shape: (N, M, C, T, V) of the tars that they come from.
-    """
-
-    def __init__(self, shape: tuple[int, int, int, int, int], bodies: dict[int, Bodies]) -> None:
-        self.shape = shape
-        self._bodies = bodies
-
-    def read_bodies(
-        self, rows_N: NDArray[np.int64], num_bodies_N: NDArray[np.int64], out_PCTV: Bodies
-    ) -> None:
-        """Copy the samples of these rows, packed. float32 metres."""
-        rows = zip(rows_N.tolist(), num_bodies_N.tolist(), strict=True)
-        np.concatenate([self._bodies[row][:count] for row, count in rows], out=out_PCTV)
-
-
-def load_bodies(
-    source: TarShards, rows_N: NDArray[np.int64], num_bodies_N: NDArray[np.int64]
-) -> LoadedBodies:
-    """These rows of the tars, each tar read once. Errors as `TarShards.read_shard`.
-
-    Memory: 4 * C * T * V bytes for every body, 60 kB for NTU's 200 frames.
-    """
-    wanted: dict[int, dict[int, int]] = {}
-    for row, count in sorted(zip(rows_N.tolist(), num_bodies_N.tolist(), strict=True)):
-        wanted.setdefault(row // source.shard_samples, {})[row] = count
-    location = source.location.reopened()
-    pool = ThreadPoolExecutor(LOADING_THREADS, thread_name_prefix="cpstn-load")
-    try:
-        parts = pool.map(lambda shard: list(source.read_shard(shard, wanted[shard], location)), wanted)
-        return LoadedBodies(source.shape, dict(sample for part in parts for sample in part))
-    finally:
-        location.close()
-        pool.shutdown(wait=True, cancel_futures=True)

@@ -29,9 +29,9 @@ from numpy.typing import NDArray
 
 from pipeline.augment import ViewConfig
 from pipeline.batch import Batch
-from pipeline.loader import sequential_batches, train_batches
+from pipeline.loader import train_batches
 from pipeline.order import num_lanes, steps_per_epoch
-from pipeline.samples import Samples, in_any_order, split_samples
+from pipeline.samples import Samples, split_samples
 from pipeline.store import web
 from pipeline.store.damage import DamagedError
 from pipeline.store.location import Location
@@ -417,21 +417,6 @@ def test_readers_wait_for_the_consumer(both_shards: Shards) -> None:
     iterator.close()
     lanes, in_hand, given_out = 8, 8, 3 * BATCH
     assert ahead <= BUFFER + lanes * READ_AHEAD_SAMPLES + in_hand + given_out
-
-
-def test_tars_are_loaded_to_be_read_in_any_order(both_shards: Shards, serve: Callable[..., str]) -> None:
-    """Evaluation from a web server must see what it sees on disk, each tar read once."""
-    log: list[str] = []
-    opened = open_shards(serve(both_shards.folder, log=log))
-    log.clear()
-    parts = in_any_order(*(split_samples(opened, "xview", part) for part in ("train", "test")))
-    assert len({line.split()[0] for line in log}) == 40
-    assert sum(line.split()[1].startswith("bytes=0-") for line in log) == 40
-    for part, name in zip(parts, ("train", "test"), strict=True):
-        expected = split_samples(both_shards, "xview", name)
-        assert in_any_order(expected) == (expected,)
-        for one, other in zip(sequential_batches(part, 7), sequential_batches(expected, 7), strict=True):
-            assert snapshot(one) == snapshot(other)
 
 
 def test_one_sample_reads_like_zarr(both_shards: Shards) -> None:
