@@ -17,17 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_specs.spec import DatasetSpec, Skeleton
-from pipeline.raw.motion import (
-    NUM_JOINTS,
-    PELVIS,
-    SHOULDERS,
-    SPINE,
-    Track,
-    digest,
-    outwards,
-    random_of,
-    record,
-)
+from pipeline.raw.acts import NUM_JOINTS, PELVIS, SHOULDERS, SPINE
+from pipeline.raw.chance import digest, random_of
+from pipeline.raw.motion import outwards, record
+from pipeline.raw.sensor import Track
 
 Array = NDArray[np.float64]
 

@@ -11,8 +11,9 @@ import pytest
 from numpy.typing import NDArray
 
 from data_specs.spec import DatasetSpec, load_spec
-from pipeline.raw import motion
-from pipeline.raw.motion import PELVIS, Track, outwards, random_of, record
+from pipeline.raw.acts import PELVIS
+from pipeline.raw.motion import outwards, record
+from pipeline.raw.sensor import Track
 from pipeline.raw.synthetic import plan
 
 NTU60, UCLA = load_spec("ntu60"), load_spec("ucla")
@@ -39,15 +40,7 @@ def every_ntu_class() -> list[Recording]:
     return recordings(NTU60, 60)
 
 
-# ---- randomness and the body's tree
-
-
-def test_randomness_belongs_to_seed_and_key() -> None:
-    """Or two things would move in step, or a recording could not be made again."""
-    keys = [(1, ("person", "ab")), (2, ("person", "ab")), (1, ("person", "a", "b")), (1, ("class", "ab"))]
-    draws = [random_of(seed, *key).random() for seed, key in keys]
-    assert len(set(draws)) == len(keys)
-    assert draws == [random_of(seed, *key).random() for seed, key in keys]
+# ---- the body's tree
 
 
 @pytest.mark.parametrize("spec", [NTU60, UCLA], ids=lambda spec: spec.name)
@@ -131,21 +124,6 @@ def test_a_users_own_actions_are_done_by_as_many_as_its_spec_says() -> None:
     others = dataclasses.replace(NTU60, name="own", pair_actions=frozenset({7}))
     for action, spec, bodies in ((55, alone, 1), (55, NTU60, 2), (7, others, 2), (55, others, 1)):
         assert len(record(spec, f"S001C001P001R001A{action:03d}", 0, 5)) == bodies
-
-
-@pytest.mark.parametrize(
-    ("title", "moves"),
-    [
-        ("take a bow", True),
-        ("bowing", True),
-        ("touch elbow", False),
-        ("walk around", True),
-        ("cakewalk around", False),
-    ],
-)
-def test_what_the_body_does_is_told_by_whole_words(title: str, moves: bool) -> None:
-    """Or who touches an elbow would bow."""
-    assert (motion._act(title).body is not motion._STANDING) == moves
 
 
 def forwards(xyz_BVC: NDArray[np.float64]) -> NDArray[np.float64]:
