@@ -13,8 +13,10 @@ import pytest
 from data_specs.spec import DatasetSpec, load_spec
 from pipeline.normalize import NormalizeConfig, normalize
 from pipeline.preprocess import PreprocessConfig, UnreadableError, prepare, run
+from pipeline.raw.names import plan
 from pipeline.raw.ntu import parse_ntu
-from pipeline.raw.synthetic import UNREADABLE, plan, synthesize
+from pipeline.raw.oddities import UNREADABLE
+from pipeline.raw.synthetic import synthesize
 from pipeline.store.damage import DamagedError
 from pipeline.store.manifest import Manifest
 from pipeline.store.shards import newest_shards, open_shards, verify_shards

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from data_specs.spec import DatasetSpec, load_spec
 from pipeline.raw.acts import PELVIS
 from pipeline.raw.motion import outwards, record
+from pipeline.raw.names import plan
 from pipeline.raw.sensor import Track
-from pipeline.raw.synthetic import plan
 
 NTU60, UCLA = load_spec("ntu60"), load_spec("ucla")
 

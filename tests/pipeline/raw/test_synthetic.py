@@ -5,29 +5,20 @@ Axes: B body track, T frame, V joint, C coordinate.
 
 import dataclasses
 import hashlib
-import itertools
 import json
 import math
-from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from data_specs.spec import DatasetSpec, load_spec
+from data_specs.spec import load_spec
 from pipeline.raw.ntu import parse_ntu
-from pipeline.raw.sequence import RecordingError, Sequence
-from pipeline.raw.synthetic import (
-    NTU_ODDITIES,
-    ODDITIES,
-    UCLA_ODDITIES,
-    UNREADABLE,
-    plan,
-    synthesize,
-)
+from pipeline.raw.sequence import Sequence
+from pipeline.raw.synthetic import synthesize
 from pipeline.raw.ucla import parse_ucla_json, parse_ucla_text
 
-NTU60, NTU120, UCLA = (load_spec(name) for name in ("ntu60", "ntu120", "ucla"))
+NTU60, UCLA = load_spec("ntu60"), load_spec("ucla")
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -45,69 +36,6 @@ def healthy_ntu(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("healthy_ntu")
     synthesize(NTU60, folder, 60)
     return folder
-
-
-@pytest.fixture(scope="module")
-def odd_ntu(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """One file of every oddity."""
-    folder = tmp_path_factory.mktemp("odd_ntu")
-    synthesize(NTU60, folder, len(NTU_ODDITIES), seed=5, oddities=1.0)
-    plans = plan(NTU60, len(NTU_ODDITIES), seed=5, oddities=1.0)
-    return {str(planned.oddity): folder / f"{planned.name}.skeleton" for planned in plans}
-
-
-# ---- names
-
-
-@pytest.mark.parametrize("spec", [NTU60, NTU120, UCLA], ids=lambda spec: spec.name)
-def test_few_samples_train_and_test_every_class_of_every_protocol(spec: DatasetSpec) -> None:
-    """Or a small trial run would have empty splits, or classes that are tested but never trained."""
-    names = [planned.name for planned in plan(spec, 3 * len(spec.classes) + 7)]
-    seen = [spec.parse_name(name) for name in names]
-    labels = Counter(metadata["label"] for metadata in seen if metadata)
-    assert len(set(names)) == len(names) == labels.total()
-    assert max(labels.values()) - min(labels.values()) <= 1
-    for protocol in spec.protocols.values():
-        sides = defaultdict(set)
-        for metadata in seen:
-            assert metadata is not None
-            sides[metadata["label"]].add(protocol.split(metadata))
-        assert all(side == {"train", "test"} for side in sides.values()), protocol.name
-
-
-def test_splits_of_two_protocols_are_not_the_same() -> None:
-    """Or X-Set would only repeat X-Sub's result."""
-    pairs = set()
-    for planned in plan(NTU120, 4 * 120):
-        metadata = NTU120.parse_name(planned.name)
-        assert metadata is not None
-        pairs.add(tuple(NTU120.protocol(name).split(metadata) for name in ("xsub", "xset")))
-    assert pairs == set(itertools.product(["train", "test"], repeat=2))
-
-
-def test_names_stay_within_the_real_data_set() -> None:
-    """Or tools that check the official ranges would refuse the files."""
-    for planned in plan(NTU120, 3000):
-        metadata = NTU120.parse_name(planned.name)
-        assert metadata is not None
-        first_part = metadata["action"] <= 60
-        assert metadata["setup"] in (range(1, 18) if first_part else range(18, 33))
-        assert metadata["subject"] in (range(1, 41) if first_part else range(41, 107))
-        assert metadata["camera"] in range(1, 4)
-        assert metadata["replication"] in range(1, 3)
-        assert planned.name not in NTU120.missing
-
-
-def test_all_names_can_be_used_and_no_more() -> None:
-    """Or a large set would overwrite its own files, or claim more samples than it wrote."""
-    two = dataclasses.replace(NTU120, classes=("drink water", "put on headphone"), labels={1: 0, 61: 1})
-    listed = sum(two.parse_name(name) is not None for name in two.missing)
-    fewest = min(2 * 40 * 17 * 3, 2 * 66 * 15 * 3) - listed
-    names = [planned.name for planned in plan(two, 2 * fewest)]
-    assert len(set(names)) == 2 * fewest
-    assert len({planned.name for planned in plan(UCLA, 30_000)}) == 30_000
-    with pytest.raises(ValueError, match="30001 samples are more than ucla has names"):
-        plan(UCLA, 30_001)
 
 
 # ---- determinism
@@ -233,100 +161,6 @@ def test_ucla_text_tells_the_same_as_json(tmp_path: Path) -> None:
         np.testing.assert_array_equal(values[..., :3], json.loads(path.read_text())["skeletons"])
         parsed = parse_ucla_text([(file.name, file.read_bytes()) for file in frames], str(folder))
         np.testing.assert_array_equal(parsed.xyz_BTVC[0], values[..., :3].astype(np.float32))
-
-
-# ---- oddities
-
-
-def test_oddities_come_in_the_asked_share_and_every_kind() -> None:
-    """Or a trial of the reader's patience would miss a kind."""
-    assert set(ODDITIES) == {*NTU_ODDITIES, *UCLA_ODDITIES}
-    assert set(ODDITIES) >= UNREADABLE
-    kinds = Counter(planned.oddity for planned in plan(NTU60, 640, oddities=0.25))
-    assert kinds == {None: 480} | dict.fromkeys(NTU_ODDITIES, 10)
-    assert not any(planned.oddity for planned in plan(NTU60, 640))
-    odd_labels = Counter(
-        (NTU60.parse_name(planned.name) or {})["label"]
-        for planned in plan(NTU60, 1200, oddities=0.1)
-        if planned.oddity
-    )
-    assert len(odd_labels) > 40, "odd files should not gather in a few classes"
-
-
-@pytest.mark.parametrize("kind", NTU_ODDITIES)
-def test_our_reader_takes_or_refuses_odd_files_as_documented(kind: str, odd_ntu: dict[str, Path]) -> None:
-    """Or users would see a crash, or damaged files in the shards."""
-    if kind in UNREADABLE:
-        with pytest.raises(RecordingError, match=odd_ntu[kind].name):
-            read_ntu(odd_ntu[kind])
-    else:
-        assert np.isfinite(read_ntu(odd_ntu[kind]).xyz_BTVC).all()
-
-
-def test_odd_text_is_odd_in_the_way_its_name_says(odd_ntu: dict[str, Path]) -> None:
-    """Or a reader would pass for robust against something that it never met."""
-    data = {kind: path.read_bytes() for kind, path in odd_ntu.items()}
-    text = {kind: data[kind].decode() for kind in data}
-    assert data["crlf"].count(b"\r\n") == data["crlf"].count(b"\n") > 0
-    assert "9.999E-05" in text["exponents"]
-    assert [line.split().count("NaN") for line in text["nan"].splitlines() if "NaN" in line].count(4) > 0
-    assert all(
-        line.startswith("0 0 0 NaN") and line.endswith(" 0")
-        for line in text["nan"].splitlines()
-        if "NaN" in line
-    )
-    assert set(text["nobody"].splitlines()[1:]) == {"0"}
-    assert [len(line.split()) for line in text["13 values"].splitlines()].count(13) == 1
-    assert [line[0] for line in text["comment"].splitlines()].count("#") == 1
-    assert b"\0" in data["nul"]
-    assert not data["truncated"].endswith(b"\n")
-    assert int(text["overclaimed"].split()[0]) > text["overclaimed"].splitlines().count("25")
-    assert text["one frame"].startswith("1\n")
-    assert odd_ntu["missing list"].stem in NTU60.missing
-    assert [path.stem in NTU60.missing for path in odd_ntu.values()].count(True) == 1
-
-
-def test_odd_bodies_are_odd_in_the_way_their_name_says(odd_ntu: dict[str, Path]) -> None:
-    """Or the choice of bodies would be tested on people who are all well-behaved."""
-    gap, crowd, renamed, pair, chair = (
-        read_ntu(odd_ntu[kind]) for kind in ("gap", "passer-by", "new id", "neighbouring ids", "chair")
-    )
-    assert (~gap.present_BT.any(axis=0)).sum() > 5
-    assert not (gap.present_BT[0] & gap.present_BT[1]).any()
-    counts = [count for count, _ in itertools.groupby(crowd.present_BT.sum(axis=0).tolist())]
-    assert counts == [1, 2, 1]
-    assert renamed.present_BT.sum(axis=0).tolist() == [2] + [1] * (renamed.num_frames - 1)
-    assert renamed.present_BT[:2, 1:].sum() == 0
-    assert abs(int(pair.ids_B[0]) - int(pair.ids_B[1])) == 1
-    assert float(pair.ids_B[0]) == float(pair.ids_B[1])
-    spread_BC = np.ptp(chair.xyz_BTVC.mean(axis=1), axis=1)
-    assert spread_BC[1, 0] > 3 * spread_BC[1, 1]
-    assert spread_BC[0, 0] < spread_BC[0, 1]
-
-
-@pytest.mark.parametrize("layout", ["json", "text"])
-def test_odd_ucla_recordings(layout: str, tmp_path: Path) -> None:
-    """Or users would see a crash, or damaged files in the shards."""
-    synthesize(UCLA, tmp_path, 4, oddities=1.0, layout=layout)
-    for planned in plan(UCLA, 4, oddities=1.0):
-        take, _, view = planned.name.rpartition("_v")
-        folder = tmp_path / f"view_{int(view)}" / take
-        files = sorted(folder.glob("*.txt"), key=lambda file: int(file.name.split("_")[1]))
-
-        def read(name: str = planned.name, files: list[Path] = files) -> Sequence:
-            if layout == "json":
-                return parse_ucla_json((tmp_path / f"{name}.json").read_bytes(), name)
-            return parse_ucla_text([(file.name, file.read_bytes()) for file in files], name)
-
-        if planned.oddity in UNREADABLE:
-            with pytest.raises(RecordingError, match=planned.name):
-                read()
-            continue
-        sequence = read()
-        assert np.isfinite(sequence.xyz_BTVC).all()
-        unseen_TV = (sequence.xyz_BTVC[0] == 0).all(axis=-1)
-        assert (sequence.num_frames == 1) == (planned.oddity == "one frame")
-        assert unseen_TV.any() == (planned.oddity in ("zero joints", "nan"))
 
 
 # ---- a user's mistakes
