@@ -268,10 +268,10 @@ def train(
 
     On several GPUs with torchrun.
     """
-    from model.checkpoint import Run, find_run
     from model.device import choose_device
     from model.parallel import device_of_rank, joined
     from model.recipe import load_recipe
+    from model.run import Run, find_run
     from model.train import train as run_training
     from pipeline.store.shards import newest_shards, open_shards
 
@@ -369,11 +369,12 @@ def evaluate(
 
     Beside it stand an untrained encoder, statistics of the input and its raw coordinates.
     """
-    from model.checkpoint import find_run, load_checkpoint, newest_run
+    from model.checkpoint import load_checkpoint
     from model.device import choose_device
     from model.evaluate import evaluate as run_evaluation
     from model.evaluation_file import save_evaluation, to_table
     from model.question import Question, usual_protocol
+    from model.run import find_run, newest_run
     from pipeline.store.shards import open_shards
 
     chosen_device = choose_device(device)
@@ -507,9 +508,9 @@ def report(
     runs: tuple[str, ...], out: Path | None, shards: str | None, sample: str | None, device: str | None
 ) -> None:
     """Make one page of RUNS, which opens from disk, and its pictures."""
-    from model.checkpoint import find_run
     from model.device import choose_device
     from model.report.page import write_report
+    from model.run import find_run
     from pipeline.store.shards import open_shards
 
     chosen_device, found = choose_device(device), [find_run(run, RUNS) for run in runs]
@@ -531,9 +532,10 @@ def view(
     shards: str, sample: str | None, run_name: str | None, seed: int, out: Path | None, show: bool
 ) -> None:
     """Show a sample of SHARDS and its two views in 3D: one page for the browser, which needs no network."""
-    from model.checkpoint import find_run, load_checkpoint
+    from model.checkpoint import load_checkpoint
     from model.report.player import player_page
     from model.report.scene import scene_of
+    from model.run import find_run
     from pipeline.store.publish import publish_bytes
     from pipeline.store.shards import open_shards
 
@@ -564,7 +566,7 @@ def _checked_name(name: str) -> str:
 
 def _new_run(shards: "Shards", recipe: "Recipe", name: str | None, world: int) -> Path:
     """The folder of a run that was made; a mistake shows before there is one."""
-    from model.checkpoint import Run, next_run
+    from model.run import Run, next_run
     from model.train import training_samples
 
     training_samples(shards, recipe, world)

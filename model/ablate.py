@@ -19,13 +19,15 @@ from typing import Any
 import pandas as pd
 import torch
 
-from model.checkpoint import Run, load_checkpoint, new_model
+from model.checkpoint import load_checkpoint, new_model
 from model.classify import linear_evaluation
+from model.config import flat
 from model.cpstn import CPSTN
 from model.feature_cache import FEATURES_VERSION
 from model.features import Extractor, calibrated, encoder_extractor, extract_features, statistics_extractor
 from model.question import Parts, read_parts
-from model.recipe import Recipe, check_row, flat, load_recipe
+from model.recipe import Recipe, check_row, load_recipe
+from model.run import Run
 from model.scores import STATISTICS, UNTRAINED
 from model.table5 import Row
 from model.train import OnProgress, train, training_samples

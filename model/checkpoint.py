@@ -1,15 +1,10 @@
-"""A training run on disk: its recipe, where its shards lie, and checkpoints of its whole state.
-
-runs/NAME/recipe.toml                       what was trained
-runs/NAME/run.json                          on which shards
-runs/NAME/checkpoints/step-00000123.pt      the state after that many steps; the last few are kept
+"""A run's whole state after some steps, in a file that any machine reads back.
 
 A checkpoint is a plain dictionary of tensors, numbers and strings. The step stands for the rate's schedule
 and for all randomness, too: order, views and dropout are functions of the recipe's seed and the step.
 """
 
 import io
-import json
 import pickle
 import struct
 import zipfile
@@ -24,11 +19,11 @@ from torch import nn
 
 from data_specs.spec import DatasetSpec, parse_spec
 from model.cpstn import CPSTN
-from model.recipe import CPSTN_OBJECTIVE, SUPERVISED, Recipe, load_recipe, recipe_from
+from model.recipe import CPSTN_OBJECTIVE, SUPERVISED, Recipe, recipe_from
+from model.run import Run
 from model.supervised import new_head
 from pipeline.store.damage import DamagedError
-from pipeline.store.location import Folder, Location, locate
-from pipeline.store.publish import publish_bytes, published
+from pipeline.store.publish import published
 
 FORMAT_VERSION = 2
 # Whatever zipfile, pickle and torch say of a file that is not what was written.
@@ -47,110 +42,6 @@ UNREADABLE = (
     zipfile.BadZipFile,
     zlib.error,
 )
-
-
-@dataclass(frozen=True)
-class Run:
-    """One folder under runs/."""
-
-    folder: Path
-
-    def checkpoint_at(self, step: int) -> Path:
-        return self.folder / "checkpoints" / f"step-{step:08d}.pt"
-
-    @property
-    def checkpoints(self) -> list[Path]:
-        """All that are there, the newest first."""
-        return sorted((self.folder / "checkpoints").glob("step-*.pt"), reverse=True)
-
-    @property
-    def checkpoint(self) -> Path:
-        """The newest; before the first, a path where nothing is."""
-        return next(iter(self.checkpoints), self.checkpoint_at(0))
-
-    @property
-    def exists(self) -> bool:
-        """Whether a run was started there."""
-        return (self.folder / "run.json").is_file()
-
-    @property
-    def features(self) -> Path:
-        """Where evaluations keep what they extracted, for the next one."""
-        return self.folder / "features"
-
-    @property
-    def has_checkpoint(self) -> bool:
-        """Whether there is any, be it damaged or of an earlier version."""
-        return any((self.folder / "checkpoints").glob("*.pt"))
-
-    def way_out(self) -> str:
-        """What to do when training broke: for the end of an error."""
-        good = f"the last good checkpoint is {self.checkpoint}; " if self.checkpoints else ""
-        return f"{good}a lower lr may help"
-
-    def create(self, recipe: Recipe, shards: Path | str | Location, manifest: str) -> None:
-        """Make the folder and write down what will be trained, and on the shards of which folder or address.
-
-        Raises ValueError if it cannot be made.
-        """
-        location = locate(shards)
-        place = location.path.resolve() if isinstance(location, Folder) else location
-        try:
-            self.folder.mkdir(parents=True)
-            recipe.save(self.folder / "recipe.toml")
-            facts = {"shards": str(place), "manifest": manifest}
-            publish_bytes(self.folder / "run.json", json.dumps(facts, indent=1).encode() + b"\n")
-        except FileExistsError:
-            way_on = f"go on with --resume {self.folder}" if self.exists else "remove what is there"
-            raise ValueError(f"{self.folder}: exists already; choose another --name, or {way_on}") from None
-        except OSError as error:
-            raise ValueError(f"{self.folder}: cannot be written: {error.strerror}") from None
-
-    def recipe(self) -> Recipe:
-        """What it was started with. Raises ValueError if the run does not say."""
-        return load_recipe(str(self.folder / "recipe.toml"))
-
-    def shards(self) -> str:
-        """Folder or address of the shards it was started on. Raises ValueError if the run does not say."""
-        return self._fact("shards")
-
-    def manifest(self) -> str:
-        """The digest of those shards' manifest."""
-        return self._fact("manifest")
-
-    def _fact(self, name: str) -> str:
-        path = self.folder / "run.json"
-        try:
-            return str(json.loads(path.read_text())[name])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path}: cannot be read ({error}); start a new run") from None
-
-
-def find_run(name_or_path: str, parent: Path) -> Run:
-    """A run by path, or by name under `parent`. Raises ValueError if there is none."""
-    for folder in (Path(name_or_path), parent / name_or_path):
-        if Run(folder).exists:
-            return Run(folder)
-    known = ", ".join(sorted(path.parent.name for path in parent.glob("*/run.json"))) or "none"
-    raise ValueError(f"no run {name_or_path!r}; runs under {parent}/: {known}")
-
-
-def newest_run(parent: Path) -> Run:
-    """The run whose checkpoint was written last. Raises ValueError if there is none."""
-    checkpoints = sorted(
-        parent.glob("*/checkpoints/step-*.pt"), key=lambda path: (path.stat().st_mtime_ns, path)
-    )
-    if not checkpoints:
-        raise ValueError(f"no trained run under {parent}/; run train first, or name a run")
-    return Run(checkpoints[-1].parent.parent)
-
-
-def next_run(parent: Path, dataset: str) -> Run:
-    """A run folder that does not exist yet: DATASET-001, DATASET-002 and so on."""
-    number = 1
-    while (parent / f"{dataset}-{number:03d}").exists():
-        number += 1
-    return Run(parent / f"{dataset}-{number:03d}")
 
 
 @dataclass(frozen=True)

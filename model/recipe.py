@@ -1,18 +1,15 @@
 """Everything that decides a training run, one frozen value: read from TOML, changed by `key=value`, saved."""
 
-import dataclasses
-import difflib
 import math
-import sys
 import tomllib
-import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import tomli_w
 
 from model.baselines.settings import AS_CAL, BASELINES, MS2L, AsCalConfig, MS2LConfig, PCConfig
+from model.config import check_above_zero, check_choice, from_table, set_key, to_table
 from model.cpstn import ST_GCN, STATISTICS, ModelConfig
 from model.losses import REDUCTIONS
 from model.recurrent import RECURRENT
@@ -35,8 +32,6 @@ CHOICES = {
     "supervised_view": (*VIEW_KINDS, "none"),
 }
 
-Config = TypeVar("Config")
-
 
 @dataclass(frozen=True)
 class FinetuneConfig:
@@ -51,8 +46,8 @@ class FinetuneConfig:
     schedule: str = "cosine"
 
     def __post_init__(self) -> None:
-        _check_above_zero(self, "epochs", "batch_size", "lr")
-        _check_choice("schedule", self.schedule, SCHEDULES)
+        check_above_zero(self, "epochs", "batch_size", "lr")
+        check_choice("schedule", self.schedule, SCHEDULES)
 
     def lr_at(self, step: int, steps: int) -> float:
         """The learning rate of one step of `steps`."""
@@ -113,8 +108,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
-            _check_choice(name, getattr(self, name), choices)
-        _check_above_zero(self, "epochs", "batch_size", "accumulate", "lr", "temperature", "label_fraction")
+            check_choice(name, getattr(self, name), choices)
+        check_above_zero(self, "epochs", "batch_size", "accumulate", "lr", "temperature", "label_fraction")
         for name in ("weight_decay", "contrast_weight", "spatial_weight", "temporal_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected a number, at least 0")
@@ -125,7 +120,7 @@ class Recipe:
                 f"views has {len(self.views)} entries; expected two, such as {list(PAPER_VIEWS)}"
             )
         for kind in self.views:
-            _check_choice("views", kind, VIEW_KINDS)
+            check_choice("views", kind, VIEW_KINDS)
         if self.positives == CAMERA and self.objective != CPSTN_OBJECTIVE:
             raise ValueError(
                 f"positives is {CAMERA!r}; expected {RECORDING!r} with objective = {self.objective!r}, "
@@ -151,8 +146,7 @@ class Recipe:
 
     def to_table(self) -> dict[str, Any]:
         """Plain nested dictionaries, as TOML and checkpoints hold them."""
-        table: dict[str, Any] = _plain(dataclasses.asdict(self))
-        return table
+        return to_table(self)
 
     def save(self, path: Path) -> None:
         """Write as TOML that `load_recipe` reads back."""
@@ -189,7 +183,7 @@ def load_recipe(name_or_path: str, changes: tuple[str, ...] = ()) -> Recipe:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ValueError(f"{path}: not a readable recipe: {error}") from None
     for change in changes:
-        _apply(table, change)
+        set_key(table, change)
     return recipe_from(table)
 
 
@@ -211,103 +205,9 @@ def _recipe_file(name_or_path: str) -> Path | None:
     return Path(name_or_path) if Path(name_or_path).is_file() else None
 
 
-def flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested table by dotted keys."""
-    found: dict[str, Any] = {}
-    for key, value in table.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return found
-
-
 def recipe_from(table: dict[str, Any]) -> Recipe:
     """The recipe that a TOML file or checkpoint holds. Raises ValueError on any key or value out of place."""
-    return _build(Recipe, table, "")
-
-
-def _apply(table: dict[str, Any], change: str) -> None:
-    """Set one `key=value`; the value is read as TOML, and as a plain string where that fails."""
-    key, equals, text = change.partition("=")
-    if not equals or not key.strip():
-        raise ValueError(f"--set {change!r}: expected key=value, such as epochs=20 or model.encoder.kernel=9")
-    if len(text.splitlines()) > 1:
-        raise ValueError(f"--set {change!r}: expected a value on one line; give each key a --set of its own")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text.strip()
-    *parents, last = key.strip().split(".")
-    for parent in parents:
-        table = table.setdefault(parent, {})
-        if not isinstance(table, dict):
-            raise ValueError(f"--set {change!r}: {parent} is a value, not a group of keys")
-    table[last] = value
-
-
-def _build(kind: type[Config], table: dict[str, Any], prefix: str) -> Config:
-    types = typing.get_type_hints(kind)
-    for key in table:
-        if key not in types:
-            raise ValueError(
-                f"unknown key {prefix + key!r}{_nearest(key, prefix, is_group=isinstance(table[key], dict))}"
-            )
-    values = {key: _convert(types[key], value, prefix + key) for key, value in table.items()}
-    try:
-        return kind(**values)
-    except ValueError as error:
-        raise ValueError(f"{prefix}{error}") from None
-
-
-def _convert(wanted: Any, value: Any, name: str) -> Any:
-    """The value in the field's own type, or ValueError."""
-    if dataclasses.is_dataclass(wanted):
-        if not isinstance(value, dict):
-            raise ValueError(f"{name} is {value!r}; expected a group of keys, such as {name}.KEY=value")
-        return _build(typing.cast("type[Any]", wanted), value, f"{name}.")
-    if typing.get_origin(wanted) is tuple:
-        if not isinstance(value, list | tuple):
-            raise ValueError(f"{name} is {value!r}; expected a list")
-        item_type = typing.get_args(wanted)[0]
-        return tuple(_convert(item_type, item, name) for item in value)
-    if wanted is float and type(value) is int:
-        if abs(value) > sys.float_info.max:
-            raise ValueError(f"{name} has {len(str(value))} digits; expected a number that a float can hold")
-        return float(value)
-    if type(value) is not wanted:
-        raise ValueError(f"{name} is {value!r}; expected {_type_name(wanted)}")
-    return value
-
-
-def _type_name(wanted: Any) -> str:
-    names = {int: "a whole number", float: "a number", str: "a word", bool: "true or false"}
-    return names.get(wanted, str(wanted))
-
-
-def _nearest(key: str, prefix: str, *, is_group: bool) -> str:
-    """What may have been meant: a key of this group, or of any; or a group of keys."""
-    if is_group:
-        groups = {name.rpartition(".")[0]: "" for name in all_keys() if "." in name}
-        close = difflib.get_close_matches(prefix + key, groups, n=1)
-        return f"; did you mean {close[0]!r}?" if close else f"; known groups: {', '.join(groups)}"
-    group = [name for name in all_keys() if name.startswith(prefix)]
-    for names in (group, all_keys()):
-        last_parts = {name.split(".")[-1]: name for name in reversed(names)}
-        close = difflib.get_close_matches(key, last_parts, n=1)
-        if close:
-            return f"; did you mean {last_parts[close[0]]!r}?"
-    return f"; known keys: {', '.join(group)}"
-
-
-def all_keys() -> list[str]:
-    """Every key of a recipe, dotted."""
-
-    def walk(kind: Any, prefix: str) -> list[str]:
-        keys = []
-        for name, wanted in typing.get_type_hints(kind).items():
-            inner = dataclasses.is_dataclass(wanted)
-            keys += walk(wanted, f"{prefix}{name}.") if inner else [prefix + name]
-        return keys
-
-    return walk(Recipe, "")
+    return from_table(Recipe, table)
 
 
 def _check_weights(recipe: Recipe) -> None:
@@ -400,20 +300,3 @@ def _check_baseline(recipe: Recipe) -> None:
             f"accumulate is {recipe.accumulate}; expected 1 with objective = {MS2L!r}, whose contrast is not "
             f"worked on in parts"
         )
-
-
-def _check_above_zero(config: Any, *names: str) -> None:
-    for name in names:
-        if not 0 < getattr(config, name) < math.inf:
-            raise ValueError(f"{name} is {getattr(config, name)}; expected a finite number above 0")
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} is {value!r}; expected one of {', '.join(choices)}")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, tuple | list) else value

@@ -18,13 +18,14 @@ from model.baselines.baseline import Baseline
 from model.baselines.choose import new_baseline
 from model.baselines.settings import AS_CAL, BASELINES, MS2L
 from model.batch_norm import share_batch_norm
-from model.checkpoint import Checkpoint, Run, load_checkpoint, new_model, save_checkpoint
+from model.checkpoint import Checkpoint, load_checkpoint, new_model, save_checkpoint
 from model.cpstn import CPSTN
 from model.device import reuse_freed_memory
 from model.memory import memory_explained
 from model.objective import Pretraining
 from model.parallel import ALONE, Ranks, check_share
 from model.recipe import CPSTN_OBJECTIVE, SUPERVISED, Recipe
+from model.run import Run
 from model.share import share_out
 from model.stop import Stopped, StopSign, stop_sign
 from model.streams import check_ends

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from markupsafe import Markup
 
-from model.checkpoint import Checkpoint, Run, load_checkpoint
+from model.checkpoint import Checkpoint, load_checkpoint
 from model.report.album import Album, Picture
 from model.report.embedding import embed
 from model.report.figures import draw_curves, draw_embedding
@@ -23,6 +23,7 @@ from model.report.saved import SavedEvaluation
 from model.report.scene import scene_of
 from model.report.tables import percent_text
 from model.report.templates import read_part, render
+from model.run import Run
 from pipeline.store.publish import publish_bytes
 from pipeline.store.shards import Shards, open_shards
 

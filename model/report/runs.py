@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from model.checkpoint import Run
-from model.recipe import flat
+from model.config import flat
 from model.report.curves import Curve, read_curves
 from model.report.saved import SavedEvaluation, saved_evaluations
+from model.run import Run
 
 
 @dataclass(frozen=True)

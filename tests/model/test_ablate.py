@@ -12,12 +12,13 @@ import pytest
 import torch
 
 from model.ablate import Ablation, Trial, ablate, plan, save_ablation
-from model.checkpoint import Run, load_checkpoint, new_model
+from model.checkpoint import load_checkpoint, new_model
 from model.evaluate import evaluate
 from model.finetune import finetune
 from model.objective import Pretraining
 from model.question import Question
 from model.recipe import load_recipe
+from model.run import Run
 from model.scores import STATISTICS, TRAINED, UNTRAINED
 from model.share import share_out
 from model.table5 import Row, all_rows, choose_rows, find_row, tables

@@ -14,17 +14,9 @@ from typing import Any
 import pytest
 import torch
 
-from model.checkpoint import (
-    FORMAT_VERSION,
-    Run,
-    find_run,
-    load_checkpoint,
-    new_model,
-    newest_run,
-    next_run,
-    save_checkpoint,
-)
+from model.checkpoint import FORMAT_VERSION, load_checkpoint, new_model, save_checkpoint
 from model.recipe import Recipe, load_recipe
+from model.run import Run, find_run, newest_run, next_run
 from model.train import train
 from pipeline.store.damage import DamagedError
 from pipeline.store.shards import Shards
@@ -44,7 +36,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from model.checkpoint import Run
+from model.run import Run
 from model.train import train
 from pipeline.store.shards import open_shards
 

@@ -11,7 +11,7 @@ from numpy.testing import assert_array_equal
 from torch import nn
 
 from data_specs.spec import load_spec
-from model.checkpoint import Checkpoint, Run, load_checkpoint
+from model.checkpoint import Checkpoint, load_checkpoint
 from model.classify import linear_evaluation, linear_scores
 from model.evaluate import Evaluation, evaluate
 from model.features import (
@@ -24,6 +24,7 @@ from model.features import (
 from model.finetune import finetune
 from model.question import Question, read_parts, usual_protocol
 from model.recipe import load_recipe
+from model.run import Run
 from model.scores import COORDINATES, MORE_STATISTICS, STATISTICS, TRAINED, UNTRAINED
 from model.subset import write_subset
 from model.train import train

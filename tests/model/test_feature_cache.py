@@ -12,11 +12,12 @@ from torch import Tensor
 
 from data_specs.spec import Skeleton
 from model import feature_cache
-from model.checkpoint import Run, load_checkpoint
+from model.checkpoint import load_checkpoint
 from model.feature_cache import FeatureCache, cache_of
 from model.features import Features, calibrated, encoder_extractor, statistics_extractor
 from model.recipe import load_recipe
 from model.report.embedding import embed
+from model.run import Run
 from model.scores import TRAINED
 from model.train import train
 from pipeline.samples import split_samples

@@ -17,9 +17,9 @@ from torch import nn
 
 from data_specs.spec import load_spec
 from model.batch_norm import SharedBatchNorm
-from model.checkpoint import Run
 from model.parallel import Ranks, check_share, device_of_rank, joined
 from model.recipe import load_recipe
+from model.run import Run
 from pipeline.normalize import NormalizeConfig
 from pipeline.preprocess import PreprocessConfig, prepare, run
 from pipeline.raw.synthetic import synthesize
@@ -57,7 +57,8 @@ from dataclasses import replace
 from pathlib import Path
 import torch
 from data_specs.spec import load_spec
-from model.checkpoint import Run, new_model
+from model.checkpoint import new_model
+from model.run import Run
 from model.objective import Pretraining
 from model.share import share_out, split_batch
 from model.batch_norm import share_batch_norm

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from model.config import all_keys, flat
 from model.recipe import (
     BUILT_IN_FOLDER,
     Recipe,
-    all_keys,
     built_in_recipes,
-    flat,
     load_recipe,
     recipe_from,
 )
@@ -43,7 +42,7 @@ def test_paper_recipe_writes_out_every_key_that_cpstn_has() -> None:
     )
     of_one_run = {"seed", "protocol", "accumulate", "objective"}
     written = set(flat(tomllib.loads((BUILT_IN_FOLDER / "paper.toml").read_text())))
-    assert {key for key in all_keys() if not others.match(key)} - of_one_run == written
+    assert {key for key in all_keys(Recipe) if not others.match(key)} - of_one_run == written
 
 
 @pytest.mark.parametrize("name", built_in_recipes())
@@ -159,4 +158,6 @@ def test_unknown_recipe_lists_the_known_ones() -> None:
 
 
 def test_every_key_can_be_set() -> None:
-    assert {"epochs", "view.rotation", "model.encoder.widths", "model.decoder.dropout"} <= set(all_keys())
+    assert {"epochs", "view.rotation", "model.encoder.widths", "model.decoder.dropout"} <= set(
+        all_keys(Recipe)
+    )

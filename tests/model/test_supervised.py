@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.checkpoint import Run, load_checkpoint
+from model.checkpoint import load_checkpoint
 from model.evaluate import evaluate
 from model.question import Question
 from model.recipe import load_recipe
+from model.run import Run
 from model.train import Progress, train, training_samples
 from pipeline.store.shards import Shards
 

@@ -11,11 +11,12 @@ import torch
 
 import model.train as train_module
 from data_specs.spec import load_spec, parse_spec
-from model.checkpoint import Run, load_checkpoint
+from model.checkpoint import load_checkpoint
 from model.memory import memory_explained
 from model.objective import Pretraining
 from model.parallel import Ranks
 from model.recipe import Recipe, load_recipe
+from model.run import Run
 from model.share import Share
 from model.train import Progress, train, training_samples
 from pipeline.normalize import NormalizeConfig

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 import model.whitening as whitening
-from model.checkpoint import Run, load_checkpoint, new_model
+from model.checkpoint import load_checkpoint, new_model
 from model.classify import LinearClassifier
 from model.cpstn import CPSTN
 from model.features import Features, encoder_extractor, extract_features, statistics_extractor
 from model.recipe import Recipe, load_recipe
+from model.run import Run
 from model.train import train
 from model.whitening import COPIES, fit_encoder, fit_whitening, join, view_scatter
 from pipeline.loader import changed_copy, sequential_batches

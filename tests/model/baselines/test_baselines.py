@@ -15,10 +15,11 @@ from data_specs.spec import load_spec
 from model.baselines.choose import new_baseline
 from model.baselines.settings import BASELINES, MS2L
 from model.batch_norm import share_batch_norm
-from model.checkpoint import Run, load_checkpoint, new_model
+from model.checkpoint import load_checkpoint, new_model
 from model.features import encoder_features
 from model.parallel import ALONE, Ranks, joined
 from model.recipe import OBJECTIVES, Recipe, load_recipe
+from model.run import Run
 from model.share import share_out, split_batch
 from model.train import Progress, train, training_samples, views_of
 from pipeline.batch import Batch, View

@@ -12,9 +12,9 @@ from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.support.wait import WebDriverWait
 
-from model.checkpoint import Run
 from model.recipe import load_recipe
 from model.report.page import write_report
+from model.run import Run
 from model.train import train
 from pipeline.store.shards import Shards
 from tests.model.report.made_up import evaluation_table, full_scores, write_evaluation, write_run

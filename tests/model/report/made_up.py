@@ -13,8 +13,8 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from data_specs.spec import load_spec
-from model.checkpoint import Run
 from model.recipe import load_recipe
+from model.run import Run
 
 UCLA = load_spec("ucla").classes
 

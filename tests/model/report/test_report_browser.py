@@ -8,7 +8,7 @@ import pytest
 from selenium.webdriver import Chrome, Keys
 from selenium.webdriver.common.by import By
 
-from model.checkpoint import Run
+from model.run import Run
 from tests.model.report.conftest import visit
 
 MODE_OF_TITLE = {

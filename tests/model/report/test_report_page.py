@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from model.checkpoint import Run
 from model.report.page import write_report
+from model.run import Run
 from pipeline.store.shards import Shards
 from tests.model.report.made_up import evaluation_table, score_table, write_evaluation, write_run
 
