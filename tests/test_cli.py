@@ -128,6 +128,22 @@ def test_eval_follows_another_protocol(protocol: str) -> None:
     assert protocol in works("eval", "--run", "runs/ucla-001", "--mode", "knn", "--protocol", protocol)
 
 
+def test_supervised_training_on_a_share_of_the_labels(
+    workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Table 4's ST-GCN: the same encoder from scratch, on as many labels as the others are given."""
+    monkeypatch.chdir(tmp_path)
+    shards = str(workplace / "shards/ucla")
+    works("train", "--shards", shards, *TINY, "--objective", "supervised", "--label-fraction", "0.5")
+    printed = works("eval", "--mode", "knn")
+    (path,) = Path("runs/ucla-001").glob("eval-*.json")
+    table = json.loads(path.read_text())
+    (row,) = (score for score in table["scores"] if score["mode"] == "supervised")
+    train = pd.read_csv(f"{shards}/samples.csv").query("camera != 3")
+    assert row["labels"] == sum(max(1, round(0.5 * count)) for count in train["label"].value_counts())
+    assert "supervised" in printed
+
+
 def test_a_run_that_held_samples_out_is_evaluated_on_them(
     workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
