@@ -204,6 +204,10 @@ def key_in(folder: Path) -> str:
         (["eval", "--label-fraction", "0.1;0.2"], "--label-fraction '0.1;0.2': expected numbers"),
         (["eval", "--mode", "linear,nearest"], "unknown mode 'nearest'"),
         (["eval", "--mode", "semi"], "mode semi needs a label fraction below 1"),
+        (
+            ["train", "--shards", "--set", "protocol=xview@subject-1-99"],
+            "protocol xview@subject-1-99 finds no training sample of subject 99 to hold out",
+        ),
         (["eval", "--subset", "nowhere.txt"], "nowhere.txt: not a readable id file: No such file"),
         (["eval", "--subset", "x", "--label-fraction", "0.1"], "leave the label fraction out"),
         (["report"], "Missing argument"),

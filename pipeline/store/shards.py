@@ -85,7 +85,7 @@ class Shards:
     def split(self, protocol: str, part: str) -> pd.DataFrame:
         """The table's rows that a protocol trains on ("train") or tests on ("test"), in row order.
 
-        Raises ValueError if there is no such protocol.
+        Raises ValueError if there is no such protocol, or it holds out what is not there.
         """
         parts = self._parts(protocol)
         return self.table[parts == part]
@@ -101,6 +101,14 @@ class Shards:
         facts = self.table[list(chosen.fields)]
         values = [tuple(row) for row in facts.itertuples(index=False)]
         part_of = {row: chosen.split(dict(zip(chosen.fields, row, strict=True))) for row in set(values)}
+        if chosen.held_out is not None:
+            place = chosen.fields.index(chosen.held_out.field)
+            tested = {row[place] for row, part in part_of.items() if part == "test"}
+            for missing in sorted(chosen.held_out.values - tested):
+                raise ValueError(
+                    f"{self.location}: protocol {protocol} finds no training sample of "
+                    f"{chosen.held_out.field} {missing} to hold out in these shards"
+                )
         return pd.Series([part_of[row] for row in values], index=facts.index, dtype="object")
 
     def describe(self) -> dict[str, Any]:
