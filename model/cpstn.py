@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from data_specs.spec import Skeleton
+from model.batch_norm import FrameNorm
 from model.pooling import PoolConfig, final_state, pool_samples
 from model.recurrent import RECURRENT, RecurrentConfig, RecurrentEncoder
 from model.statistics import StatisticsConfig, StatisticsEncoder, WhitenedInput
-from model.stgcn import STGCN, Decoder, DecoderConfig, EncoderConfig, initialise
-from model.streams import check_ends, check_streams, streams
+from model.stgcn import DEVIATIONS, METRES, STGCN, Decoder, DecoderConfig, EncoderConfig, initialise
+from model.streams import JOINT, check_ends, check_streams, streams
 
 ST_GCN, STATISTICS = "st_gcn", "statistics"
 BACKBONES = (ST_GCN, STATISTICS, *RECURRENT)
@@ -56,6 +57,12 @@ class ModelConfig:
             raise ValueError(
                 f"encoder.widths: the last is {self.encoder.widths[-1]}, expected an even number, or "
                 "split_channels = false"
+            )
+
+        if self.backbone == ST_GCN and self.decoder.output == DEVIATIONS and JOINT not in self.streams:
+            raise ValueError(
+                f"decoder.output: found {DEVIATIONS!r}, which are from the mean of the stream {JOINT!r}; "
+                f"expected it among the streams {list(self.streams)}, or output = {METRES!r}"
             )
 
     def check_frames(self, num_frames: int) -> None:
@@ -174,17 +181,29 @@ class CPSTN(nn.Module):
         return z_NZ
 
     def reconstruct_spatial(self, q_PCtV: Tensor, num_frames: int) -> Tensor:
-        """Coordinates (P, 3, num_frames, V) from the first half of the channels (3.2.2).
+        """Coordinates (P, 3, num_frames, V), metres, from the first half of the channels (3.2.2).
 
-        Without `split_channels` from all of them.
+        Without `split_channels` from all of them. A decoder that gives deviations gives them from the running
+        statistics of the encoder's input.
         """
-        rebuilt_PCTV: Tensor = self.spatial_decoder(q_PCtV[:, : self.share], num_frames)
-        return rebuilt_PCTV
+        return self._in_metres(self.spatial_decoder(q_PCtV[:, : self.share], num_frames))
 
     def reconstruct_temporal(self, q_PCtV: Tensor, num_frames: int) -> Tensor:
-        """Coordinates (P, 3, num_frames, V) from the second half of the channels (3.2.3).
+        """Coordinates (P, 3, num_frames, V), metres, from the second half of the channels (3.2.3).
 
         Without `split_channels` from all of them.
         """
-        rebuilt_PCTV: Tensor = self.temporal_decoder(q_PCtV[:, -self.share :], num_frames)
-        return rebuilt_PCTV
+        return self._in_metres(self.temporal_decoder(q_PCtV[:, -self.share :], num_frames))
+
+    def _in_metres(self, given_PCTV: Tensor) -> Tensor:
+        """Deviations are those that the encoder's input has behind its normalisation. A graph convolution,
+        which treats all joints alike, could not tell where each of them is in the mean."""
+        if self.config.decoder.output == METRES:
+            return given_PCTV
+        norm, numbers = self.encoder.input_norm, 3 * self.num_joints
+        assert isinstance(norm, FrameNorm)
+        first = numbers * self.config.streams.index(JOINT)
+        mean_C1V, variance_C1V = (
+            of_all[first : first + numbers].view(3, 1, -1) for of_all in (norm.running_mean, norm.running_var)
+        )
+        return given_PCTV * (variance_C1V + norm.eps).sqrt() + mean_C1V

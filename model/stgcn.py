@@ -23,6 +23,9 @@ from model.graph import STRATEGIES, adjacency
 ADAPTIVE = ("A", "A+B", "A+C", "A+B+C")
 NUM_DECODER_UNITS = 5
 UPSAMPLING = ("nearest", "linear")
+METRES, DEVIATIONS = "metres", "deviations"
+# Of the last layer's weights: what is given in deviations begins near the mean pose.
+FIRST_DEVIATIONS = 0.1
 # Below this width one product over joints for all channels at once beats one small product for each frame.
 NARROW = 8
 
@@ -91,6 +94,8 @@ class DecoderConfig:
 
     upsampling: how features get back the frames that the encoder's strides took, which the paper leaves open:
         each repeated ("nearest"), or "linear" between them.
+    output: what the last layer gives, which the paper leaves open: "metres", or "deviations" from where each
+        joint is in the mean, in units of its own deviation; see `model.cpstn.CPSTN.reconstruct_spatial`.
     Raises ValueError that names the key.
     """
 
@@ -98,12 +103,14 @@ class DecoderConfig:
     kernel: int = 5
     dropout: float = 0.2
     upsampling: str = "nearest"
+    output: str = METRES
 
     def __post_init__(self) -> None:
-        if self.upsampling not in UPSAMPLING:
-            raise ValueError(
-                f"upsampling: found {self.upsampling!r}, expected one of {', '.join(UPSAMPLING)}"
-            )
+        for name, choices in (("upsampling", UPSAMPLING), ("output", (METRES, DEVIATIONS))):
+            if getattr(self, name) not in choices:
+                raise ValueError(
+                    f"{name}: found {getattr(self, name)!r}, expected one of {', '.join(choices)}"
+                )
         if len(self.widths) != NUM_DECODER_UNITS or min(self.widths) < 1:
             raise ValueError(f"widths: found {self.widths}, expected {NUM_DECODER_UNITS} positive numbers")
         _check_kernel_and_dropout(self.kernel, self.dropout)
@@ -325,9 +332,12 @@ class Decoder(nn.Module):
         self.to_coordinates = nn.Linear(in_channels, out_channels)
         initialise(self)
         nn.init.kaiming_normal_(self.to_coordinates.weight, nonlinearity="linear")
+        if config.output == DEVIATIONS:
+            with torch.no_grad():
+                self.to_coordinates.weight *= FIRST_DEVIATIONS
 
     def forward(self, q_PCtV: Tensor, num_frames: int) -> Tensor:
-        """(P, C, t, V) with t <= num_frames -> (P, out_channels, num_frames, V)."""
+        """(P, C, t, V) with t <= num_frames -> (P, out_channels, num_frames, V), in the config's `output`."""
         x_PCTV = q_PCtV
         for unit, frames in zip(self.units, _frames_per_unit(q_PCtV.shape[2], num_frames), strict=True):
             x_PCTV = unit(_stretch(x_PCTV, frames, self.upsampling))

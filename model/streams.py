@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from data_specs.spec import Skeleton
 
-STREAMS = ("joint", "bone", "motion", "distance")
+JOINT = "joint"
+STREAMS = (JOINT, "bone", "motion", "distance")
 
 
 def check_streams(names: tuple[str, ...]) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, JustifyMethod
     from rich.progress import Progress as Bar
 
     from model.ablate import Ablation
@@ -151,7 +151,9 @@ def print_scores(table: dict[str, Any], folder: Path) -> None:
     gains = [_gain(row["versus_untrained"], table["test_samples"]) for row in table["scores"]]
     last = ["over untrained"] if any(gains) else []
     for column in ("protocol", "features", "labels", *measures.values(), *last):
-        shown.add_column(column, justify="left" if column in ("protocol", "features") else "right")
+        justify: JustifyMethod = "left" if column in ("protocol", "features") else "right"
+        header = column.replace(" ", "\n")  # what stands below is short
+        shown.add_column(header, justify=justify, no_wrap=column != "features", vertical="bottom")
     for row, gain in zip(table["scores"], gains, strict=True):
         mode = MODE_TITLES[row["mode"]] + (f", k = {row['k']}" if row["k"] else "")
         accuracies = [_percent(row[name]) for name in measures]

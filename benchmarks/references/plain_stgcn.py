@@ -121,6 +121,7 @@ def refuse_unlike(recipe: Recipe) -> None:
         "model.streams": (recipe.model.streams, usual.model.streams),
         "model.contrast_pool": (recipe.model.contrast_pool, usual.model.contrast_pool),
         "model.decoder.upsampling": (recipe.model.decoder.upsampling, usual.model.decoder.upsampling),
+        "model.decoder.output": (recipe.model.decoder.output, usual.model.decoder.output),
         "model.encoder.adaptive": (encoder.adaptive, usual.model.encoder.adaptive),
         "model.encoder.residual": (encoder.residual, usual.model.encoder.residual),
     }

@@ -7,7 +7,7 @@ import dataclasses
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from data_specs.spec import Skeleton, load_spec
 from model.cpstn import CPSTN, ModelConfig
@@ -165,3 +165,31 @@ def test_an_odd_width_is_fine_where_nothing_is_split(skeleton: Skeleton) -> None
     encoder = EncoderConfig(widths=(9,), strides=(1,))
     model = CPSTN(skeleton, dataclasses.replace(SMALL, encoder=encoder, split_channels=False))
     assert model.reconstruct_temporal(model.encode(torch.randn(2, C, T, V)), T).shape == (2, C, T, V)
+
+
+def test_deviations_are_from_where_each_joint_is_in_the_mean(skeleton: Skeleton) -> None:
+    """Of the joints' coordinates, whichever streams the encoder sees beside them."""
+    config = dataclasses.replace(
+        SMALL, decoder=DecoderConfig(output="deviations"), streams=("motion", "joint", "bone")
+    )
+    model = CPSTN(skeleton, config).train()
+    x_PCTV = torch.randn(64, C, T, V) * torch.rand(C, 1, V) + torch.randn(C, 1, V)
+    for _ in range(200):  # after which the running statistics are those of these bodies
+        q_PCtV = model.encode(x_PCTV)
+    model.eval()
+    for decoder, rebuild in (
+        (model.spatial_decoder, model.reconstruct_spatial),
+        (model.temporal_decoder, model.reconstruct_temporal),
+    ):
+        nn.init.zeros_(decoder.to_coordinates.weight)
+        torch.testing.assert_close(
+            rebuild(q_PCtV, T)[0], x_PCTV.mean((0, 2)).unsqueeze(1).expand(C, T, V), rtol=0, atol=1e-3
+        )
+        nn.init.ones_(decoder.to_coordinates.bias)
+        expected_CV = x_PCTV.mean((0, 2)) + x_PCTV.transpose(1, 2).flatten(0, 1).std(0)
+        torch.testing.assert_close(rebuild(q_PCtV, T)[0, :, 0], expected_CV, rtol=0, atol=1e-3)
+
+
+def test_deviations_need_the_joints() -> None:
+    with pytest.raises(ValueError, match=r"decoder.output: found 'deviations'.*'joint'.*\['bone'\]"):
+        dataclasses.replace(SMALL, decoder=DecoderConfig(output="deviations"), streams=("bone",))

@@ -287,6 +287,7 @@ def test_a_wrong_encoder_recipe_is_named(wrong: dict[str, object], message: str)
         ({"widths": (8, 8)}, r"widths: found \(8, 8\), expected 5"),
         ({"kernel": 0}, r"kernel: found 0"),
         ({"dropout": -0.1}, r"dropout: found -0\.1"),
+        ({"output": "feet"}, r"output: found 'feet', expected one of metres, deviations"),
         ({"upsampling": "cubic"}, r"upsampling: found 'cubic', expected one of nearest, linear"),
     ],
 )

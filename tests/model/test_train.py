@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -19,6 +20,7 @@ from model.recipe import Recipe, load_recipe
 from model.run import Run
 from model.share import Share
 from model.train import Progress, train, training_samples
+from pipeline.loader import sequential_batches
 from pipeline.normalize import NormalizeConfig
 from pipeline.order import batch_indices, steps_per_epoch
 from pipeline.preprocess import PreprocessConfig, prepare, run
@@ -237,6 +239,29 @@ def test_a_process_that_never_saves_never_asks_for_it(
     train(shards, recipe, new, device=CPU, save_minutes=0)
     assert len(asked) > 1
     assert not any(asked)
+
+
+def test_a_decoder_that_gives_deviations_begins_with_the_mean_pose(shards: Shards, tmp_path: Path) -> None:
+    """One that gives metres begins with guesses a metre off, and is for long no better than 0 everywhere."""
+    samples = training_samples(shards, load_recipe("compact", TINY))
+    (batch,) = sequential_batches(samples, len(samples))
+    x_PCTV = batch.original_PCTV.numpy()
+    losses = {}
+    for output in ("metres", "deviations"):
+        recipe, new = started(
+            shards,
+            tmp_path / output,
+            "epochs=8",
+            "lr=1e-2",
+            "view.shear=0.1",
+            f"model.decoder.output={output}",
+        )
+        heard: list[Progress] = []
+        train(shards, recipe, new, device=CPU, on_progress=heard.append)
+        losses[output] = np.mean([progress.losses["spatial"] for progress in heard[-5:]])
+    of_mean_pose = np.square(x_PCTV - x_PCTV.mean((0, 2), keepdims=True)).mean()
+    assert losses["deviations"] < 1.2 * of_mean_pose
+    assert losses["metres"] > losses["deviations"]
 
 
 def test_diverging_weights_are_told(shards: Shards, tmp_path: Path) -> None:
