@@ -98,18 +98,17 @@ class Shards:
 
     def _parts(self, protocol: str) -> "pd.Series[Any]":
         chosen = self.spec.protocol(protocol)
-        facts = self.table[list(chosen.fields)]
-        values = [tuple(row) for row in facts.itertuples(index=False)]
-        part_of = {row: chosen.split(dict(zip(chosen.fields, row, strict=True))) for row in set(values)}
+        kind_N, kinds = pd.MultiIndex.from_frame(self.table[list(chosen.fields)]).factorize()
+        part_of = {kind: chosen.split(dict(zip(chosen.fields, kind, strict=True))) for kind in kinds}
         if chosen.held_out is not None:
             place = chosen.fields.index(chosen.held_out.field)
-            tested = {row[place] for row, part in part_of.items() if part == "test"}
+            tested = {kind[place] for kind, part in part_of.items() if part == "test"}
             for missing in sorted(chosen.held_out.values - tested):
                 raise ValueError(
                     f"{self.location}: protocol {protocol} finds no training sample of "
                     f"{chosen.held_out.field} {missing} to hold out in these shards"
                 )
-        return pd.Series([part_of[row] for row in values], index=facts.index, dtype="object")
+        return pd.Series(np.array(list(part_of.values()), object)[kind_N], index=self.table.index)
 
     def describe(self) -> dict[str, Any]:
         """What `inspect` says, as plain data for JSON."""

@@ -19,6 +19,7 @@ from model.share import share_out, split_batch
 from model.supervised import Supervised
 from pipeline.batch import Batch, View
 
+pytestmark = pytest.mark.usefixtures("_float64_stands_for_float32")
 CPU = torch.device("cpu")
 SPEC = load_spec("ucla")
 N, C, T, V = 7, 3, 12, 20
@@ -29,13 +30,6 @@ TINY = (
     "model.projection=[8, 6]",
 )
 WEIGHTS = {"contrast_weight": 0.5, "spatial_weight": 2.0, "temporal_weight": 3.0}
-
-
-@pytest.fixture(autouse=True)
-def _float64_stands_for_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that rounding is too small to be taken for an error, or an error for it."""
-    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
-    monkeypatch.setattr(torch, "float32", torch.float64)
 
 
 def some_batch(cropped: bool = False, two_cameras: bool = False) -> Batch:

@@ -20,6 +20,7 @@ from model.recipe import Recipe, load_recipe
 from model.share import share_out, split_batch
 from pipeline.batch import Batch, View
 
+pytestmark = pytest.mark.usefixtures("_float64_stands_for_float32")
 CPU = torch.device("cpu")
 SPEC = load_spec("ucla")
 N, M, C, T, V = 7, 2, 3, 12, 20
@@ -36,13 +37,6 @@ TINY = (
     "spatial_weight=2",
     "temporal_weight=3",
 )
-
-
-@pytest.fixture(autouse=True)
-def _float64_stands_for_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that rounding is too small to be taken for an error, or an error for it."""
-    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
-    monkeypatch.setattr(torch, "float32", torch.float64)
 
 
 class Dense(NamedTuple):

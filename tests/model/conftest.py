@@ -1,0 +1,11 @@
+"""What tests of several parts of the model need."""
+
+import pytest
+import torch
+
+
+@pytest.fixture
+def _float64_stands_for_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that rounding is too small to be taken for an error, or an error for it."""
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
+    monkeypatch.setattr(torch, "float32", torch.float64)
