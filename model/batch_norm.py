@@ -14,6 +14,9 @@ from model.parallel import ALONE, Ranks
 class FrameNorm(nn.Module):
     """Batch normalisation of frames, each number by its own mean and deviation, as ST-GCN begins with.
 
+    together: how many numbers, side by side, are divided by one deviation, the root of their mean variance;
+    1 is each by its own. Each has its own mean.
+
     A frame in which every number is 0 shows nobody: it is masked, or the body is absent. It has no part in
     the statistics and stays 0, which is then the mean of all that are seen. For plain batch normalisation
     such a frame is a body that lies in one point, many deviations from any other. Nothing waits for the
@@ -27,9 +30,13 @@ class FrameNorm(nn.Module):
     running_var: Tensor
     num_batches_tracked: Tensor
 
-    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1) -> None:
+    def __init__(
+        self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, *, together: int = 1
+    ) -> None:
         super().__init__()
+        assert num_features % together == 0
         self.num_features, self.eps, self.momentum, self.ranks = num_features, eps, momentum, ALONE
+        self.together = together
         self.weight = nn.Parameter(torch.ones(num_features))
         self.bias = nn.Parameter(torch.zeros(num_features))
         self.register_buffer("running_mean", torch.zeros(num_features))
@@ -49,8 +56,18 @@ class FrameNorm(nn.Module):
         mean_D, variance_D = self.running_mean, self.running_var
         if self.training:
             mean_D, variance_D = self._measure(x_FD.detach(), seen_F1)
-        scale_D = self.weight * torch.rsqrt(variance_D + self.eps)
+        scale_D = self.weight * torch.rsqrt(self._in_common(variance_D) + self.eps)
         return ((x_FD - mean_D) * scale_D + self.bias) * seen_F1
+
+    @property
+    def running_deviation_D(self) -> Tensor:  # noqa: N802
+        """What each number is divided by in evaluation, (D)."""
+        return (self._in_common(self.running_var) + self.eps).sqrt()
+
+    def _in_common(self, variance_D: Tensor) -> Tensor:
+        if self.together == 1:
+            return variance_D
+        return variance_D.view(-1, self.together).mean(1).repeat_interleave(self.together)
 
     @torch.no_grad()
     def _measure(self, x_FD: Tensor, seen_F1: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from data_specs.spec import Skeleton
 from model.batch_norm import FrameNorm
+from model.first_weights import initialise
 from model.pooling import PoolConfig, final_state, pool_samples
 from model.recurrent import RECURRENT, RecurrentConfig, RecurrentEncoder
 from model.statistics import StatisticsConfig, StatisticsEncoder, WhitenedInput
-from model.stgcn import DEVIATIONS, METRES, STGCN, Decoder, DecoderConfig, EncoderConfig, initialise
+from model.stgcn import DEVIATIONS, METRES, STGCN, Decoder, DecoderConfig, EncoderConfig
 from model.streams import JOINT, check_ends, check_streams, streams
 
 ST_GCN, STATISTICS = "st_gcn", "statistics"
@@ -203,7 +204,8 @@ class CPSTN(nn.Module):
         norm, numbers = self.encoder.input_norm, 3 * self.num_joints
         assert isinstance(norm, FrameNorm)
         first = numbers * self.config.streams.index(JOINT)
-        mean_C1V, variance_C1V = (
-            of_all[first : first + numbers].view(3, 1, -1) for of_all in (norm.running_mean, norm.running_var)
+        mean_C1V, deviation_C1V = (
+            of_all[first : first + numbers].view(3, 1, -1)
+            for of_all in (norm.running_mean, norm.running_deviation_D)
         )
-        return given_PCTV * (variance_C1V + norm.eps).sqrt() + mean_C1V
+        return given_PCTV * deviation_C1V + mean_C1V

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data_specs.spec import Skeleton
-from model.stgcn import initialise
+from model.first_weights import initialise
 
 SPANS = (1, 3)
 

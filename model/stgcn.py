@@ -18,12 +18,26 @@ from torch.nn import functional as F
 
 from data_specs.spec import Skeleton
 from model.batch_norm import FrameNorm
+from model.first_weights import (
+    FIRST_WEIGHTS,
+    LOOKS_LINEAR,
+    RANDOM,
+    STREAMS,
+    begin_as_streams,
+    begin_handing_on,
+    begin_linear,
+    initialise,
+)
 from model.graph import STRATEGIES, adjacency
 
 ADAPTIVE = ("A", "A+B", "A+C", "A+B+C")
 NUM_DECODER_UNITS = 5
 UPSAMPLING = ("nearest", "linear")
 METRES, DEVIATIONS = "metres", "deviations"
+JOINT_BY_JOINT, STREAM_BY_STREAM = "joint", "stream"
+INPUT_SCALES = (JOINT_BY_JOINT, STREAM_BY_STREAM)
+FIRST_FRAME, MEAN_FRAME = "first", "mean"
+SHORTCUT_FRAMES = (FIRST_FRAME, MEAN_FRAME)
 # Of the last layer's weights: what is given in deviations begins near the mean pose.
 FIRST_DEVIATIONS = 0.1
 # Below this width one product over joints for all channels at once beats one small product for each frame.
@@ -36,10 +50,11 @@ class EncoderConfig:
 
     kernel: frames that a temporal convolution sees, odd.  graph: see `model.graph.adjacency`.
     adaptive: the terms of Eq. 1 that are used.  dropout: probability, after each unit.
-    motion_filters: of each unit's temporal filters the share, 0 to 1, that begins with a mean of 0, and so
-    sees how a joint moves, not where it is.
-    bone_filters: of the first unit's filters in space the share that begins with a mean of 0 over the
-    partitions, and so sees how a joint lies to its neighbours, not where it is.
+    input_scale: what comes in is divided by a deviation of each coordinate of each "joint", as in ST-GCN, or
+    by one of each "stream", so that the difference of two joints is still a bone.
+    shortcut_frames: what a shortcut hands on of frames that a stride makes one: the "first", or their "mean".
+    first_weights: "random", or, for even widths, filters that look linear: all ("looks_linear"), or all but
+    those that begin as the usual "streams" and those that hand them on; see `model.first_weights`.
     branch_gain: what the last batch normalisation of each unit but the first begins to multiply with; near 0
     a unit begins as its shortcut, and the whole encoder as little more than its first unit.
     Raises ValueError that names the key.
@@ -52,8 +67,9 @@ class EncoderConfig:
     adaptive: str = "A"
     residual: bool = True
     dropout: float = 0.0
-    motion_filters: float = 0.0
-    bone_filters: float = 0.0
+    input_scale: str = JOINT_BY_JOINT
+    shortcut_frames: str = FIRST_FRAME
+    first_weights: str = RANDOM
     branch_gain: float = 1.0
 
     def __post_init__(self) -> None:
@@ -64,22 +80,22 @@ class EncoderConfig:
                 f"strides: found {self.strides}, expected a positive number for each of the "
                 f"{len(self.widths)} widths"
             )
-        if self.graph not in STRATEGIES:
-            raise ValueError(f"graph: found {self.graph!r}, expected one of {', '.join(STRATEGIES)}")
-        if self.adaptive not in ADAPTIVE:
-            raise ValueError(f"adaptive: found {self.adaptive!r}, expected one of {', '.join(ADAPTIVE)}")
+        _check_choices(
+            self,
+            graph=tuple(STRATEGIES),
+            adaptive=ADAPTIVE,
+            input_scale=INPUT_SCALES,
+            shortcut_frames=SHORTCUT_FRAMES,
+            first_weights=FIRST_WEIGHTS,
+        )
         _check_kernel_and_dropout(self.kernel, self.dropout)
-        for name in ("motion_filters", "bone_filters"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}: found {getattr(self, name)}, expected a share, 0 to 1")
+        _check_pairs(self.first_weights, self.widths)
         if not 0 <= self.branch_gain < math.inf:
             raise ValueError(f"branch_gain: found {self.branch_gain}, expected a number, at least 0")
         if self.branch_gain == 0 and not self.residual:
             raise ValueError(
                 "branch_gain: 0 needs shortcuts, without them all units give 0; set branch_gain=1"
             )
-        if self.motion_filters and self.kernel == 1:
-            raise ValueError("motion_filters: a kernel of 1 frame sees no motion; set motion_filters=0")
 
     def frames_left(self, num_frames: int) -> int:
         """t: how many of that many frames the strides leave, each rounded up."""
@@ -96,6 +112,7 @@ class DecoderConfig:
         each repeated ("nearest"), or "linear" between them.
     output: what the last layer gives, which the paper leaves open: "metres", or "deviations" from where each
         joint is in the mean, in units of its own deviation; see `model.cpstn.CPSTN.reconstruct_spatial`.
+    first_weights: "random" or "looks_linear", as those of the encoder.
     Raises ValueError that names the key.
     """
 
@@ -104,16 +121,23 @@ class DecoderConfig:
     dropout: float = 0.2
     upsampling: str = "nearest"
     output: str = METRES
+    first_weights: str = RANDOM
 
     def __post_init__(self) -> None:
-        for name, choices in (("upsampling", UPSAMPLING), ("output", (METRES, DEVIATIONS))):
-            if getattr(self, name) not in choices:
-                raise ValueError(
-                    f"{name}: found {getattr(self, name)!r}, expected one of {', '.join(choices)}"
-                )
+        _check_choices(
+            self, upsampling=UPSAMPLING, output=(METRES, DEVIATIONS), first_weights=(RANDOM, LOOKS_LINEAR)
+        )
         if len(self.widths) != NUM_DECODER_UNITS or min(self.widths) < 1:
             raise ValueError(f"widths: found {self.widths}, expected {NUM_DECODER_UNITS} positive numbers")
         _check_kernel_and_dropout(self.kernel, self.dropout)
+        _check_pairs(self.first_weights, self.widths)
+
+
+def _check_choices(config: "EncoderConfig | DecoderConfig", **choices: tuple[str, ...]) -> None:
+    for name, expected in choices.items():
+        found = getattr(config, name)
+        if found not in expected:
+            raise ValueError(f"{name}: found {found!r}, expected one of {', '.join(expected)}")
 
 
 def _check_kernel_and_dropout(kernel: int, dropout: float) -> None:
@@ -121,6 +145,14 @@ def _check_kernel_and_dropout(kernel: int, dropout: float) -> None:
         raise ValueError(f"kernel: found {kernel}, expected an odd number of frames")
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout: found {dropout}, expected a probability, at least 0 and below 1")
+
+
+def _check_pairs(first_weights: str, widths: tuple[int, ...]) -> None:
+    odd = [width for width in widths if width % 2]
+    if first_weights != RANDOM and odd:
+        raise ValueError(
+            f"widths: found {odd[0]}, expected even numbers for first_weights = {first_weights!r}"
+        )
 
 
 class GraphConvolution(nn.Module):
@@ -206,7 +238,7 @@ class STGCNUnit(nn.Module):
     """t(sum_k W_k f A_k), Eq. 2: a graph convolution in space, then a convolution in time of each joint.
 
     Each is followed by batch normalisation. What comes in is added before the last ReLU; where its shape
-    differs, through a linear layer.
+    differs, through a linear layer, of which `shortcut_frames` says what becomes of the stride.
     """
 
     def __init__(
@@ -220,9 +252,10 @@ class STGCNUnit(nn.Module):
         adaptive: str = "A",
         residual: bool = True,
         dropout: float = 0.0,
+        shortcut_frames: str = FIRST_FRAME,
     ) -> None:
         super().__init__()
-        self.stride = stride
+        self.stride, self.shortcut_frames = stride, shortcut_frames
         self.residual = residual
         self.spatial = GraphConvolution(A_KVV, in_channels, out_channels, adaptive)
         self.spatial_norm = nn.BatchNorm2d(out_channels)
@@ -245,10 +278,33 @@ class STGCNUnit(nn.Module):
         activated_PCTV: Tensor = self.dropout(F.relu(out_PCTV, inplace=True))
         return activated_PCTV
 
+    def begin_linear(self, *, pairs_in: bool) -> None:
+        """First weights that "look linear"; pairs_in: whether pairs of channels of opposite sign come in."""
+        begin_linear(self.spatial.filters_DKC, 2, pairs_in=pairs_in)
+        begin_linear(self.temporal.weight, 1, pairs_in=True)
+        if self.shortcut is not None:
+            begin_linear(self.shortcut.weight, 1, pairs_in=pairs_in)
+
+    def begin_as_streams(self) -> None:
+        """First weights that see joints, bones and motion, to which a shortcut adds nothing at first."""
+        begin_as_streams(self.spatial.filters_DKC, self.temporal.weight)
+        if self.shortcut is not None:
+            nn.init.zeros_(self.shortcut_norm.weight)
+
+    def begin_handing_on(self) -> None:
+        """First weights of a shortcut that hand on what comes in."""
+        if self.shortcut is not None:
+            begin_handing_on(self.shortcut.weight, self.shortcut_norm.bias)
+
     def _carry(self, x_PCTV: Tensor) -> Tensor:
         if self.shortcut is None:
             return x_PCTV
-        x_PTVC = x_PCTV[:, :, :: self.stride].permute(0, 2, 3, 1)
+        if self.shortcut_frames == MEAN_FRAME:
+            frames = self.stride, 1
+            x_PCTV = F.avg_pool2d(x_PCTV, frames, frames, ceil_mode=True)  # of the last, what is there
+        else:
+            x_PCTV = x_PCTV[:, :, :: self.stride]
+        x_PTVC = x_PCTV.permute(0, 2, 3, 1)
         carried: Tensor = self.shortcut_norm(self.shortcut(x_PTVC).permute(0, 3, 1, 2))
         return carried
 
@@ -259,8 +315,8 @@ class STGCN(nn.Module):
     def __init__(self, skeleton: Skeleton, config: EncoderConfig, in_channels: int = 3) -> None:
         super().__init__()
         self.config = config
-        # Each coordinate of each joint has its own mean and spread, as in ST-GCN.
-        self.input_norm = FrameNorm(in_channels * skeleton.num_joints)
+        together = 1 if config.input_scale == JOINT_BY_JOINT else 3 * skeleton.num_joints
+        self.input_norm = FrameNorm(in_channels * skeleton.num_joints, together=together)
         A_KVV = torch.from_numpy(adjacency(skeleton, config.graph))
         self.units = nn.Sequential()
         for width, stride in zip(config.widths, config.strides, strict=True):
@@ -274,16 +330,24 @@ class STGCN(nn.Module):
                     adaptive=config.adaptive,
                     residual=config.residual,
                     dropout=config.dropout,
+                    shortcut_frames=config.shortcut_frames,
                 )
             )
             in_channels = width
+        self._begin(config)
+
+    def _begin(self, config: EncoderConfig) -> None:
+        """The first weights."""
         initialise(self)
         for index, unit in enumerate(self.units):
             assert isinstance(unit, STGCNUnit)
-            _take_mean(unit.temporal.weight, config.motion_filters, over=2)
-            if index == 0:
-                _take_mean(unit.spatial.filters_DKC, config.bone_filters, over=1)
-            else:
+            if config.first_weights != RANDOM:
+                unit.begin_linear(pairs_in=index > 0)
+            if config.first_weights == STREAMS and index == 0:
+                unit.begin_as_streams()
+            elif config.first_weights == STREAMS:
+                unit.begin_handing_on()
+            if index > 0:
                 nn.init.constant_(unit.temporal_norm.weight, config.branch_gain)
 
     @property
@@ -332,6 +396,11 @@ class Decoder(nn.Module):
         self.to_coordinates = nn.Linear(in_channels, out_channels)
         initialise(self)
         nn.init.kaiming_normal_(self.to_coordinates.weight, nonlinearity="linear")
+        if config.first_weights == LOOKS_LINEAR:
+            for begun in self.units:
+                assert isinstance(begun, STGCNUnit)
+                begun.begin_linear(pairs_in=begun.spatial.filters_DKC.shape[2] % 2 == 0)
+            begin_linear(self.to_coordinates.weight, 1, pairs_in=True, pairs_out=False)
         if config.output == DEVIATIONS:
             with torch.no_grad():
                 self.to_coordinates.weight *= FIRST_DEVIATIONS
@@ -361,19 +430,3 @@ def _stretch(x_PCTV: Tensor, num_frames: int, upsampling: str) -> Tensor:
         return F.interpolate(x_PCTV, size=size, mode="bilinear", align_corners=True)
     # Unlike linear interpolation, "nearest" has a gradient that is the same in every run on a GPU.
     return F.interpolate(x_PCTV, size=size, mode="nearest")
-
-
-def initialise(module: nn.Module) -> None:
-    """Kaiming's normal weights for what a ReLU follows, and no bias. In place; from torch's generator."""
-    for part in module.modules():
-        if isinstance(part, nn.Linear | nn.Conv2d):
-            nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
-            if part.bias is not None:
-                nn.init.zeros_(part.bias)
-
-
-@torch.no_grad()
-def _take_mean(filters: Tensor, share: float, over: int) -> None:
-    """Makes the mean of the first filters, (filter, ...), a share of all, 0 over that axis. In place."""
-    some = filters[: round(share * len(filters))]
-    some -= some.mean(dim=over, keepdim=True)

@@ -40,6 +40,18 @@ def test_where_all_frames_are_seen_it_is_torchs(x_FD: Tensor, momentum: float | 
         torch.testing.assert_close(ours.state_dict()[name], value)
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_what_is_scaled_together_stays_in_proportion(x_FD: Tensor, training: bool) -> None:
+    """Of two streams, each with its own scale: the differences of joints are bones, divided by one number."""
+    norm = FrameNorm(D, together=3, momentum=None)
+    norm(x_FD)
+    centred = x_FD - x_FD.mean(0)
+    deviation_D = x_FD.var(0, correction=0 if training else 1).view(2, 3).mean(1).sqrt().repeat_interleave(3)
+    torch.testing.assert_close(norm.train(training)(x_FD), centred / deviation_D, rtol=1e-4, atol=1e-4)
+    if not training:
+        torch.testing.assert_close(norm.running_deviation_D, deviation_D, rtol=1e-4, atol=1e-5)
+
+
 def test_gradients_are_torchs(x_FD: Tensor) -> None:
     ours, theirs = twins()
     for norm in (ours.double(), theirs.double()):

@@ -167,10 +167,14 @@ def test_an_odd_width_is_fine_where_nothing_is_split(skeleton: Skeleton) -> None
     assert model.reconstruct_temporal(model.encode(torch.randn(2, C, T, V)), T).shape == (2, C, T, V)
 
 
-def test_deviations_are_from_where_each_joint_is_in_the_mean(skeleton: Skeleton) -> None:
-    """Of the joints' coordinates, whichever streams the encoder sees beside them."""
+@pytest.mark.parametrize("input_scale", ["joint", "stream"])
+def test_deviations_are_from_where_each_joint_is_in_the_mean(skeleton: Skeleton, input_scale: str) -> None:
+    """Of the joints' coordinates, whichever streams are seen beside them, in the units of the input."""
     config = dataclasses.replace(
-        SMALL, decoder=DecoderConfig(output="deviations"), streams=("motion", "joint", "bone")
+        SMALL,
+        encoder=dataclasses.replace(SMALL.encoder, input_scale=input_scale),
+        decoder=DecoderConfig(output="deviations"),
+        streams=("motion", "joint", "bone"),
     )
     model = CPSTN(skeleton, config).train()
     x_PCTV = torch.randn(64, C, T, V) * torch.rand(C, 1, V) + torch.randn(C, 1, V)
@@ -186,7 +190,10 @@ def test_deviations_are_from_where_each_joint_is_in_the_mean(skeleton: Skeleton)
             rebuild(q_PCtV, T)[0], x_PCTV.mean((0, 2)).unsqueeze(1).expand(C, T, V), rtol=0, atol=1e-3
         )
         nn.init.ones_(decoder.to_coordinates.bias)
-        expected_CV = x_PCTV.mean((0, 2)) + x_PCTV.transpose(1, 2).flatten(0, 1).std(0)
+        variance_CV = x_PCTV.transpose(1, 2).flatten(0, 1).var(0)
+        if input_scale == "stream":
+            variance_CV = variance_CV.mean().expand(C, V)
+        expected_CV = x_PCTV.mean((0, 2)) + variance_CV.sqrt()
         torch.testing.assert_close(rebuild(q_PCtV, T)[0, :, 0], expected_CV, rtol=0, atol=1e-3)
 
 

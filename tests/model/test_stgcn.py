@@ -89,62 +89,26 @@ def test_attention_is_each_bodys_own(A_KVV: Tensor) -> None:
 
 @pytest.mark.parametrize(("channels_out", "stride"), [(4, 1), (4, 2), (9, 1)])
 @pytest.mark.parametrize("residual", [True, False])
-def test_unit_follows_equation_2(A_KVV: Tensor, channels_out: int, stride: int, residual: bool) -> None:
+@pytest.mark.parametrize("shortcut_frames", ["first", "mean"])
+def test_unit_follows_equation_2(
+    A_KVV: Tensor, channels_out: int, stride: int, residual: bool, shortcut_frames: str
+) -> None:
     """Norms, ReLUs and the shortcut in their places, and frames that stay in line with the strides."""
-    unit = STGCNUnit(A_KVV, 4, channels_out, kernel=3, stride=stride, residual=residual).eval()
+    options: dict[str, Any] = {"stride": stride, "residual": residual, "shortcut_frames": shortcut_frames}
+    unit = STGCNUnit(A_KVV, 4, channels_out, kernel=3, **options).eval()
     _stir_norms(unit)
     x_PCTV = torch.randn(P, 4, T, V)
     spatial = torch.relu(unit.spatial_norm(_convolve_slowly(unit.spatial, x_PCTV, A_KVV)))
     expected = unit.temporal_norm(_convolve_in_time_slowly(unit.temporal.weight, spatial, stride))
     if residual and unit.shortcut is not None:
-        kept = x_PCTV[:, :, ::stride]
+        parts = x_PCTV.split(stride, dim=2)
+        kept = torch.stack(
+            [part[:, :, 0] if shortcut_frames == "first" else part.mean(2) for part in parts], dim=2
+        )
         expected = expected + unit.shortcut_norm(torch.einsum("dc,pctv->pdtv", unit.shortcut.weight, kept))
     elif residual:
         expected = expected + x_PCTV
     torch.testing.assert_close(unit(x_PCTV), torch.relu(expected), rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
-def test_motion_filters_see_no_position(skeleton: Skeleton, share: float) -> None:
-    """Of a body that stands still they must see nothing, wherever it is; the other filters stay as drawn."""
-    drawn, found = (_weights(skeleton, motion_filters=of_all) for of_all in (0.0, share))
-    for name, weight in found.items():
-        count = round(share * len(weight)) if name.endswith("temporal.weight") else 0
-        torch.testing.assert_close(weight[count:], drawn[name][count:], rtol=0, atol=0)
-        if count:
-            still = torch.randn(P, weight.shape[1], 1, V).expand(-1, -1, T, -1)
-            seen = torch.nn.functional.conv2d(still, weight)
-            assert seen[:, :count].abs().max() < 1e-5
-            assert (seen[:, count:].abs().amax(dim=(0, 2, 3)) > 1e-3).all()
-
-
-@pytest.mark.parametrize("channels_in", [3, 12])
-def test_bone_filters_see_no_position(skeleton: Skeleton, A_KVV: Tensor, channels_in: int) -> None:
-    """A joint that lies where its neighbours do is nothing to them, however the weights lie in memory."""
-    drawn, found = (_weights(skeleton, channels_in, bone_filters=of_all) for of_all in (0.0, 0.5))
-    changed = {name for name, weight in found.items() if not torch.equal(weight, drawn[name])}
-    assert changed == {"units.0.spatial.mix.weight"}
-    layer = GraphConvolution(A_KVV, channels_in, 8)
-    layer.load_state_dict({"mix.weight": found["units.0.spatial.mix.weight"]})
-    one_place = torch.randn(P, channels_in, T, 1).expand(-1, -1, -1, V)
-    inner_V = (A_KVV.sum(1) > 0.5).all(0)  # with a neighbour on either side
-    assert inner_V.sum() > 10
-    seen = layer(one_place)[..., inner_V].abs().amax(dim=(0, 2, 3))
-    assert seen[:4].max() < 1e-5
-    assert seen[4:].min() > 1e-3
-
-
-def test_without_gain_the_encoder_begins_as_its_first_unit(skeleton: Skeleton) -> None:
-    """Units that keep the shape hand on what comes in, and still learn."""
-    config = EncoderConfig(widths=(8, 8, 8), strides=(2, 1, 1), branch_gain=0.0)
-    encoder = STGCN(skeleton, config).eval()
-    first_unit = STGCN(skeleton, EncoderConfig(widths=(8,), strides=(2,))).eval()
-    first_unit.load_state_dict(encoder.state_dict(), strict=False)
-    x_PCTV = torch.randn(P, C, T, V)
-    torch.testing.assert_close(encoder(x_PCTV), first_unit(x_PCTV))
-    encoder(x_PCTV).square().sum().backward()
-    gains = [unit.get_parameter("temporal_norm.weight") for unit in encoder.units]
-    assert all(gain.grad is not None and gain.grad.abs().sum() > 0 for gain in gains)
 
 
 def test_input_norm_knows_each_coordinate_of_each_joint(skeleton: Skeleton) -> None:
@@ -265,11 +229,13 @@ def test_every_parameter_of_the_decoder_learns(skeleton: Skeleton) -> None:
         ({"strides": (2, 1)}, r"strides: found \(2, 1\), .* 6 widths"),
         ({"strides": (2, 1, 2, 1, 2, 0)}, r"strides"),
         ({"kernel": 4}, r"kernel: found 4, expected an odd"),
-        ({"motion_filters": 1.5}, r"motion_filters: found 1.5, expected a share"),
-        ({"bone_filters": -0.5}, r"bone_filters: found -0.5, expected a share"),
+        (
+            {"first_weights": "kaiming"},
+            r"first_weights: found 'kaiming', expected one of random, looks_linear",
+        ),
+        ({"first_weights": "looks_linear", "widths": (8,) * 5 + (9,)}, r"widths: found 9, expected even"),
         ({"branch_gain": -1}, r"branch_gain: found -1, expected a number, at least 0"),
         ({"branch_gain": 0, "residual": False}, r"branch_gain: 0 needs shortcuts"),
-        ({"motion_filters": 0.5, "kernel": 1}, r"motion_filters: a kernel of 1 frame sees no motion"),
         ({"graph": "line"}, r"graph: found 'line', expected one of inward_outward"),
         ({"adaptive": "B"}, r"adaptive: found 'B', expected one of A, A\+B"),
         ({"dropout": 1.0}, r"dropout: found 1\.0"),
@@ -288,6 +254,11 @@ def test_a_wrong_encoder_recipe_is_named(wrong: dict[str, object], message: str)
         ({"kernel": 0}, r"kernel: found 0"),
         ({"dropout": -0.1}, r"dropout: found -0\.1"),
         ({"output": "feet"}, r"output: found 'feet', expected one of metres, deviations"),
+        (
+            {"first_weights": "streams"},
+            r"first_weights: found 'streams', expected one of random, looks_linear",
+        ),
+        ({"first_weights": "looks_linear", "widths": (8, 8, 7, 8, 8)}, r"widths: found 7, expected even"),
         ({"upsampling": "cubic"}, r"upsampling: found 'cubic', expected one of nearest, linear"),
     ],
 )
@@ -340,10 +311,3 @@ def _stir_norms(unit: STGCNUnit) -> None:
             assert part.running_var is not None
             part.running_mean.normal_()
             part.running_var.uniform_(0.5, 2)
-
-
-def _weights(skeleton: Skeleton, channels_in: int = C, **shares: Any) -> dict[str, Tensor]:
-    """Of an encoder that begins with the same random numbers each time."""
-    torch.manual_seed(3)
-    encoder = STGCN(skeleton, dataclasses.replace(SMALL, **shares), channels_in)
-    return {name: weight.detach() for name, weight in encoder.named_parameters()}

@@ -1,0 +1,94 @@
+"""What a network's weights begin with. The paper gives none, and they decide more than its training does: see
+docs/experiments.md. All in place, from torch's generator.
+
+Axes: D filter, K partition, C channel that comes in, T frame of a kernel.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+RANDOM, LOOKS_LINEAR, STREAMS = "random", "looks_linear", "streams"
+FIRST_WEIGHTS = (RANDOM, LOOKS_LINEAR, STREAMS)
+# Mean over deviation of what a ReLU leaves of normally distributed numbers.
+RECTIFIED_MEAN = 1 / math.sqrt(math.pi - 1)
+
+
+def initialise(module: nn.Module) -> None:
+    """Kaiming's normal weights for what a ReLU follows, and no bias."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear | nn.Conv2d):
+            nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+
+
+@torch.no_grad()
+def begin_linear(filters: Tensor, channels: int, *, pairs_in: bool, pairs_out: bool = True) -> None:
+    """Filters that "look linear" (Balduzzi et al. 2017, "The shattered gradients problem", section 4).
+
+    Filters 2i and 2i + 1 are of opposite sign, so that a ReLU loses nothing of what they see: the difference
+    of both is what filter 2i gave, their sum how much. Channels that come in as such pairs are weighted with
+    opposite signs, too, which takes that difference; so layer upon layer begins linear, as long as nothing
+    is added between. The pairs are orthogonal to each other, so that no two begin by seeing the same.
+
+    filters: (D, ..., C, ...) with the channels that come in along axis `channels`; D is even where
+    `pairs_out`, C where `pairs_in`. Changed in place, so a view of a layer's weights will do.
+    """
+    step_out, step_in = 2 if pairs_out else 1, 2 if pairs_in else 1
+    last = filters.movedim(channels, -1)
+    drawn = last[::step_out, ..., ::step_in]
+    orthogonal = nn.init.orthogonal_(torch.empty(len(drawn), drawn[0].numel())).view(drawn.shape)
+    for out in range(step_out):
+        for into in range(step_in):
+            last[out::step_out, ..., into::step_in] = (-1) ** (out + into) * orthogonal
+
+
+@torch.no_grad()
+def begin_as_streams(spatial_DKC: Tensor, temporal_DCT1: Tensor) -> None:
+    """A first unit whose filters see what the field makes of a skeleton by hand, its streams (2s-AGCN): where
+    each joint is, how it lies to its neighbours of each partition but the first (bones), and how these change
+    from frame to frame (motion); in pairs of opposite sign, and as many as there are filters. What is over
+    keeps the weights that it has, which are to look linear. Both are changed in place.
+    """
+    filters, partitions, channels = spatial_DKC.shape
+    named = min(filters // 2, partitions * channels)
+    seen = torch.zeros(named, partitions, channels)
+    for index in range(named):
+        partition, channel = divmod(index, channels)
+        seen[index, 0, channel] = 1
+        if partition:
+            seen[index, partition, channel] = -1
+    _put_pairs(spatial_DKC, seen)
+    kernel = temporal_DCT1.shape[2]
+    still, moving = torch.zeros(2, kernel)
+    still[kernel // 2] = 1
+    kinds = [still]
+    if kernel > 1:
+        moving[kernel // 2 - 1 : kernel // 2 + 1] = torch.tensor([-1.0, 1.0])
+        kinds.append(moving)
+    over_time = torch.zeros(min(len(kinds) * named, filters // 2), filters // 2, kernel, 1)
+    for index in range(len(over_time)):
+        kind, of = divmod(index, named)
+        over_time[index, of, :, 0] = kinds[kind]
+    for into, sign in enumerate((1, -1)):
+        _put_pairs(temporal_DCT1[:, into::2], sign * over_time)
+
+
+def _put_pairs(filters: Tensor, wanted: Tensor) -> None:
+    """The first pairs of filters as wanted and its opposite."""
+    for out, sign in enumerate((1, -1)):
+        filters[out : 2 * len(wanted) : 2] = sign * wanted
+
+
+@torch.no_grad()
+def begin_handing_on(shortcut_DC: Tensor, bias_D: Tensor) -> None:
+    """A shortcut, a linear layer and batch normalisation with this bias, that begins by handing on what comes
+    in from a ReLU, as its first channels; the others keep the weights that they have. Without the bias the
+    next ReLU would cut off all that is below its mean; with it, numbers that were normally distributed before
+    the ReLU come through as they are. Both are changed in place.
+    """
+    handed = min(shortcut_DC.shape)
+    shortcut_DC[:handed] = torch.eye(handed, shortcut_DC.shape[1])
+    bias_D[:handed] = RECTIFIED_MEAN
