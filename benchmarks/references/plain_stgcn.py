@@ -16,7 +16,7 @@ from model.batch_norm import FrameNorm
 from model.cpstn import CPSTN
 from model.losses import nt_xent
 from model.recipe import Recipe
-from model.stgcn import STGCN, Decoder, STGCNUnit
+from model.stgcn import MEAN_FRAME, METRES, STGCN, Decoder, STGCNUnit
 from pipeline.batch import Batch
 
 
@@ -45,6 +45,9 @@ class PlainUnit(nn.Module):
             _copy(shortcut.weight, ours.shortcut.weight)
             shortcut_norm.load_state_dict(ours.shortcut_norm.state_dict())
             self.residual = nn.Sequential(shortcut, shortcut_norm)
+            if ours.shortcut_frames == MEAN_FRAME:
+                shortcut.stride = (1, 1)
+                self.residual.insert(0, nn.AvgPool2d((ours.stride, 1), ceil_mode=True))
         self.dropout = nn.Dropout(ours.dropout.p)
         _copy(self.gcn.weight, W_KDC)
         _copy(self.tcn.weight, ours.temporal.weight)
@@ -65,12 +68,15 @@ class PlainUnit(nn.Module):
 
 
 class PlainEncoder(nn.Module):
-    """Batch norm of every coordinate of every joint, over the frames that show somebody, then the units."""
+    """Batch norm of every coordinate of every joint, over the frames that show somebody, then the units.
+
+    The input is one stream, so that numbers scaled together are all of them, in whichever order.
+    """
 
     def __init__(self, ours: STGCN) -> None:
         super().__init__()
         norm = ours.input_norm
-        self.data_bn = FrameNorm(norm.num_features)
+        self.data_bn = FrameNorm(norm.num_features, together=norm.together)
         channels = len(mixing_weights(_unit(ours.units[0]))[0, 0])
         # Ours counts a channel's joints one behind the other, the usual way a joint's channels.
         order = torch.arange(norm.num_features).view(channels, -1).T.flatten()
@@ -121,7 +127,6 @@ def refuse_unlike(recipe: Recipe) -> None:
         "model.streams": (recipe.model.streams, usual.model.streams),
         "model.contrast_pool": (recipe.model.contrast_pool, usual.model.contrast_pool),
         "model.decoder.upsampling": (recipe.model.decoder.upsampling, usual.model.decoder.upsampling),
-        "model.decoder.output": (recipe.model.decoder.output, usual.model.decoder.output),
         "model.encoder.adaptive": (encoder.adaptive, usual.model.encoder.adaptive),
         "model.encoder.residual": (encoder.residual, usual.model.encoder.residual),
     }
@@ -178,6 +183,7 @@ class PlainCPSTN(nn.Module):
         self.spatial_decoder = PlainDecoder(ours.spatial_decoder)
         self.temporal_decoder = PlainDecoder(ours.temporal_decoder)
         self.share = ours.share
+        self.in_metres = ours.config.decoder.output == METRES
 
     def losses(self, batch: PlainBatch, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
         """Contrast of the views, spatial and temporal reconstruction (means); each view in its own pass."""
@@ -188,13 +194,23 @@ class PlainCPSTN(nn.Module):
         frames = batch.original_NMCTV.shape[3]
         every_NMT = batch.present_NM.unsqueeze(2).expand(-1, -1, frames)
         masked_NT = torch.arange(frames, device=batch.visible_N.device) >= batch.visible_N.unsqueeze(1)
-        spatial = self.spatial_decoder(first_BCTV[:, : self.share], frames)
-        temporal = self.temporal_decoder(second_BCTV[:, -self.share :], frames)
+        spatial = self.to_metres(self.spatial_decoder(first_BCTV[:, : self.share], frames))
+        temporal = self.to_metres(self.temporal_decoder(second_BCTV[:, -self.share :], frames))
         return (
             nt_xent(z_first_NZ, z_second_NZ, temperature),
             mean_error(spatial, batch.original_NMCTV, every_NMT),
             mean_error(temporal, batch.original_NMCTV, every_NMT & masked_NT.unsqueeze(1)),
         )
+
+    def to_metres(self, given_BCTV: Tensor) -> Tensor:
+        """From deviations of the encoder's input, if it is these that decoders give."""
+        if self.in_metres:
+            return given_BCTV
+        norm, joints = self.encoder.data_bn, given_BCTV.shape[3]
+        deviation_CV, mean_CV = (
+            of_all.view(joints, -1).T for of_all in (norm.running_deviation_D, norm.running_mean)
+        )
+        return given_BCTV * deviation_CV[:, None] + mean_CV[:, None]
 
     def represent(self, q_BCTV: Tensor, present_NM: Tensor) -> Tensor:
         """h (N, C * V): mean over time and over the bodies that are there."""

@@ -30,8 +30,9 @@ BODIES = (1, 2, 1, 1)
 
 
 @pytest.fixture
-def contest() -> Contest:
-    return Contest(load_recipe("compact", SMALL), samples_of(BODIES), DEVICE)
+def contest(request: pytest.FixtureRequest) -> Contest:
+    """Of `compact`, or the recipe that a test names."""
+    return Contest(load_recipe(getattr(request, "param", "compact"), SMALL), samples_of(BODIES), DEVICE)
 
 
 def samples_of(bodies: tuple[int, ...]) -> tuple[NDArray[np.float32], ...]:
@@ -40,6 +41,7 @@ def samples_of(bodies: tuple[int, ...]) -> tuple[NDArray[np.float32], ...]:
     return tuple(random.standard_normal((count, C, T, V)).astype(np.float32) for count in bodies)
 
 
+@pytest.mark.parametrize("contest", ["compact", "paper"], indirect=True)
 def test_ours_and_the_plain_network_agree_on_stirred_norms(contest: Contest) -> None:
     """A norm that was left out or mixed up would make the plain network faster than it is, or another one."""
     model = contest.model()
