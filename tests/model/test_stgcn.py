@@ -13,16 +13,8 @@ from torch import Tensor
 
 from data_specs.spec import Skeleton, load_spec
 from model.graph import adjacency
-from model.stgcn import (
-    ADAPTIVE,
-    STGCN,
-    Decoder,
-    DecoderConfig,
-    EncoderConfig,
-    GraphConvolution,
-    STGCNUnit,
-    _stretch,
-)
+from model.graph_convolution import ADAPTIVE, GraphConvolution
+from model.stgcn import STGCN, Decoder, DecoderConfig, EncoderConfig, STGCNUnit, _stretch
 
 P, C, T, V = 2, 3, 7, 25
 SMALL = EncoderConfig(widths=(8, 10), strides=(2, 1), kernel=3)
