@@ -188,6 +188,7 @@ def key_in(folder: Path) -> str:
         (["synthesize", "ucla", "raw", "--samples", "3"], "raw: holds files already; expected a new or an"),
         (["inspect", "raw"], "holds no shards"),
         (["inspect", "nowhere"], "no such folder"),
+        (["inspect", "shards/ucla/samples.csv"], "samples.csv: a file; expected a folder of shards"),
         (["verify", "nowhere"], "no such folder"),
         (["train", "--shards", "raw"], "holds no shards"),
         (["train", "--set", "epoch=1"], "did you mean 'epochs'?"),

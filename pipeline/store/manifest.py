@@ -206,7 +206,7 @@ def load_manifest(place: Path | str | Location) -> Manifest:
     location = locate(place)
     try:
         raw = _parsed(location.read("manifest.json"), f"{location}/manifest.json")
-    except (FileNotFoundError, PermissionError) as error:
+    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
         raise ValueError(_no_manifest(location, error)) from None
     except ValueError as error:
         raise DamagedError(f"{location}/manifest.json: cannot be read: {error}") from None
@@ -254,6 +254,8 @@ def _no_manifest(location: Location, error: OSError) -> str:
         return f"{folder}: preprocessing has not finished there; run the same preprocess command again"
     if not folder.exists():
         return f"{folder}: no such folder; expected shards made by preprocess"
+    if not folder.is_dir():
+        return f"{folder}: a file; expected a folder of shards, made by preprocess"
     return f"{folder}: holds no shards (no manifest.json); expected a folder made by preprocess"
 
 
