@@ -105,7 +105,8 @@ def test_every_row_can_be_trained(shards: Shards, row: Row) -> None:
     for name, weight in model.named_parameters():
         assert weight.grad is not None, name
         assert weight.grad.isfinite().all(), name
-        assert weight.grad.any(), name
+        # What the first shortcut gives is multiplied with 0 at first, a factor that learns (`first_weights`).
+        assert weight.grad.any() or name == "encoder.units.0.shortcut.weight", name
 
 
 def test_no_two_rows_are_the_same_training() -> None:
