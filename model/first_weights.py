@@ -36,13 +36,20 @@ def begin_linear(filters: Tensor, channels: int, *, pairs_in: bool, pairs_out: b
     filters: (D, ..., C, ...) with the channels that come in along axis `channels`; D is even where
     `pairs_out`, C where `pairs_in`. Changed in place, so a view of a layer's weights will do.
     """
+    half = filters.movedim(channels, -1)[:: 2 if pairs_out else 1, ..., :: 2 if pairs_in else 1]
+    orthogonal = nn.init.orthogonal_(torch.empty(len(half), half[0].numel())).view(half.shape)
+    _put_pairs(filters, orthogonal, channels, pairs_in=pairs_in, pairs_out=pairs_out)
+
+
+def _put_pairs(
+    filters: Tensor, wanted: Tensor, channels: int, *, pairs_in: bool, pairs_out: bool = True
+) -> None:
+    """The first filters as wanted (filter, ..., channel), each for a pair of them where they are paired."""
     step_out, step_in = 2 if pairs_out else 1, 2 if pairs_in else 1
-    last = filters.movedim(channels, -1)
-    drawn = last[::step_out, ..., ::step_in]
-    orthogonal = nn.init.orthogonal_(torch.empty(len(drawn), drawn[0].numel())).view(drawn.shape)
+    first = filters.movedim(channels, -1)[: step_out * len(wanted)]
     for out in range(step_out):
         for into in range(step_in):
-            last[out::step_out, ..., into::step_in] = (-1) ** (out + into) * orthogonal
+            first[out::step_out, ..., into::step_in] = (-1) ** (out + into) * wanted
 
 
 @torch.no_grad()
@@ -60,7 +67,7 @@ def begin_as_streams(spatial_DKC: Tensor, temporal_DCT1: Tensor) -> None:
         seen[index, 0, channel] = 1
         if partition:
             seen[index, partition, channel] = -1
-    _put_pairs(spatial_DKC, seen)
+    _put_pairs(spatial_DKC, seen, 2, pairs_in=False)
     kernel = temporal_DCT1.shape[2]
     still, moving = torch.zeros(2, kernel)
     still[kernel // 2] = 1
@@ -68,18 +75,11 @@ def begin_as_streams(spatial_DKC: Tensor, temporal_DCT1: Tensor) -> None:
     if kernel > 1:
         moving[kernel // 2 - 1 : kernel // 2 + 1] = torch.tensor([-1.0, 1.0])
         kinds.append(moving)
-    over_time = torch.zeros(min(len(kinds) * named, filters // 2), filters // 2, kernel, 1)
+    over_time = torch.zeros(min(len(kinds) * named, filters // 2), kernel, 1, filters // 2)
     for index in range(len(over_time)):
         kind, of = divmod(index, named)
-        over_time[index, of, :, 0] = kinds[kind]
-    for into, sign in enumerate((1, -1)):
-        _put_pairs(temporal_DCT1[:, into::2], sign * over_time)
-
-
-def _put_pairs(filters: Tensor, wanted: Tensor) -> None:
-    """The first pairs of filters as wanted and its opposite."""
-    for out, sign in enumerate((1, -1)):
-        filters[out : 2 * len(wanted) : 2] = sign * wanted
+        over_time[index, :, 0, of] = kinds[kind]
+    _put_pairs(temporal_DCT1, over_time, 1, pairs_in=True)
 
 
 @torch.no_grad()

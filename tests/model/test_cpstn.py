@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from data_specs.spec import Skeleton, load_spec
+from data_specs.spec import Skeleton
 from model.cpstn import CPSTN, ModelConfig
 from model.pooling import PoolConfig
 from model.stgcn import DecoderConfig, EncoderConfig
 
+pytestmark = pytest.mark.usefixtures("_seed")
 N, M, C, T, V = 4, 2, 3, 7, 25
 SMALL = ModelConfig(
     encoder=EncoderConfig(widths=(8, 10), strides=(2, 1), kernel=3),
@@ -22,16 +23,6 @@ SMALL = ModelConfig(
 )
 # Which of two places of each of four samples holds a body.
 PRESENT_NM = torch.tensor([[True, True], [True, False], [False, True], [True, True]])
-
-
-@pytest.fixture
-def skeleton() -> Skeleton:
-    return load_spec("ntu60").skeleton
-
-
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
 
 
 @pytest.mark.parametrize("pool", ["joints", "global"])

@@ -9,23 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from data_specs.spec import Skeleton, load_spec
+from data_specs.spec import Skeleton
 from model.first_weights import begin_handing_on, begin_linear
 from model.graph import adjacency
 from model.stgcn import STGCN, Decoder, DecoderConfig, EncoderConfig
 
+pytestmark = pytest.mark.usefixtures("_seed")
 P, C, T, V = 2, 3, 7, 25
 SMALL = EncoderConfig(widths=(8, 10), strides=(2, 1), kernel=3)
-
-
-@pytest.fixture
-def skeleton() -> Skeleton:
-    return load_spec("ntu60").skeleton
-
-
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
 
 
 @pytest.mark.parametrize("residual", [True, False])

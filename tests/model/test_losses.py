@@ -11,12 +11,8 @@ from torch import Tensor
 
 from model.losses import nt_xent, spatial_reconstruction, temporal_reconstruction
 
+pytestmark = pytest.mark.usefixtures("_seed")
 P, C, T, V = 2, 3, 7, 25
-
-
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
 
 
 @pytest.fixture

@@ -17,18 +17,9 @@ from model.pooling import PoolConfig
 from model.recipe import Recipe, load_recipe
 from model.recurrent import RECURRENT, RecurrentConfig, RecurrentEncoder
 
+pytestmark = pytest.mark.usefixtures("_seed")
 P, C, T, V, H = 2, 3, 7, 25, 6
 SMALL = RecurrentConfig(hidden=H)
-
-
-@pytest.fixture
-def skeleton() -> Skeleton:
-    return load_spec("ntu60").skeleton
-
-
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from model.cpstn import CPSTN, ModelConfig
 from model.recipe import load_recipe
 from model.statistics import BodyNorm, StatisticsConfig, StatisticsEncoder, input_statistics
 
+pytestmark = pytest.mark.usefixtures("_seed")
 P, C, T, V = 5, 3, 8, 20
 SMALL = StatisticsConfig(hidden=6)
 
@@ -21,11 +22,6 @@ SMALL = StatisticsConfig(hidden=6)
 @pytest.fixture
 def skeleton() -> Skeleton:
     return load_spec("ucla").skeleton
-
-
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
 
 
 def test_statistics_span_by_span() -> None:

@@ -11,28 +11,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from data_specs.spec import Skeleton, load_spec
+from data_specs.spec import Skeleton
 from model.graph import adjacency
 from model.graph_convolution import ADAPTIVE, GraphConvolution
 from model.stgcn import STGCN, Decoder, DecoderConfig, EncoderConfig, STGCNUnit, _stretch
 
+pytestmark = pytest.mark.usefixtures("_seed")
 P, C, T, V = 2, 3, 7, 25
 SMALL = EncoderConfig(widths=(8, 10), strides=(2, 1), kernel=3)
 
 
 @pytest.fixture
-def skeleton() -> Skeleton:
-    return load_spec("ntu60").skeleton
-
-
-@pytest.fixture
 def A_KVV(skeleton: Skeleton) -> Tensor:  # noqa: N802
     return torch.from_numpy(adjacency(skeleton))
-
-
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
 
 
 @pytest.mark.parametrize(("channels_in", "channels_out"), [(3, 5), (9, 11), (12, 4), (6, 6)])
