@@ -20,7 +20,7 @@ from torch import nn
 from data_specs.spec import DatasetSpec, parse_spec
 from model.cpstn import CPSTN
 from model.recipe import CPSTN_OBJECTIVE, SUPERVISED, Recipe, recipe_from
-from model.run import Run
+from model.run import Run, foreign_recipe
 from model.supervised import new_head
 from pipeline.store.damage import DamagedError
 from pipeline.store.publish import published
@@ -190,7 +190,12 @@ def _read(path: Path) -> Checkpoint:
     if not isinstance(content, dict) or content.get("version") != FORMAT_VERSION:
         found = content.get("version") if isinstance(content, dict) else type(content).__name__
         raise ValueError(f"{path}: a checkpoint of version {found}; expected {FORMAT_VERSION}")
-    return Checkpoint(content)
+    checkpoint = Checkpoint(content)
+    try:
+        checkpoint.recipe()
+    except ValueError as error:
+        raise ValueError(foreign_recipe(path, error)) from None
+    return checkpoint
 
 
 def _tensors(state: Any, name: str) -> Iterator[tuple[str, torch.Tensor]]:

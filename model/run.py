@@ -72,8 +72,14 @@ class Run:
             raise ValueError(f"{self.folder}: cannot be written: {error.strerror}") from None
 
     def recipe(self) -> Recipe:
-        """What it was started with. Raises ValueError if the run does not say."""
-        return load_recipe(str(self.folder / "recipe.toml"))
+        """What it was started with. Raises ValueError if the run does not say, or no recipe holds that."""
+        path = self.folder / "recipe.toml"
+        if not path.is_file():
+            raise ValueError(f"{path}: is missing; start a new run")
+        try:
+            return load_recipe(str(path))
+        except ValueError as error:
+            raise ValueError(foreign_recipe(path, error)) from None
 
     def shards(self) -> str:
         """Folder or address of the shards it was started on. Raises ValueError if the run does not say."""
@@ -89,6 +95,14 @@ class Run:
             return str(json.loads(path.read_text())[name])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path}: cannot be read ({error}); start a new run") from None
+
+
+def foreign_recipe(path: Path, error: ValueError) -> str:
+    """What to say of a run's file whose recipe this version cannot read: keys come and go."""
+    return (
+        f"{path}: holds no recipe of this version of cpstn: {error}; go on with the version that trained the "
+        "run, or train a new one"
+    )
 
 
 def find_run(name_or_path: str, parent: Path) -> Run:

@@ -308,6 +308,27 @@ def test_other_versions_say_what_to_do(shards: Shards, tmp_path: Path) -> None:
         load_checkpoint(new)
 
 
+def test_recipes_of_other_versions_say_whose_they_are(shards: Shards, tmp_path: Path) -> None:
+    """Keys come and go; a run that was trained with one that went is named, and what to do with it."""
+    recipe, new = started(shards, tmp_path / "run")
+    file = new.folder / "recipe.toml"
+    told = r"recipe\.toml: holds no recipe of this version of cpstn: unknown key 'bone_filters'.*a new one"
+    file.write_text(f"bone_filters = 0.5\n{file.read_text()}")
+    with pytest.raises(ValueError, match=told):
+        new.recipe()
+    file.unlink()
+    with pytest.raises(ValueError, match=r"recipe\.toml: is missing; start a new run"):
+        new.recipe()
+    model = new_model(shards.spec, recipe)
+    facts: dict[str, Any] = {"recipe": recipe, "spec": shards.spec, "manifest": "", "steps": 9, "keep": 1}
+    save_checkpoint(new, model, None, torch.optim.Adam(model.parameters()), step=3, **facts)
+    content = torch.load(new.checkpoint_at(3), weights_only=True)
+    content["recipe"]["bone_filters"] = 0.5
+    torch.save(content, new.checkpoint_at(3))
+    with pytest.raises(ValueError, match=told.replace("recipe\\.toml", "step-00000003\\.pt")):
+        load_checkpoint(new)
+
+
 def test_weights_that_are_no_numbers_are_not_saved(shards: Shards, tmp_path: Path) -> None:
     """They would become the "last good checkpoint" and push out the ones that were."""
     recipe, new = started(shards, tmp_path / "run")
