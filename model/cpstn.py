@@ -14,7 +14,7 @@ from model.batch_norm import FrameNorm
 from model.first_weights import initialise
 from model.pooling import PoolConfig, final_state, pool_samples
 from model.recurrent import RECURRENT, RecurrentConfig, RecurrentEncoder
-from model.statistics import StatisticsConfig, StatisticsEncoder, WhitenedInput
+from model.statistics import StatisticsConfig, StatisticsEncoder
 from model.stgcn import DEVIATIONS, METRES, STGCN, Decoder, DecoderConfig, EncoderConfig
 from model.streams import JOINT, check_ends, check_streams, streams
 
@@ -32,8 +32,8 @@ class ModelConfig:
         contrasted. By default, as in the paper, both are the time average of each joint.
     split_channels: each decoder has its own half of the channels (3.1; "half-C" in Table 5), or all.
     backbone: what encodes: "st_gcn", which `encoder` describes, a recurrent network, which `recurrent` does,
-        or a network on plain "statistics" of the input. The features of these two have no joints, so that
-        there are no pretexts on them.
+        or a network on "statistics" of the input. The features of these two have no joints, so that there
+        are no pretexts on them.
     Raises ValueError that names the key.
     """
 
@@ -59,7 +59,12 @@ class ModelConfig:
                 f"encoder.widths: the last is {self.encoder.widths[-1]}, expected an even number, or "
                 "split_channels = false"
             )
-
+        unseen = [name for name in self.statistics.graph_streams if name not in self.streams]
+        if self.backbone == STATISTICS and unseen:
+            raise ValueError(
+                f"statistics.graph_streams: found {unseen[0]!r}, expected some of the streams "
+                f"{list(self.streams)}"
+            )
         if self.backbone == ST_GCN and self.decoder.output == DEVIATIONS and JOINT not in self.streams:
             raise ValueError(
                 f"decoder.output: found {DEVIATIONS!r}, which are from the mean of the stream {JOINT!r}; "
@@ -111,7 +116,7 @@ class CPSTN(nn.Module):
             assert not temporal_pretext, "a decoder needs features of joints"
             self.num_joints, self.backward_channels = 1, 0
             if config.backbone == STATISTICS:
-                self.encoder = StatisticsEncoder(skeleton, config.statistics, in_channels)
+                self.encoder = StatisticsEncoder(skeleton, config.statistics, config.streams, config.encoder)
             else:
                 self.encoder = RecurrentEncoder(skeleton, config.backbone, config.recurrent, in_channels)
                 self.backward_channels = self.encoder.backward_channels
@@ -139,17 +144,17 @@ class CPSTN(nn.Module):
         return self.config.pool.size(self.encoder.out_channels, self.num_joints)
 
     @property
-    def fitted(self) -> WhitenedInput | None:
-        """What is neither weight nor statistic, but fitted before the first step; see `model.whitening`."""
-        if isinstance(self.encoder, StatisticsEncoder) and isinstance(self.encoder.input_norm, WhitenedInput):
-            return self.encoder.input_norm
-        return None
+    def fitted(self) -> nn.ModuleDict:
+        """The parts of the encoder, by name, that are fitted before the first step and then stay as they are;
+        see `model.whitening.fit_encoder`."""
+        return self.encoder.fitted if isinstance(self.encoder, StatisticsEncoder) else nn.ModuleDict()
 
     def take_fitted(self, state: Mapping[str, Tensor]) -> None:
         """Take over what was fitted, if anything, from the state of a trained model of the same kind."""
-        if self.fitted is not None:
-            for name, fitted in self.fitted.named_buffers(prefix="encoder.input_norm"):
-                fitted.copy_(state[name])
+        for name, part in self.fitted.items():
+            prefix = f"encoder.{name}."
+            own = {key.removeprefix(prefix): state[key] for key in state if key.startswith(prefix)}
+            part.load_state_dict(own)
 
     def encode(self, x_PCTV: Tensor) -> Tensor:
         """Coordinates (P, 3, T, V) -> features q (P, C, t, V); t = `encoder.frames_left(T)`."""

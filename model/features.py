@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from data_specs.spec import Skeleton
@@ -25,6 +25,8 @@ from pipeline.samples import Samples
 
 # (P, 3, T, V) metres, the sample of each body, the number of samples -> (N, D) float32.
 Extractor = Callable[[Tensor, Tensor, int], Tensor]
+
+Norm = _BatchNorm | FrameNorm
 
 # What the floor is made of, whatever an encoder sees, so that it is the same for all.
 FLOOR_STREAMS = ("joint", "bone", "motion")
@@ -99,27 +101,39 @@ def enough_to_fit(samples: Samples) -> Samples:
     return samples if len(samples) <= MOST_FITTED else samples.take(np.arange(MOST_FITTED))
 
 
-@torch.no_grad()
+def batch_norms(module: nn.Module) -> list[Norm]:
+    """All batch normalisation in it."""
+    return [part for part in module.modules() if isinstance(part, _BatchNorm | FrameNorm)]
+
+
 def calibrated(model: CPSTN, samples: Samples, device: torch.device) -> CPSTN:
     """A copy with batch-normalisation statistics measured on training samples as they are stored, at most
     MOST_FITTED of them; its weights untouched, no label used.
 
     An untrained network has none yet, and without them normalises by nothing at all, which would make the
     comparison too easy. A trained one has those of its views, sheared bodies and masked frames, and not of
-    recordings as the classifier sees them.
+    recordings as the classifier sees them. What was fitted before the first step stays.
     """
-    model = copy.deepcopy(model)
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm | FrameNorm)]
+    model = copy.deepcopy(model).train()
+    norms = [norm for norm in batch_norms(model) if norm.training]
+    measure_norms(norms, encoder_extractor(model), samples, device)
+    return model.eval()
+
+
+@torch.no_grad()
+def measure_norms(norms: list[Norm], extractor: Extractor, samples: Samples, device: torch.device) -> None:
+    """Statistics of batch normalisation, in place: a plain average over all batches of training samples as
+    they are stored, at most MOST_FITTED. extractor: what they are a part of. They are left in evaluation."""
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # a plain average over all batches
-    model.train()
+        norm.momentum = None
+        norm.train()
     for batch in sequential_batches(enough_to_fit(samples), 64):
-        model.encode(batch.original_PCTV.to(device))
+        extractor(batch.original_PCTV.to(device), batch.sample_P.to(device), batch.num_samples)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum  # whoever trains it further has to forget these statistics
-    return model.eval()
+        norm.eval()
 
 
 def encoder_features(model: CPSTN, samples: Samples, device: torch.device, batch_size: int = 64) -> Features:

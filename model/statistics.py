@@ -1,9 +1,10 @@
-"""Plain statistics of what is seen of a body, and a small network on them: no graph, no frames, no joints.
+"""Statistics over time of what is seen of a body, and a small network on them: no frames, no joints.
 
-With about a thousand recordings these say more to a linear classifier than any graph network that was trained
-on as many (docs/results.md), so they are both the floor that stands in every table and an encoder of its own.
+With about a thousand recordings plain ones say more to a linear classifier than any graph network that was
+trained on as many (docs/results.md), so they are both the floor that stands in every table and an encoder of
+its own. That one may also take statistics of what a graph network makes of the body with its first weights.
 
-Axes: P packed present body, C channel, T frame, V joint, D number of the statistics.
+Axes: P packed present body, C channel, T frame (t after the strides), V joint, D number of the statistics.
 """
 
 import math
@@ -16,8 +17,13 @@ from torch.nn import functional as F
 
 from data_specs.spec import Skeleton
 from model.first_weights import initialise
+from model.pooling import PoolConfig, pool
+from model.stgcn import STGCN, EncoderConfig
+from model.streams import JOINT, check_streams, slices_of
 
 SPANS = (1, 3)
+# Of the features of a graph network with its first weights: over the whole recording, joint by joint.
+GRAPH_POOL = PoolConfig(statistics=("mean", "deviation"))
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,8 @@ class StatisticsConfig:
         directions, where what only tells changed copies of a recording apart was made small before the first
         step; see `model.whitening.fit_encoder`.
     skip: whether the encoder also gives what its first layer sees, behind what its last one makes of it.
+    graph_streams: what an ST-GCN sees that keeps its first weights; the mean and deviation of its features
+        over time are further statistics. There is none if empty. The model's `encoder` describes it.
     Raises ValueError that names the key.
     """
 
@@ -38,6 +46,7 @@ class StatisticsConfig:
     spans: tuple[int, ...] = SPANS
     whitened: int = 0
     skip: bool = False
+    graph_streams: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("hidden", "layers"):
@@ -47,6 +56,8 @@ class StatisticsConfig:
             raise ValueError(f"whitened: found {self.whitened}, expected at least 0")
         if not self.spans or min(self.spans) < 1:
             raise ValueError(f"spans: found {list(self.spans)}, expected at least one positive number")
+        if self.graph_streams:
+            check_streams(self.graph_streams, "graph_streams")
 
 
 def input_statistics(x_PCTV: Tensor, spans: tuple[int, ...] = SPANS) -> Tensor:
@@ -68,10 +79,22 @@ class StatisticsEncoder(nn.Module):
     It gives features of one frame and one joint: a pool has nothing left to do.
     """
 
-    def __init__(self, skeleton: Skeleton, config: StatisticsConfig, in_channels: int = 3) -> None:
+    def __init__(
+        self,
+        skeleton: Skeleton,
+        config: StatisticsConfig,
+        streams: tuple[str, ...] = (JOINT,),
+        graph: EncoderConfig | None = None,
+    ) -> None:
+        """streams: that come in, one behind the other.  graph: for the network that sees some of them."""
         super().__init__()
         self.config = config
-        numbers = 3 * sum(config.spans) * in_channels * skeleton.num_joints
+        numbers = 3 * sum(config.spans) * 3 * len(streams) * skeleton.num_joints
+        self.graph: FixedGraph | None = None
+        if config.graph_streams:
+            seen = slices_of(config.graph_streams, streams)
+            self.graph = FixedGraph(skeleton, graph or EncoderConfig(), seen)
+            numbers += self.graph.numbers
         self.seen = config.whitened or numbers
         self.input_norm = WhitenedInput(numbers, self.seen) if config.whitened else BodyNorm(numbers)
         widths = [self.seen, *[config.hidden] * config.layers]
@@ -81,7 +104,7 @@ class StatisticsEncoder(nn.Module):
                 for before, after in pairwise(widths)
             )
         )
-        initialise(self)
+        initialise(self.layers)
 
     @property
     def learnt_channels(self) -> int:
@@ -92,17 +115,56 @@ class StatisticsEncoder(nn.Module):
     def out_channels(self) -> int:
         return self.learnt_channels + (self.seen if self.config.skip else 0)
 
+    @property
+    def fitted(self) -> nn.ModuleDict:
+        """By their names: the network with first weights, the whitening of its and all other statistics."""
+        parts: dict[str, nn.Module] = {} if self.graph is None else {"graph": self.graph}
+        if isinstance(self.input_norm, WhitenedInput):
+            parts["input_norm"] = self.input_norm
+        return nn.ModuleDict(parts)
+
     def frames_left(self, num_frames: int) -> int:  # noqa: ARG002
         """t: 1."""
         return 1
 
+    def measure(self, x_PCTV: Tensor) -> Tensor:
+        """float (P, C_in, T, V) -> float32 (P, D): all statistics, as they are; first those of the input."""
+        statistics_PD = input_statistics(x_PCTV, self.config.spans)
+        if self.graph is not None:
+            statistics_PD = torch.cat([statistics_PD, self.graph(x_PCTV)], dim=1)
+        return statistics_PD
+
     def forward(self, x_PCTV: Tensor) -> Tensor:
         """float (P, C_in, T, V) -> features q (P, out_channels, 1, 1). A body's absent frame is 0 0 0."""
-        seen_PD = self.input_norm(input_statistics(x_PCTV, self.config.spans))
+        seen_PD = self.input_norm(self.measure(x_PCTV))
         q_PC: Tensor = self.layers(seen_PD)
         if self.config.skip:
             q_PC = torch.cat([q_PC, seen_PD], dim=1)
         return q_PC[:, :, None, None]
+
+
+class FixedGraph(nn.Module):
+    """An ST-GCN that keeps its first weights, and its batch normalisation what was measured before the first
+    step (`model.whitening.fit_encoder`), also in training.
+
+    seen: the streams that it sees, as channels of what comes in.
+    """
+
+    def __init__(self, skeleton: Skeleton, config: EncoderConfig, seen: tuple[slice, ...]) -> None:
+        super().__init__()
+        self.stream_slices = seen
+        self.network = STGCN(skeleton, config, 3 * len(seen)).requires_grad_(False)
+        self.numbers = GRAPH_POOL.size(self.network.out_channels, skeleton.num_joints)
+        self.eval()
+
+    def train(self, mode: bool = True) -> "FixedGraph":  # noqa: ARG002
+        """Stays as in evaluation."""
+        return super().train(False)
+
+    def forward(self, x_PCTV: Tensor) -> Tensor:
+        """float (P, C_in, T, V) -> float32 (P, numbers), as `model.pooling.pool` orders them."""
+        seen_PCTV = torch.cat([x_PCTV[:, channels] for channels in self.stream_slices], dim=1)
+        return pool(self.network(seen_PCTV), GRAPH_POOL)
 
 
 class WhitenedInput(nn.Module):

@@ -15,10 +15,10 @@ JOINT = "joint"
 STREAMS = (JOINT, "bone", "motion", "distance")
 
 
-def check_streams(names: tuple[str, ...]) -> None:
-    """Raises ValueError unless these are streams, each once."""
+def check_streams(names: tuple[str, ...], key: str = "streams") -> None:
+    """Raises ValueError that names the key unless these are streams, each once."""
     if not names or len(set(names)) < len(names) or not set(names) <= set(STREAMS):
-        raise ValueError(f"streams: found {list(names)}, expected some of {', '.join(STREAMS)}, each once")
+        raise ValueError(f"{key}: found {list(names)}, expected some of {', '.join(STREAMS)}, each once")
 
 
 def check_ends(names: tuple[str, ...], skeleton: Skeleton) -> None:
@@ -49,6 +49,11 @@ def streams(x_PCTV: Tensor, names: tuple[str, ...], skeleton: Skeleton) -> Tenso
         "distance": lambda: distances(x_PCTV, skeleton),
     }
     return torch.cat([made[name]() for name in names], dim=1)
+
+
+def slices_of(names: tuple[str, ...], among: tuple[str, ...]) -> tuple[slice, ...]:
+    """Where the channels of these streams lie in what `streams` makes of all."""
+    return tuple(slice(3 * among.index(name), 3 * among.index(name) + 3) for name in names)
 
 
 def bones(x_PCTV: Tensor, skeleton: Skeleton) -> Tensor:

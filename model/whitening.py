@@ -15,16 +15,27 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from model.cpstn import CPSTN
-from model.features import Extractor, Features, enough_to_fit, extract_features, statistics_extractor
+from model.features import (
+    Extractor,
+    Features,
+    batch_norms,
+    enough_to_fit,
+    extract_features,
+    measure_norms,
+)
 from model.parallel import ALONE, Ranks
+from model.pooling import mean_over_bodies
 from model.recipe import Recipe
+from model.statistics import StatisticsEncoder, WhitenedInput
+from model.streams import streams
 from pipeline.augment import ViewConfig
 from pipeline.loader import changed_copy, sequential_batches
 from pipeline.samples import Samples, in_any_order
 
+CPU = torch.device("cpu")
 COPIES = 4
 # Chosen on splits of NW-UCLA's training views and an NTU-60 subset's training subjects: docs/experiments.md.
 CHANGES = ViewConfig(rotation=math.pi / 6, shear=0.3, jitter_std=0.03, bones=0.2, mirror=0.5, crop=0.5)
@@ -32,6 +43,8 @@ STRENGTH = 1.0
 # Above this many, features are first projected to their principal components: matrices grow with the square.
 MOST_DIMENSIONS = 4096
 LEAST_DEVIATION = 1e-4
+# Of the largest variance: below that a direction holds rounding errors.
+LEAST_SPREAD = 1e-10
 
 
 @dataclass(frozen=True)
@@ -89,13 +102,26 @@ def fit_whitening(train: Features, scatter_DD: Tensor, strength: float = STRENGT
     scatter_DD = scatter_DD / torch.outer(deviation_D, deviation_D).double()
     map_DE = torch.diag(1 / deviation_D.double())
     if z_ND.shape[1] > MOST_DIMENSIONS:
-        components_DE = torch.linalg.eigh(z_ND.T @ z_ND).eigenvectors[:, -MOST_DIMENSIONS:]
+        components_DE = _principal_directions(z_ND, MOST_DIMENSIONS)
         scatter_DD = components_DE.T @ scatter_DD @ components_DE
         z_ND, map_DE = z_ND @ components_DE, map_DE @ components_DE
     values_E, vectors_EE = torch.linalg.eigh(scatter_DD / scatter_DD.diagonal().mean())
     whiten_EE = (vectors_EE * (values_E.clamp_min(0) + 1 / strength) ** -0.5) @ vectors_EE.T
     length = (z_ND @ whiten_EE).square().sum(1).mean().sqrt()
     return Whitening(mean_D, (map_DE @ whiten_EE / length).float())
+
+
+def _principal_directions(z_ND: Tensor, most: int) -> Tensor:
+    """Orthonormal (D, E), the largest first: at most so many, and no more than samples have spread in."""
+    count, size = z_ND.shape
+    if count >= size:
+        of_all_DD: Tensor = torch.linalg.eigh(z_ND.T @ z_ND).eigenvectors
+        return of_all_DD.flip(1)[:, :most]
+    values_N, vectors_NN = torch.linalg.eigh(z_ND @ z_ND.T)
+    spread = int((values_N > values_N[-1] * LEAST_SPREAD).sum())
+    values_N, vectors_NN = values_N.flip(0)[:spread], vectors_NN.flip(1)[:, :spread]
+    directions_DE: Tensor = z_ND.T @ vectors_NN / values_N.sqrt()
+    return directions_DE[:, :most]
 
 
 def join(*parts: Features) -> Features:
@@ -111,42 +137,56 @@ def fit_encoder(
     ranks: Ranks = ALONE,
     on_note: Callable[[str], None] = lambda _: None,
 ) -> None:
-    """Fit, in place, what an encoder sees of whitened statistics; nothing happens to any other encoder.
+    """Fit, in place, what an encoder of statistics sees; nothing happens to any other encoder.
 
-    The copies are changed as the recipe's "combined" views are. Of the whitened statistics the principal
-    directions stay, as many as the encoder sees, turned at random: each number then has as large a share of
-    them as any other, and a classifier that standardises them changes nothing. The first rank fits for all,
-    and tells `on_note`, as it takes a while.
+    First the batch normalisation of a graph network that keeps its first weights, on the samples as they are
+    stored. Then the whitening of all statistics, whose copies are changed as the recipe's "combined" views
+    are: of the whitened ones the principal directions stay, as many as the encoder sees, turned at random, so
+    that each number has as large a share of them as any other, and a classifier that standardises them
+    changes nothing. The first rank fits for all, and tells `on_note`, as it takes a while.
     """
-    if model.fitted is None:
+    if not model.fitted:
         return
-    mean_D, map_DE = model.fitted.mean_D, model.fitted.map_DE
-    found_mean_D, found_map_DE = torch.zeros_like(mean_D), torch.zeros_like(map_DE)
+    found: dict[str, Tensor] = {}
     if ranks.is_first:
         on_note(f"whitening the statistics of {len(enough_to_fit(samples)):,} samples before the first step")
-        whitening = _input_whitening(model, samples, recipe)
-        found_mean_D.copy_(whitening.mean_D)
-        found_map_DE.copy_(whitening.map_DE)
-    mean_D.copy_(ranks.sum(found_mean_D))
-    map_DE.copy_(ranks.sum(found_map_DE))
+        found = _fitted(model, samples, recipe).state_dict()
+    for name, tensor in model.fitted.state_dict().items():
+        tensor.copy_(ranks.sum(found[name].to(tensor.device) if found else torch.zeros_like(tensor)))
 
 
-def _input_whitening(model: CPSTN, samples: Samples, recipe: Recipe) -> Whitening:
-    """From statistics (D) to what the encoder sees (E), on the CPU: GPUs of some makers have no float64."""
-    device, config = torch.device("cpu"), recipe.model
+def _fitted(model: CPSTN, samples: Samples, recipe: Recipe) -> nn.ModuleDict:
+    """The fitted parts of an encoder of the same weights, which knows no other rank; on the CPU, as GPUs of
+    some makers have no float64."""
+    config = recipe.model
+    encoder = StatisticsEncoder(model.skeleton, config.statistics, config.streams, config.encoder)
+    encoder.load_state_dict(model.encoder.state_dict())
     (samples,) = in_any_order(enough_to_fit(samples))
-    extractor = statistics_extractor(model.skeleton, config.streams, config.statistics.spans)
-    train = extract_features(extractor, samples, device)
-    scatter_DD = view_scatter(extractor, samples, device, changes=recipe.view, seed=recipe.seed)
+
+    def extract(x_PCTV: Tensor, sample_P: Tensor, num_samples: int) -> Tensor:
+        statistics_PD = encoder.measure(streams(x_PCTV, config.streams, model.skeleton))
+        return mean_over_bodies(statistics_PD, sample_P, num_samples)
+
+    if encoder.graph is not None:
+        measure_norms(batch_norms(encoder.graph), extract, samples, CPU)
+    if isinstance(encoder.input_norm, WhitenedInput):
+        whitening = _input_whitening(extract, samples, recipe)
+        encoder.input_norm.mean_D.copy_(whitening.mean_D)
+        encoder.input_norm.map_DE.copy_(whitening.map_DE)
+    return encoder.fitted
+
+
+def _input_whitening(extractor: Extractor, samples: Samples, recipe: Recipe) -> Whitening:
+    """From statistics (D) to what the encoder sees (E)."""
+    kept = recipe.model.statistics.whitened
+    train = extract_features(extractor, samples, CPU)
+    scatter_DD = view_scatter(extractor, samples, CPU, changes=recipe.view, seed=recipe.seed)
     whitening = fit_whitening(train, scatter_DD)
-    z_ND = whitening.apply(train).x_ND.double()
-    components_DE = torch.linalg.eigh(z_ND.T @ z_ND).eigenvectors.flip(1)[:, : config.statistics.whitened]
-    turned_EE = _random_turn(config.statistics.whitened, recipe.seed)[: components_DE.shape[1]]
+    components_DE = _principal_directions(whitening.apply(train).x_ND.double(), kept)
+    turned_EE = _random_turn(kept, recipe.seed)[: components_DE.shape[1]]
     # Its mean square length is 1: now that of each number is.
-    scale = math.sqrt(config.statistics.whitened)
-    return Whitening(
-        whitening.mean_D, (whitening.map_DE.double() @ components_DE @ turned_EE * scale).float()
-    )
+    map_DE = whitening.map_DE.double() @ components_DE @ turned_EE * math.sqrt(kept)
+    return Whitening(whitening.mean_D, map_DE.float())
 
 
 def _random_turn(size: int, seed: int) -> Tensor:

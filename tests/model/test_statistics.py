@@ -13,6 +13,7 @@ from data_specs.spec import Skeleton, load_spec
 from model.cpstn import CPSTN, ModelConfig
 from model.recipe import load_recipe
 from model.statistics import BodyNorm, StatisticsConfig, StatisticsEncoder, input_statistics
+from model.stgcn import EncoderConfig
 
 pytestmark = pytest.mark.usefixtures("_seed")
 P, C, T, V = 5, 3, 8, 20
@@ -92,6 +93,24 @@ def test_what_a_layer_sees_is_handed_on_but_not_contrasted(skeleton: Skeleton) -
     assert model.project(q_PCtV[:, :6, 0, 0]).shape == (3, 128)
 
 
+def test_a_graph_sees_its_own_streams(skeleton: Skeleton) -> None:
+    """Whatever lies before and between them."""
+    config = replace(SMALL, graph_streams=("motion", "joint"))
+    encoder = StatisticsEncoder(skeleton, config, ("joint", "bone", "motion"), EncoderConfig((4,), (1,)))
+    assert encoder.graph is not None
+    x_PCTV = torch.randn(P, 9, T, V)
+    network = encoder.graph.network
+    seen_PCTV = torch.cat([x_PCTV[:, 6:], x_PCTV[:, :3]], dim=1)
+    features_PCTV = network(seen_PCTV)
+    expected_PD = torch.cat(
+        [features_PCTV.mean(2).flatten(1), features_PCTV.std(2, correction=0).flatten(1)], 1
+    )
+    torch.testing.assert_close(encoder.graph(x_PCTV), expected_PD, rtol=1e-3, atol=5e-3)
+    assert encoder.train().layers.training
+    assert not any(part.training for part in network.modules())
+    assert not any(weight.requires_grad for weight in network.parameters())
+
+
 def test_an_encoder_that_was_not_fitted_gives_no_numbers(skeleton: Skeleton) -> None:
     """Zeros would go unnoticed; training stops where a loss is no number."""
     encoder = StatisticsEncoder(skeleton, replace(SMALL, whitened=4))
@@ -105,6 +124,14 @@ def test_an_encoder_that_was_not_fitted_gives_no_numbers(skeleton: Skeleton) -> 
         (["model.statistics.hidden=0"], r"model\.statistics\.hidden: found 0"),
         (["model.statistics.layers=0"], r"model\.statistics\.layers: found 0"),
         (["model.statistics.spans=[]"], r"model\.statistics\.spans: found \[\]"),
+        (
+            ["model.statistics.graph_streams=['hands']"],
+            r"model\.statistics\.graph_streams: found \['hands'\], expected some of joint, bone",
+        ),
+        (
+            ["model.streams=['joint']"],
+            r"model\.statistics\.graph_streams: found 'distance', expected some of the streams \['joint'\]",
+        ),
         (["model.statistics.whitened=-1"], r"model\.statistics\.whitened: found -1"),
         (
             [

@@ -16,9 +16,16 @@ import model.whitening as whitening
 from model.checkpoint import load_checkpoint, new_model
 from model.classify import LinearClassifier
 from model.cpstn import CPSTN
-from model.features import Features, encoder_extractor, extract_features, statistics_extractor
+from model.features import (
+    Features,
+    calibrated,
+    encoder_extractor,
+    extract_features,
+    statistics_extractor,
+)
 from model.recipe import Recipe, load_recipe
 from model.run import Run
+from model.statistics import StatisticsEncoder, input_statistics
 from model.train import train
 from model.whitening import COPIES, fit_encoder, fit_whitening, join, view_scatter
 from pipeline.loader import changed_copy, sequential_batches
@@ -27,6 +34,7 @@ from pipeline.store.shards import Shards
 from pipeline.store.tar_shard import TarShards
 
 CPU = torch.device("cpu")
+SAME_GRAPH = "model.encoder.widths=[4, 6]", "model.encoder.strides=[1, 2]"
 
 
 def some_features(size: int = 6, count: int = 200) -> Features:
@@ -111,7 +119,15 @@ def test_test_samples_and_labels_have_no_part_in_it(shards: Shards) -> None:
 
 
 def best(*changes: str) -> Recipe:
-    return load_recipe("best", ("model.streams=['joint']", "model.statistics.hidden=8", *changes))
+    """Of statistics alone, but for what is changed."""
+    alone = "model.streams=['joint']", "model.statistics.hidden=8", "model.statistics.graph_streams=[]"
+    return load_recipe("best", (*alone, *changes))
+
+
+def best_with_graph(*changes: str) -> Recipe:
+    return best(
+        *SAME_GRAPH, "model.statistics.graph_streams=['joint']", "model.statistics.whitened=12", *changes
+    )
 
 
 def fitted(shards: Shards, recipe: Recipe) -> CPSTN:
@@ -172,9 +188,7 @@ def test_a_trained_and_an_untrained_encoder_see_alike(shards: Shards, tmp_path: 
 def test_tars_are_fitted_to_as_arrays_are(shards: Shards, both_shards: Shards) -> None:
     tars = replace(both_shards, manifest=replace(both_shards.manifest, format="webdataset"))
     recipe = best("model.statistics.whitened=12")
-    expected, found = fitted(shards, recipe).fitted, fitted(tars, recipe).fitted
-    assert expected is not None
-    assert found is not None
+    expected, found = (fitted(these, recipe).fitted["input_norm"] for these in (shards, tars))
     assert isinstance(split_samples(tars, "xview", "train").source, TarShards)
     torch.testing.assert_close(found.mean_D, expected.mean_D)
 
@@ -183,9 +197,57 @@ def test_of_many_samples_some_are_enough(shards: Shards, monkeypatch: pytest.Mon
     """Of NTU-120's hundred thousand each would be changed and encoded four times before the first step."""
     recipe, train = best("model.statistics.whitened=12"), split_samples(shards, "xview", "train")
     monkeypatch.setattr("model.features.MOST_FITTED", 30)
-    some = fitted(shards, recipe).fitted
+    some = fitted(shards, recipe)
     alone = new_model(shards.spec, recipe)
     fit_encoder(alone, train.take(np.arange(30)), recipe)
-    assert some is not None
-    assert alone.fitted is not None
-    assert torch.equal(some.map_DE, alone.fitted.map_DE)
+    maps = [model.fitted.state_dict()["input_norm.map_DE"] for model in (some, alone)]
+    assert torch.equal(*maps)
+
+
+def test_what_a_graph_with_first_weights_makes_is_whitened_with_the_statistics(shards: Shards) -> None:
+    """Mean and deviation of its features, behind those of the input, as an encoder of that graph would give
+    them whose batch normalisation was measured on the same samples."""
+    recipe, train = best_with_graph(), split_samples(shards, "xview", "train")
+    model = fitted(shards, recipe)
+    assert isinstance(model.encoder, StatisticsEncoder)
+    assert model.encoder.graph is not None
+    pools = "model.pool.statistics=['mean', 'deviation']"
+    alone = load_recipe("best", (*SAME_GRAPH, "model.backbone='st_gcn'", "model.streams=['joint']", pools))
+    encoder = new_model(shards.spec, alone)
+    encoder.encoder.load_state_dict(model.encoder.graph.network.state_dict())
+    encoder = calibrated(encoder, train, CPU)
+    (batch,) = sequential_batches(train.take(np.arange(9)), 9)
+    found_PD = model.encoder.measure(batch.original_PCTV)
+    expected_PD = encoder.represent(
+        encoder.encode(batch.original_PCTV), torch.arange(len(found_PD)), len(found_PD)
+    )
+    assert found_PD.shape[1] == 720 + 2 * 6 * 20
+    torch.testing.assert_close(found_PD[:, 720:], expected_PD)
+    torch.testing.assert_close(found_PD[:, :720], input_statistics(batch.original_PCTV))
+    assert seen_by(model, shards).isfinite().all()
+
+
+def test_training_leaves_that_graph_as_it_was_fitted(shards: Shards, tmp_path: Path) -> None:
+    """Its features are whitened by a map that was fitted to them, and would not be if they moved."""
+    recipe, new = best_with_graph("epochs=2", "batch_size=16"), Run(tmp_path / "run")
+    new.create(recipe, shards.location, shards.manifest.digest)
+    train(shards, recipe, new, device=CPU)
+    checkpoint, expected = load_checkpoint(new), fitted(shards, recipe)
+    samples = split_samples(shards, "xview", "train")
+    for model in (checkpoint.build_model(), checkpoint.build_model(trained=False)):
+        for name, tensor in calibrated(model, samples, CPU).fitted.state_dict().items():
+            torch.testing.assert_close(tensor, expected.fitted.state_dict()[name], rtol=0.0, atol=0.0)
+    assert not expected.fitted["graph"].train().training
+
+
+def test_few_samples_span_few_directions() -> None:
+    """Where features are more than samples, directions that no sample has are left out."""
+    z_ND = torch.randn(9, 30, dtype=torch.float64)
+    z_ND -= z_ND.mean(0)
+    for found_DE in (whitening._principal_directions(z_ND, 30), whitening._principal_directions(z_ND.T, 5)):
+        size = found_DE.shape[1]
+        torch.testing.assert_close(found_DE.T @ found_DE, torch.eye(size, dtype=torch.float64))
+    directions_DE = whitening._principal_directions(z_ND, 30)
+    assert directions_DE.shape == (30, 8)
+    torch.testing.assert_close((z_ND @ directions_DE).norm(dim=0), torch.linalg.svdvals(z_ND)[:8])
+    torch.testing.assert_close(whitening._principal_directions(z_ND, 3), directions_DE[:, :3])
