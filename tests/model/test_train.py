@@ -303,8 +303,8 @@ def test_more_spans_than_frames_are_refused_before_training(
     shards: Shards, tmp_path: Path, name: str
 ) -> None:
     """It would be found out when the run is evaluated, after the last epoch."""
-    recipe, new = started(shards, tmp_path / "run", f"model.{name}.spans=[1, 3]")
-    message = rf"model\.{name}\.spans: found 3, expected at most the 2 frames that the encoder leaves of 16"
+    recipe, new = started(shards, tmp_path / "run", f"model.{name}.spans=[1, 5]")
+    message = rf"model\.{name}\.spans: found 5, expected at most the 4 frames that the encoder leaves of 16"
     with pytest.raises(ValueError, match=message):
         train(shards, recipe, new, device=CPU)
 
