@@ -131,7 +131,8 @@ def test_fused_runs_are_the_mean_of_their_probabilities(
     shards: Shards, checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     """Two streams fused must be both, each with a classifier of its own, on the same labels."""
-    other = trained_on(shards, tmp_path, 'model.streams=["motion"]', "seed=3")
+    motion = 'model.streams=["motion"]', "model.decoder.output=metres"
+    other = trained_on(shards, tmp_path, *motion, "seed=3")
     question = Question(("linear", "knn"), "xview", (0.5,))
     alone = evaluate(shards, checkpoint, question, device=CPU)
     both = evaluate(shards, checkpoint, question, device=CPU, fuse={"motion": other}, cache=tmp_path / "f")
@@ -266,9 +267,9 @@ def test_a_model_of_another_skeleton_is_refused(
 
 def test_shards_too_short_for_the_runs_pool_are_refused(shards: Shards, checkpoint: Checkpoint) -> None:
     """Training checks its own shards; these can be others."""
-    recipe = load_recipe("compact", (*TINY, "model.pool.spans=[1, 4]"))
+    recipe = load_recipe("compact", (*TINY, "model.pool.spans=[1, 5]"))
     pooled = Checkpoint(checkpoint.content | {"recipe": recipe.to_table()})
-    with pytest.raises(ValueError, match=r"model\.pool\.spans: found 4, expected at most the 2 frames"):
+    with pytest.raises(ValueError, match=r"model\.pool\.spans: found 5, expected at most the 4 frames"):
         evaluate(shards, pooled, Question(("linear",), "xview"), device=CPU)
 
 
