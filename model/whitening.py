@@ -149,7 +149,8 @@ def fit_encoder(
         return
     found: dict[str, Tensor] = {}
     if ranks.is_first:
-        on_note(f"whitening the statistics of {len(enough_to_fit(samples)):,} samples before the first step")
+        what = "whitening" if "input_norm" in model.fitted else "measuring"
+        on_note(f"{what} the statistics of {len(enough_to_fit(samples)):,} samples before the first step")
         found = _fitted(model, samples, recipe).state_dict()
     for name, tensor in model.fitted.state_dict().items():
         tensor.copy_(ranks.sum(found[name].to(tensor.device) if found else torch.zeros_like(tensor)))

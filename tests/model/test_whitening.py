@@ -251,3 +251,15 @@ def test_few_samples_span_few_directions() -> None:
     assert directions_DE.shape == (30, 8)
     torch.testing.assert_close((z_ND @ directions_DE).norm(dim=0), torch.linalg.svdvals(z_ND)[:8])
     torch.testing.assert_close(whitening._principal_directions(z_ND, 3), directions_DE[:, :3])
+
+
+def test_a_graph_is_measured_where_nothing_is_whitened(shards: Shards) -> None:
+    """Without statistics of its own its batch normalisation would normalise by nothing."""
+    recipe, told = best_with_graph("model.statistics.whitened=0"), list[str]()
+    model, samples = new_model(shards.spec, recipe), split_samples(shards, "xview", "train")
+    fit_encoder(model, samples, recipe, on_note=told.append)
+    assert told == [f"measuring the statistics of {len(samples)} samples before the first step"]
+    assert list(model.fitted) == ["graph"]
+    whitened = fitted(shards, best_with_graph())
+    for name, tensor in model.fitted.state_dict().items():
+        assert torch.equal(tensor, whitened.fitted.state_dict()[name])
