@@ -72,9 +72,17 @@ def statistics_extractor(
     """The floor that needs no network: mean, deviation and mean absolute value over time of every coordinate
     of these streams, over the whole sequence and each third, mean over present bodies."""
 
+    return extractor_of(lambda x_PCTV: input_statistics(x_PCTV, spans), skeleton, names)
+
+
+def extractor_of(
+    measure: Callable[[Tensor], Tensor], skeleton: Skeleton, names: tuple[str, ...]
+) -> Extractor:
+    """What `measure` makes of a body's streams, (P, C, T, V) -> (P, D), mean over present bodies."""
+
     def extract(x_PCTV: Tensor, sample_P: Tensor, num_samples: int) -> Tensor:
-        statistics_PD = input_statistics(streams(x_PCTV, names, skeleton), spans)
-        return mean_over_bodies(statistics_PD, sample_P, num_samples)
+        measured_PD = measure(streams(x_PCTV, names, skeleton))
+        return mean_over_bodies(measured_PD, sample_P, num_samples)
 
     return extract
 
@@ -103,7 +111,7 @@ def enough_to_fit(samples: Samples) -> Samples:
 
 def batch_norms(module: nn.Module) -> list[Norm]:
     """All batch normalisation in it."""
-    return [part for part in module.modules() if isinstance(part, _BatchNorm | FrameNorm)]
+    return [part for part in module.modules() if isinstance(part, Norm)]
 
 
 def calibrated(model: CPSTN, samples: Samples, device: torch.device) -> CPSTN:

@@ -24,13 +24,12 @@ from model.features import (
     batch_norms,
     enough_to_fit,
     extract_features,
+    extractor_of,
     measure_norms,
 )
 from model.parallel import ALONE, Ranks
-from model.pooling import mean_over_bodies
 from model.recipe import Recipe
 from model.statistics import StatisticsEncoder, WhitenedInput
-from model.streams import streams
 from pipeline.augment import ViewConfig
 from pipeline.loader import changed_copy, sequential_batches
 from pipeline.samples import Samples, in_any_order
@@ -163,11 +162,7 @@ def _fitted(model: CPSTN, samples: Samples, recipe: Recipe) -> nn.ModuleDict:
     encoder = StatisticsEncoder(model.skeleton, config.statistics, config.streams, config.encoder)
     encoder.load_state_dict(model.encoder.state_dict())
     (samples,) = in_any_order(enough_to_fit(samples))
-
-    def extract(x_PCTV: Tensor, sample_P: Tensor, num_samples: int) -> Tensor:
-        statistics_PD = encoder.measure(streams(x_PCTV, config.streams, model.skeleton))
-        return mean_over_bodies(statistics_PD, sample_P, num_samples)
-
+    extract = extractor_of(encoder.measure, model.skeleton, config.streams)
     if encoder.graph is not None:
         measure_norms(batch_norms(encoder.graph), extract, samples, CPU)
     if isinstance(encoder.input_norm, WhitenedInput):
