@@ -20,7 +20,8 @@ from model.subset import write_subset
 from model.versus import versus_untrained
 from pipeline.store.publish import publish_bytes
 
-FORMAT_VERSION = 3
+# 4: the penalty of a linear classifier is chosen by cross-entropy and written down.
+FORMAT_VERSION = 4
 # What the picture shows: the first of these that is there.
 HEADLINES = (SEMI, SUPERVISED, LINEAR, FINETUNE)
 MODE_TITLES = {

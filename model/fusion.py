@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from model.classify import linear_scores
+from model.classify import fit_chosen
 from model.features import Pair
 from model.scores import LINEAR, Score, result_of_scores
 from model.subset import Labelled
@@ -36,10 +36,11 @@ def fused_scores(
         results = []
         for chosen in labels.sets:
             shown = [performances[index] for index in chosen]
-            probabilities = [
-                linear_scores(train.take(chosen), test, num_classes, shown).softmax(1)
-                for train, test in features
-            ]
+            probabilities = []
+            for train, test in features:
+                classifier = fit_chosen(train.take(chosen), num_classes, shown)
+                with torch.no_grad():
+                    probabilities.append(classifier(test.x_ND).softmax(1))
             _, test = features[0]
             results.append(result_of_scores(torch.stack(probabilities).mean(0), test.labels_N))
         scores.append(Score(LINEAR, name, None, labels.fraction, count, tuple(results), labels.subset))

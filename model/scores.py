@@ -30,11 +30,13 @@ class Result:
     hit_N: bool, whether each test sample's class was found.
     top5: share of test samples, 0 to 1; None where only one class is named.
     confusion_KK: int64, test samples, true class down, predicted across.
+    penalty: that the training labels chose for one linear classifier; None of any other.
     """
 
     hit_N: NDArray[np.bool_]
     top5: float | None
     confusion_KK: NDArray[np.int64]
+    penalty: float | None = None
 
     @property
     def top1(self) -> float:
@@ -93,6 +95,7 @@ class Score:
         """
         per_class_K = np.mean([result.per_class for result in self.results], axis=0)
         top5 = [result.top5 for result in self.results if result.top5 is not None]
+        penalties = [result.penalty for result in self.results if result.penalty is not None]
         return {
             "mode": self.mode,
             "features": self.features,
@@ -101,6 +104,7 @@ class Score:
             "labels": self.labels,
             "subset": self.subset,
             "seeds": len(self.results),
+            "penalties": penalties or None,
             "top1": _summary([result.top1 for result in self.results]),
             "top1_without_copies": self._top1_of(~copied_N) if copied_N.any() else None,
             "top5": _summary(top5) if top5 else None,
@@ -122,25 +126,27 @@ def _summary(values: list[float]) -> dict[str, Any]:
     return {"mean": float(np.mean(values)), "deviation": deviation, "by_seed": values}
 
 
-def result_of_scores(scores_NK: Tensor, labels_N: Tensor) -> Result:
+def result_of_scores(scores_NK: Tensor, labels_N: Tensor, penalty: float | None = None) -> Result:
     """From the score of every class for each test sample: float, the higher the likelier.
 
-    labels_N: int64. Top-5 is top-K where there are fewer than five classes.
+    labels_N: int64.  penalty: of the classifier. Top-5 is top-K where there are fewer than five classes.
     """
     num_classes = scores_NK.shape[1]
     best_NF = scores_NK.topk(min(5, num_classes), dim=1).indices
     top5 = float((best_NF == labels_N[:, None]).any(1).float().mean())
-    return _result(scores_NK.argmax(1), labels_N, num_classes, top5)
+    return _result(scores_NK.argmax(1), labels_N, num_classes, top5, penalty)
 
 
 def result_of_classes(predicted_N: Tensor, labels_N: Tensor, num_classes: int) -> Result:
     """From the one class that was named for each test sample; both int64 class indices. No top-5."""
-    return _result(predicted_N, labels_N, num_classes, None)
+    return _result(predicted_N, labels_N, num_classes, None, None)
 
 
-def _result(predicted_N: Tensor, labels_N: Tensor, num_classes: int, top5: float | None) -> Result:
+def _result(
+    predicted_N: Tensor, labels_N: Tensor, num_classes: int, top5: float | None, penalty: float | None
+) -> Result:
     hit_N = (predicted_N == labels_N).cpu().numpy()
-    return Result(hit_N, top5, count_confusion(predicted_N, labels_N, num_classes))
+    return Result(hit_N, top5, count_confusion(predicted_N, labels_N, num_classes), penalty)
 
 
 def count_confusion(predicted_N: Tensor, labels_N: Tensor, num_classes: int) -> NDArray[np.int64]:

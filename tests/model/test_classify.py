@@ -36,6 +36,7 @@ def test_separable_features_are_classified_without_error() -> None:
     linear = linear_evaluation(train, test, K, keys(60))
     nearest = nearest_neighbours(train, test, K, k=1)
     assert linear.top1 == nearest.top1 == 1.0
+    assert linear.penalty == choose_penalty(train, K, keys(60))
     np.testing.assert_array_equal(linear.confusion_KK, np.diag([10] * K))
     assert nearest.top5 is None
 
@@ -91,18 +92,33 @@ def test_penalty_is_chosen_from_the_training_labels_alone() -> None:
 
 
 def test_the_penalty_is_the_best_of_cross_validation(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Counted again, slowly: every sample is predicted once, by a fit that has not seen it."""
+    """Summed again, slowly: every sample is predicted once, by a fit that has not seen it. The smallest loss
+    decides, here against the hits."""
     monkeypatch.setattr(classify, "PENALTIES", (1.0, 1e-3))
-    train, folds = blobs(60, 6.0, 1), balanced_folds(np.arange(60) % K, keys(60))
-    hits = {}
+    train, folds = blobs(60, 3.0, 0), balanced_folds(np.arange(60) % K, keys(60))
+    losses, hits = {}, {}
     for penalty in classify.PENALTIES:
-        hits[penalty] = 0
+        losses[penalty], hits[penalty] = 0.0, 0
         for fold in range(5):
             fitted = fit_linear(train.take(np.flatnonzero(folds != fold)), K, penalty)
-            held = train.take(np.flatnonzero(folds == fold))
-            hits[penalty] += int((fitted(held.x_ND).argmax(1) == held.labels_N).sum())
-    assert hits[1.0] != hits[1e-3]
-    assert choose_penalty(train, K, keys(60)) == max(hits, key=lambda penalty: hits[penalty])
+            for index in np.flatnonzero(folds == fold):
+                score_K = fitted(train.x_ND[[index]])[0].detach()
+                losses[penalty] -= float(score_K.log_softmax(0)[train.labels_N[index]])
+                hits[penalty] += int(score_K.argmax() == train.labels_N[index])
+    best = min(losses, key=lambda penalty: losses[penalty])
+    assert choose_penalty(train, K, keys(60)) == best
+    assert hits[best] < max(hits.values())
+
+
+def test_a_class_that_is_held_out_as_a_whole_does_not_choose(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No fit knows it, so that the strongest penalty, which knows nothing, would be the best for it."""
+    monkeypatch.setattr(classify, "PENALTIES", (1e4, 1e-2))
+    many = blobs(60, 0.5, 1)
+    lonely = Features(
+        torch.cat([many.x_ND, many.x_ND[:1] + 40]), torch.cat([many.labels_N, torch.tensor([K])])
+    )
+    assert choose_penalty(many, K, keys(60)) == 1e-2
+    assert choose_penalty(lonely, K + 1, keys(61)) == 1e-2
 
 
 def test_folds_hold_every_class_alike() -> None:

@@ -12,7 +12,7 @@ from torch import nn
 
 from data_specs.spec import load_spec
 from model.checkpoint import Checkpoint, load_checkpoint
-from model.classify import linear_evaluation, linear_scores
+from model.classify import fit_chosen, linear_evaluation
 from model.evaluate import Evaluation, evaluate
 from model.features import (
     FLOOR_STREAMS,
@@ -148,8 +148,8 @@ def test_fused_runs_are_the_mean_of_their_probabilities(
     for one in (checkpoint, other):
         model = calibrated(one.build_model(), parts.train, CPU)
         train_on, test_on = (encoder_features(model, part, CPU) for part in (parts.train, parts.test))
-        scores_NK = linear_scores(train_on, test_on, parts.num_classes, parts.performances)
-        probabilities.append(scores_NK.softmax(1))
+        classifier = fit_chosen(train_on, parts.num_classes, parts.performances)
+        probabilities.append(classifier(test_on.x_ND).detach().softmax(1))
     expected = (probabilities[0] + probabilities[1]).argmax(1).numpy() == parts.test.labels_N
     assert fused[0].top1 == pytest.approx(expected.mean())
 

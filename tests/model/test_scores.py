@@ -47,6 +47,15 @@ def test_repetitions_are_summed_up() -> None:
     assert alone["top5"] is None
 
 
+def test_the_penalties_of_linear_classifiers_are_written_down() -> None:
+    scores_NK = torch.eye(6)[NAMED]
+    results = tuple(result_of_scores(scores_NK, TRUE, penalty) for penalty in (0.3, 0.1))
+    row = Score("linear", "some", None, 1.0, 12, results)
+    assert row.to_table(np.zeros(6, bool))["penalties"] == [0.3, 0.1]
+    neighbours = Score("knn", "some", 1, 1.0, 12, (result_of_classes(NAMED, TRUE, 6),))
+    assert neighbours.to_table(np.zeros(6, bool))["penalties"] is None
+
+
 def test_copies_of_training_samples_can_be_left_out() -> None:
     ten = np.arange(10)
     results = (Result(ten < 5, None, CONFUSION), Result(ten < 7, None, CONFUSION))

@@ -98,7 +98,9 @@ def test_a_classifier_keeps_the_scales_of_whitened_features() -> None:
     x_ND = torch.randn(50, 4, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 2, 3, 4])
 
     def standardised(scaled: bool) -> Tensor:
-        return LinearClassifier(Features(x_ND, torch.zeros(50).long(), scaled), 2).standardise(x_ND)
+        return LinearClassifier(Features(x_ND, torch.zeros(50).long(), scaled), 2, penalty=0.1).standardise(
+            x_ND
+        )
 
     torch.testing.assert_close(standardised(False).std(0, correction=0), torch.ones(4))
     kept_D = standardised(True).std(0, correction=0)

@@ -13,6 +13,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from data_specs.spec import load_spec
+from model.evaluation_file import FORMAT_VERSION
 from model.recipe import load_recipe
 from model.run import Run
 
@@ -49,6 +50,7 @@ def score_table(
         "label_fraction": fraction,
         "labels": round(1020 * fraction),
         "seeds": len(by_seed),
+        "penalties": None,
         "top1": spread(0),
         "top1_without_copies": None,
         "top5": None if mode == "knn" else spread(-0.0123),
@@ -80,7 +82,7 @@ def full_scores(plus: float = 0.0) -> list[dict[str, Any]]:
 def evaluation_table(scores: list[dict[str, Any]] | None = None, **changes: Any) -> dict[str, Any]:
     """What `eval` writes on NW-UCLA."""
     return {
-        "version": 3,
+        "version": FORMAT_VERSION,
         "run": "made-up",
         "dataset": "ucla",
         "title": "Northwestern-UCLA",

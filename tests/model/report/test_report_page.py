@@ -78,7 +78,7 @@ def test_what_a_run_lacks_is_said_with_the_command_that_makes_it(tmp_path: Path)
         "not evaluated</strong>: it has no checkpoint. <code>python cli.py train --resume &#39;",
         "not evaluated</strong>: its folder holds no logs for TensorBoard",
         "not evaluated</strong>: its recipe.toml cannot be read",
-        "an evaluation of version 1; expected 3. <code",
+        "an evaluation of version 1; expected 4. <code",
         "old</strong>: its recipe.toml cannot be read",
         "unfinished</strong>: it was evaluated before its end, at step 7 of 40. <code",
     ):

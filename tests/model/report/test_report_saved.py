@@ -72,8 +72,8 @@ def test_counts_over_seeds_are_divided_by_them(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"version": 1}, "version 1; expected 3"),
-        ({"version": None}, "version None; expected 3"),
+        ({"version": 1}, "version 1; expected 4"),
+        ({"version": None}, "version None; expected 4"),
         ({"scores": []}, "no scores"),
         ({"scores": [score_table() | {"confusion": [[1]]}]}, "confusion of shape \\(1, 1\\)"),
         ({"scores": [score_table() | {"per_class": [0.5]}]}, "per_class has 1 entries for 10"),
@@ -89,7 +89,7 @@ def test_what_is_wrong_with_a_file_is_named(tmp_path: Path, change: dict[str, An
         read(tmp_path, evaluation_table() | change)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "3", "\ufffe", '{"version": 3}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", "\ufffe", '{"version": 4}'])
 def test_a_file_that_is_no_evaluation_is_named(tmp_path: Path, text: str) -> None:
     run = write_run(tmp_path / "run", steps=1)
     write_evaluation(run, evaluation_table())
@@ -102,5 +102,5 @@ def test_a_file_that_is_no_evaluation_is_named(tmp_path: Path, text: str) -> Non
 def test_a_file_of_the_first_version_says_so(tmp_path: Path) -> None:
     table = evaluation_table()
     del table["version"]
-    with pytest.raises(ValueError, match="version 1; expected 3"):
+    with pytest.raises(ValueError, match="version 1; expected 4"):
         read(tmp_path, table)
