@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from model.train import Progress
     from pipeline.store.shards import Shards
 
-WIDTH_WITHOUT_TERMINAL = 120
+WIDTH_WITHOUT_TERMINAL = 160
 
 
 @contextmanager
@@ -137,31 +138,40 @@ def print_description(shards: "Shards") -> None:
 
 def print_scores(table: dict[str, Any], folder: Path) -> None:
     """The rows of an evaluation, as `model.evaluation_file.to_table` gives them."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
-    from model.evaluation_file import MODE_TITLES
-
     sizes = f"{table['train_samples']:,} train, {table['test_samples']:,} test"
     title = f"{folder}: {table['title']} {table['protocol']}, {sizes}; %"
-    shown = Table(title=Text(title), title_justify="left")
+    shown = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     measures = {"top1": "top-1", "top5": "top-5", "macro_f1": "macro-F1"}
     if table["copied"]:
         measures = {"top1": "top-1", "top1_without_copies": "without copies"} | measures
-    gains = [_gain(row["versus_untrained"], table["test_samples"]) for row in table["scores"]]
-    last = ["over untrained"] if any(gains) else []
-    for column in ("protocol", "features", "labels", *measures.values(), *last):
-        justify: JustifyMethod = "left" if column in ("protocol", "features") else "right"
-        header = column.replace(" ", "\n")  # what stands below is short
-        shown.add_column(header, justify=justify, no_wrap=column != "features", vertical="bottom")
-    for row, gain in zip(table["scores"], gains, strict=True):
-        mode = MODE_TITLES[row["mode"]] + (f", k = {row['k']}" if row["k"] else "")
-        accuracies = [_percent(row[name]) for name in measures]
-        shown.add_row(mode, row["features"], f"{row['labels']:,}", *accuracies, *([gain] if last else []))
+    gains = any(row["versus_untrained"] for row in table["scores"])
+    words = [word for row in table["scores"] for word in row["features"].split()]
+    shown.add_column("features", min_width=max(map(len, words)), vertical="bottom")
+    for column in (*measures.values(), *(["over untrained"] if gains else [])):
+        shown.add_column(column.replace(" ", "\n"), justify="right", no_wrap=True, vertical="bottom")
+    for heading, rows in groupby(table["scores"], key=_heading):
+        shown.add_section()
+        shown.add_row(Text(heading, style="bold"))
+        for row in rows:
+            accuracies = [_percent(row[name]) for name in measures]
+            gain = _gain(row["versus_untrained"], table["test_samples"])
+            shown.add_row(row["features"], *accuracies, *([gain] if gains else []))
     console().print(shown)
     files = {row["labels"]: row["subset"] for row in table["scores"] if row["subset"]}
     for labels, names in files.items():
         click.echo(f"{labels:,} labels: those of {names}")
+
+
+def _heading(row: dict[str, Any]) -> str:
+    """What the rows of one mode on one set of labels have in common."""
+    from model.evaluation_file import MODE_TITLES
+
+    neighbours = f", k = {row['k']}" if row["k"] else ""
+    return f"{MODE_TITLES[row['mode']]}{neighbours}, {row['labels']:,} labels"
 
 
 def _percent(summary: dict[str, Any] | None) -> str:

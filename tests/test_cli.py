@@ -1,6 +1,7 @@
 """The commands as a user types them: they work one after the other, and every mistake gets one line."""
 
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -93,14 +94,23 @@ def test_eval_prints_a_table_and_writes_it_beside_the_run(inside: Path) -> None:
     assert works("eval", "--label-fraction", "0.5") == printed
     ids = run / "subsets/ucla-xview-0.5-seed-0.txt"
     by_file = works("eval", "--mode", "linear", "--subset", str(ids))
-    assert {row for row in rows_of(by_file) if "linear" in row} <= rows_of(printed)
+    found = rows_of(by_file)
+    assert len(found) == 8  # four kinds of features, on all labels and on these
+    assert found <= rows_of(printed)
     assert f" labels: those of {ids.name}\n" in by_file
     assert "those of" not in printed
 
 
 def rows_of(printed: str) -> set[tuple[str, ...]]:
-    """A table's rows, without the space that fills its columns."""
-    return {tuple(cell.strip() for cell in line.split("│")) for line in printed.splitlines()}
+    """A table's rows, each behind the heading that it stands under, without the space that fills columns."""
+    rows, heading = set(), ""
+    for line in printed.splitlines():
+        cells = tuple(re.split(" {2,}", line.strip()))
+        if len(cells) == 1 and cells[0].endswith(" labels"):
+            heading = cells[0]
+        elif heading and len(cells) > 1:
+            rows.add((heading, *cells))
+    return rows
 
 
 def test_eval_repeats_with_other_labels(inside: Path) -> None:

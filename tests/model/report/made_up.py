@@ -50,6 +50,7 @@ def score_table(
         "label_fraction": fraction,
         "labels": round(1020 * fraction),
         "seeds": len(by_seed),
+        "subset": None,
         "penalties": None,
         "top1": spread(0),
         "top1_without_copies": None,

@@ -1,0 +1,32 @@
+"""What is printed for people."""
+
+from pathlib import Path
+
+import pytest
+
+from model import terminal
+from model.terminal import print_scores
+from tests.model.report.made_up import evaluation_table, score_table
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_nothing_of_an_evaluation_is_cut_off(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a terminal of 80 columns either, with every column and every repetition there is."""
+    monkeypatch.setattr(terminal, "WIDTH_WITHOUT_TERMINAL", width)
+    features = "untrained encoder and input statistics, whitened"
+    score = score_table("knn", features, [0.1, 0.2, 0.3], k=20, fraction=0.1)
+    others = {"mean": 0.654, "deviation": 0.021, "by_seed": [0.633, 0.654, 0.675]}
+    won = {"won": 3, "lost": 17, "p": 0.0026}
+    score |= {"top1_without_copies": others, "top5": others, "versus_untrained": won}
+    table = evaluation_table([score, score_table("linear")]) | {"copied": 95, "test_samples": 464}
+    print_scores(table, Path("runs/some"))
+    printed = capsys.readouterr().out
+    assert "…" not in printed
+    assert max(map(len, printed.splitlines())) <= width
+    words = printed.split()
+    for word in (*features.split(), "nearest", "neighbours,", "102", "linear,", "1,020", "macro-F1", "-3.0"):
+        assert word in words
+    assert "65.4 ± 2.1" in printed
+    assert "(p 0.0026)" in printed
