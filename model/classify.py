@@ -4,7 +4,7 @@ Axes: N sample, D feature, E dimension of the samples' span, K class.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -61,13 +61,14 @@ def _deviations(train: Features) -> Tensor:
 
 def fit_linear(train: Features, num_classes: int, penalty: float) -> LinearClassifier:
     """The minimum of cross-entropy plus penalty/2 times the squared weights; no randomness in it."""
-    return fit_path(train, num_classes, (penalty,))[0]
+    return next(fit_path(train, num_classes, (penalty,)))
 
 
 def fit_path(
     train: Features, num_classes: int, penalties: Sequence[float], iterations: int = ITERATIONS
-) -> list[LinearClassifier]:
-    """One classifier for each penalty; each begins where the one before ended. Full-batch L-BFGS.
+) -> Iterator[LinearClassifier]:
+    """One classifier for each penalty, when it is asked for, by full-batch L-BFGS that begins where the one
+    before ended.
 
     Where there are more features than samples, the fit is made in the samples' span, in which the best
     weights lie: the same minimum with fewer numbers.
@@ -77,7 +78,6 @@ def fit_path(
     x_NE = x_ND if basis_DE is None else x_ND @ basis_DE
     weight_KE = torch.zeros(num_classes, x_NE.shape[1], device=x_NE.device, requires_grad=True)
     bias_K = torch.zeros(num_classes, device=x_NE.device, requires_grad=True)
-    found = []
     for penalty in penalties:
         optimiser = torch.optim.LBFGS(
             [weight_KE, bias_K],
@@ -99,8 +99,7 @@ def fit_path(
         with torch.no_grad():
             fitted.linear.weight.copy_(weight_KE if basis_DE is None else weight_KE @ basis_DE.T)
             fitted.linear.bias.copy_(bias_K)
-        found.append(fitted)
-    return found
+        yield fitted
 
 
 def _span(x_ND: Tensor) -> Tensor:
@@ -130,16 +129,25 @@ def choose_penalty(train: Features, num_classes: int, performances: Sequence[str
     fold_N = balanced_folds(labels_N, performances)
     if fold_N.max() == 0:
         return PENALTIES[len(PENALTIES) // 2]  # one label a class: nothing can be held out
-    losses = np.zeros(len(PENALTIES))
+    held, paths = [], []
     for fold in range(fold_N.max() + 1):
-        fit_on = train.take(np.flatnonzero(fold_N != fold))
         known_N = np.isin(labels_N, labels_N[fold_N != fold])
-        check_on = train.take(np.flatnonzero((fold_N == fold) & known_N))
-        for index, classifier in enumerate(fit_path(fit_on, num_classes, PENALTIES, ITERATIONS_TO_CHOOSE)):
-            with torch.no_grad():
-                scores_NK = classifier(check_on.x_ND)
-            losses[index] += float(F.cross_entropy(scores_NK, check_on.labels_N, reduction="sum"))
-    return PENALTIES[int(losses.argmin())]
+        held.append(train.take(np.flatnonzero((fold_N == fold) & known_N)))
+        fit_on = train.take(np.flatnonzero(fold_N != fold))
+        paths.append(fit_path(fit_on, num_classes, PENALTIES, ITERATIONS_TO_CHOOSE))
+    best, least = PENALTIES[0], math.inf
+    for penalty, *classifiers in zip(PENALTIES, *paths, strict=True):
+        loss = sum(_cross_entropy(*pair) for pair in zip(classifiers, held, strict=True))
+        if loss >= least:
+            break  # weaker ones, which take the longest to fit, are worse still
+        best, least = penalty, loss
+    return best
+
+
+@torch.no_grad()
+def _cross_entropy(classifier: LinearClassifier, held: Features) -> float:
+    """Summed over the samples."""
+    return float(F.cross_entropy(classifier(held.x_ND), held.labels_N, reduction="sum"))
 
 
 def balanced_folds(labels_N: NDArray[np.int64], performances: Sequence[str]) -> NDArray[np.int64]:
