@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 
 from model.checkpoint import load_checkpoint, new_model
-from model.classify import linear_evaluation
+from model.classify import LINEAR_VERSION, linear_evaluation
 from model.config import flat
 from model.cpstn import CPSTN
 from model.feature_cache import FEATURES_VERSION
@@ -197,7 +197,7 @@ class _Bench:
         """What an accuracy belongs to."""
         table = None if recipe is None else recipe.to_table()
         return {
-            "version": FEATURES_VERSION,
+            "version": [FEATURES_VERSION, LINEAR_VERSION],
             "protocol": self.protocol,
             "shards": self.shards.manifest.digest,
             "recipe": table,

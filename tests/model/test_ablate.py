@@ -14,12 +14,13 @@ import torch
 from model.ablate import Ablation, Trial, ablate, plan, save_ablation
 from model.checkpoint import load_checkpoint, new_model
 from model.evaluate import evaluate
+from model.features import Features
 from model.finetune import finetune
 from model.objective import Pretraining
 from model.question import Question
 from model.recipe import load_recipe
 from model.run import Run
-from model.scores import STATISTICS, TRAINED, UNTRAINED
+from model.scores import STATISTICS, TRAINED, UNTRAINED, Result
 from model.share import share_out
 from model.table5 import Row, all_rows, choose_rows, find_row, tables
 from model.train import OnProgress, Progress
@@ -192,6 +193,29 @@ def test_a_second_call_trains_nothing_and_says_the_same(
         raise AssertionError("trained again")
 
     assert ablate(shards, trials, folder, device=CPU, watch=watch).to_table() == first.to_table()
+
+
+def test_what_another_kind_of_classifier_found_is_measured_again(
+    shards: Shards, trained: tuple[Path, Ablation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A table must not put accuracies of two kinds side by side; the training behind them stays."""
+    folder, _ = trained
+    trials = plan([find_row("bigru")], folder, shards, recipe="compact", changes=TINY)
+    measured: list[int] = []
+
+    def measure(train: Features, *_: object) -> Result:
+        measured.append(len(train.labels_N))
+        return Result(np.ones(4, bool), None, np.eye(2, dtype=np.int64))
+
+    monkeypatch.setattr("model.ablate.linear_evaluation", measure)
+    assert [line.top1[0] for line in ablate(shards, trials, folder, device=CPU).lines] != [1, 1, 1]
+    assert not measured
+    monkeypatch.setattr("model.ablate.LINEAR_VERSION", 1)
+    with pytest.MonkeyPatch.context() as patch:  # what is written now must not stay for the other tests
+        patch.setattr("model.ablate.publish_bytes", lambda *_: None)
+        again = ablate(shards, trials, folder, device=CPU)
+    assert [line.top1[0] for line in again.lines] == [1, 1, 1]
+    assert len(measured) == 3
 
 
 class Stop(Exception):  # noqa: N818
