@@ -144,7 +144,7 @@ def print_scores(table: dict[str, Any], folder: Path) -> None:
 
     sizes = f"{table['train_samples']:,} train, {table['test_samples']:,} test"
     title = f"{folder}: {table['title']} {table['protocol']}, {sizes}; %"
-    shown = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    shown = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     measures = {"top1": "top-1", "top5": "top-5", "macro_f1": "macro-F1"}
     if table["copied"]:
         measures = {"top1": "top-1", "top1_without_copies": "without copies"} | measures
@@ -160,7 +160,9 @@ def print_scores(table: dict[str, Any], folder: Path) -> None:
             accuracies = [_percent(row[name]) for name in measures]
             gain = _gain(row["versus_untrained"], table["test_samples"])
             shown.add_row(row["features"], *accuracies, *([gain] if gains else []))
-    console().print(shown)
+    page = console()
+    page.print(Text(title, style="bold"))
+    page.print(shown)
     files = {row["labels"]: row["subset"] for row in table["scores"] if row["subset"]}
     for labels, names in files.items():
         click.echo(f"{labels:,} labels: those of {names}")
@@ -197,7 +199,7 @@ def print_ablation(result: "Ablation", folder: Path) -> None:
     copied = f" ({result.copied:,} of them copies of training samples)" if result.copied else ""
     sizes = f"{result.train_samples:,} train, {result.test_samples:,} test{copied}"
     title = f"{folder}: {result.dataset} {result.protocol}, {sizes}; linear on the frozen encoder, top-1 %"
-    table = Table(title=Text(title), title_justify="left")
+    table = Table()
     for column in ("row", "Encoder", "Aug1", "Pre1", "Aug2", "Pre2", "Half-C"):
         table.add_column(column)
     for column in ("Acc", "paper, on NTU-60 X-Sub"):
@@ -212,7 +214,9 @@ def print_ablation(result: "Ablation", folder: Path) -> None:
         spread = f" ± {100 * top1['deviation']:.1f}" if top1["seeds"] > 1 else ""
         failed = f" {len(line.problems)} failed" if line.problems else ""
         table.add_row(line.name, line.encoder, *marks, f"{accuracy}{spread}{failed}".strip(), paper)
-    console().print(table)
+    page = console()
+    page.print(Text(title, style="bold"))
+    page.print(table)
     for line in result.failed:
         for seed, problem in line.problems.items():
             click.echo(f"{line.name}, seed {seed}: {problem}", err=True)

@@ -25,6 +25,7 @@ def test_nothing_of_an_evaluation_is_cut_off(
     printed = capsys.readouterr().out
     assert "…" not in printed
     assert max(map(len, printed.splitlines())) <= width
+    assert printed.startswith("runs/some: Northwestern-UCLA xview3, 1,020 train, 464 test; %\n")
     words = printed.split()
     for word in (*features.split(), "nearest", "neighbours,", "102", "linear,", "1,020", "macro-F1", "-3.0"):
         assert word in words
