@@ -75,6 +75,7 @@ def test_the_command_line_starts_without_heavy_packages(path: str) -> None:
         "click",
         "collections",
         "contextlib",
+        "itertools",
         "json",
         "os",
         "pathlib",
