@@ -10,7 +10,7 @@ What lies there already is not done again, so that a table that was stopped goes
 import json
 import os
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -248,8 +248,12 @@ def _of_statistics(bench: _Bench, trial: Trial, folder: Path) -> _Measurement:
 
 
 def _train(bench: _Bench, trial: Trial) -> None:
-    """Start the trial's run, or go on with it."""
+    """Start the trial's run, or go on with it; nothing if it has ended."""
     shards = bench.shards
+    with suppress(ValueError):  # no checkpoint yet, or a damaged one, which training says
+        newest = load_checkpoint(trial.run)
+        if newest.step == newest.steps:
+            return
     if not trial.run.exists:
         trial.run.create(trial.recipe, shards.location, shards.manifest.digest)
     with bench.watch(trial) as on_progress:

@@ -211,9 +211,13 @@ def test_what_another_kind_of_classifier_found_is_measured_again(
     assert [line.top1[0] for line in ablate(shards, trials, folder, device=CPU).lines] != [1, 1, 1]
     assert not measured
     monkeypatch.setattr("model.ablate.LINEAR_VERSION", 1)
+
+    def watch(_: Trial) -> AbstractContextManager[OnProgress]:
+        raise AssertionError("trained again")
+
     with pytest.MonkeyPatch.context() as patch:  # what is written now must not stay for the other tests
         patch.setattr("model.ablate.publish_bytes", lambda *_: None)
-        again = ablate(shards, trials, folder, device=CPU)
+        again = ablate(shards, trials, folder, device=CPU, watch=watch)
     assert [line.top1[0] for line in again.lines] == [1, 1, 1]
     assert len(measured) == 3
 
