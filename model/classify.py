@@ -76,7 +76,7 @@ def fit_path(
     Where there are more features than samples, the fit is made in the samples' span, in which the best
     weights lie: the same minimum with fewer numbers.
     """
-    x_ND = LinearClassifier(train, num_classes, math.inf).standardise(train.x_ND)
+    x_ND = (train.x_ND - train.x_ND.mean(0)) / _deviations(train)
     basis_DE = _span(x_ND) if x_ND.shape[1] > x_ND.shape[0] else None
     x_NE = x_ND if basis_DE is None else x_ND @ basis_DE
     weight_KE = torch.zeros(num_classes, x_NE.shape[1], device=x_NE.device, requires_grad=True)

@@ -159,7 +159,7 @@ def print_scores(table: dict[str, Any], folder: Path) -> None:
         for row in rows:
             accuracies = [_percent(row[name]) for name in measures]
             gain = _gain(row["versus_untrained"], table["test_samples"])
-            shown.add_row(row["features"], *accuracies, *([gain] if gains else []))
+            shown.add_row(Text(row["features"]), *accuracies, *([gain] if gains else []))
     page = console()
     page.print(Text(title, style="bold"))
     page.print(shown)
