@@ -19,7 +19,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from model.checkpoint import load_checkpoint, new_model
+from model.checkpoint import Checkpoint, load_checkpoint, new_model
 from model.classify import LINEAR_VERSION, linear_evaluation
 from model.config import flat
 from model.cpstn import CPSTN
@@ -216,9 +216,7 @@ class _Measurement:
 
 def _of_row(bench: _Bench, trial: Trial) -> _Measurement:
     def measure() -> float:
-        _train(bench, trial)
-        model = load_checkpoint(trial.run).build_model().to(bench.device)
-        return bench.encoder_top1(model)
+        return bench.encoder_top1(_trained(bench, trial).build_model().to(bench.device))
 
     path = trial.run.folder / "linear.json"
     line = Line(trial.row.name, trial.row.encoder, trial.row)
@@ -247,13 +245,13 @@ def _of_statistics(bench: _Bench, trial: Trial, folder: Path) -> _Measurement:
     return _Measurement(Line(STATISTICS, ""), trial.recipe.seed, STATISTICS, top1)
 
 
-def _train(bench: _Bench, trial: Trial) -> None:
-    """Start the trial's run, or go on with it; nothing if it has ended."""
+def _trained(bench: _Bench, trial: Trial) -> Checkpoint:
+    """The end of the trial's run, which is started, or gone on with, if it has not ended."""
     shards = bench.shards
     with suppress(ValueError):  # no checkpoint yet, or a damaged one, which training says
         newest = load_checkpoint(trial.run)
         if newest.step == newest.steps:
-            return
+            return newest
     if not trial.run.exists:
         trial.run.create(trial.recipe, shards.location, shards.manifest.digest)
     with bench.watch(trial) as on_progress:
@@ -267,6 +265,7 @@ def _train(bench: _Bench, trial: Trial) -> None:
             on_progress=on_progress,
             on_note=bench.on_stage,
         )
+    return load_checkpoint(trial.run)
 
 
 def _remembered(path: Path, identity: dict[str, Any], measure: Callable[[], float]) -> float:

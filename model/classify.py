@@ -49,6 +49,12 @@ class LinearClassifier(nn.Module):
         scores_NK: Tensor = self.linear(self.standardise(x_ND))
         return scores_NK
 
+    @torch.no_grad()
+    def scores(self, x_ND: Tensor) -> Tensor:
+        """As `forward`, of a classifier that is fitted."""
+        scores_NK: Tensor = self(x_ND)
+        return scores_NK
+
     def standardise(self, x_ND: Tensor) -> Tensor:
         """Zero mean and unit deviation over the training samples: of each feature, or of all where they are
         scaled already."""
@@ -147,10 +153,9 @@ def choose_penalty(train: Features, num_classes: int, performances: Sequence[str
     return best
 
 
-@torch.no_grad()
 def _cross_entropy(classifier: LinearClassifier, held: Features) -> float:
     """Summed over the samples."""
-    return float(F.cross_entropy(classifier(held.x_ND), held.labels_N, reduction="sum"))
+    return float(F.cross_entropy(classifier.scores(held.x_ND), held.labels_N, reduction="sum"))
 
 
 def balanced_folds(labels_N: NDArray[np.int64], performances: Sequence[str]) -> NDArray[np.int64]:
@@ -180,8 +185,7 @@ def linear_evaluation(
 ) -> Result:
     """Fit on all of `train`, score once on `test`. performances: see `fit_chosen`."""
     classifier = fit_chosen(train, num_classes, performances)
-    with torch.no_grad():
-        return result_of_scores(classifier(test.x_ND), test.labels_N, classifier.penalty)
+    return result_of_scores(classifier.scores(test.x_ND), test.labels_N, classifier.penalty)
 
 
 @torch.no_grad()

@@ -36,11 +36,10 @@ def fused_scores(
         results = []
         for chosen in labels.sets:
             shown = [performances[index] for index in chosen]
-            probabilities = []
-            for train, test in features:
-                classifier = fit_chosen(train.take(chosen), num_classes, shown)
-                with torch.no_grad():
-                    probabilities.append(classifier(test.x_ND).softmax(1))
+            probabilities = [
+                fit_chosen(train.take(chosen), num_classes, shown).scores(test.x_ND).softmax(1)
+                for train, test in features
+            ]
             _, test = features[0]
             results.append(result_of_scores(torch.stack(probabilities).mean(0), test.labels_N))
         scores.append(Score(LINEAR, name, None, labels.fraction, count, tuple(results), labels.subset))

@@ -16,6 +16,7 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as Bar
+    from rich.table import Table
 
     from model.ablate import Ablation
     from model.train import Progress
@@ -131,9 +132,7 @@ def print_description(shards: "Shards") -> None:
         table.add_row("rejected", f"{facts['rejected']:,}, listed in rejects.csv")
     for reason, count in facts["rejects_by_reason"].items():
         table.add_row("", Text(f"{count:,} x {reason}"))
-    page = console()
-    page.print(Text(f"{shards.location}: {shards.spec.title}", style="bold"))
-    page.print(table, highlight=False)
+    _print_titled(f"{shards.location}: {shards.spec.title}", table)
 
 
 def print_scores(table: dict[str, Any], folder: Path) -> None:
@@ -160,9 +159,7 @@ def print_scores(table: dict[str, Any], folder: Path) -> None:
             accuracies = [_percent(row[name]) for name in measures]
             gain = _gain(row["versus_untrained"], table["test_samples"])
             shown.add_row(Text(row["features"]), *accuracies, *([gain] if gains else []))
-    page = console()
-    page.print(Text(title, style="bold"))
-    page.print(shown)
+    _print_titled(title, shown)
     files = {row["labels"]: row["subset"] for row in table["scores"] if row["subset"]}
     for labels, names in files.items():
         click.echo(f"{labels:,} labels: those of {names}")
@@ -194,7 +191,6 @@ def _gain(versus: dict[str, Any] | None, test_samples: int) -> str:
 def print_ablation(result: "Ablation", folder: Path) -> None:
     """The paper's columns, and its own accuracies beside ours."""
     from rich.table import Table
-    from rich.text import Text
 
     copied = f" ({result.copied:,} of them copies of training samples)" if result.copied else ""
     sizes = f"{result.train_samples:,} train, {result.test_samples:,} test{copied}"
@@ -214,12 +210,19 @@ def print_ablation(result: "Ablation", folder: Path) -> None:
         spread = f" ± {100 * top1['deviation']:.1f}" if top1["seeds"] > 1 else ""
         failed = f" {len(line.problems)} failed" if line.problems else ""
         table.add_row(line.name, line.encoder, *marks, f"{accuracy}{spread}{failed}".strip(), paper)
-    page = console()
-    page.print(Text(title, style="bold"))
-    page.print(table)
+    _print_titled(title, table)
     for line in result.failed:
         for seed, problem in line.problems.items():
             click.echo(f"{line.name}, seed {seed}: {problem}", err=True)
+
+
+def _print_titled(title: str, table: "Table") -> None:
+    """The title is as wide as the page, not as the table."""
+    from rich.text import Text
+
+    page = console()
+    page.print(Text(title, style="bold"))
+    page.print(table, highlight=False)
 
 
 def console(*, stderr: bool = False) -> "Console":
