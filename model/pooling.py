@@ -8,9 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from model.covariance import covariance_size, log_covariance
+
 POOLS = ("joints", "global")
 BODIES = ("mean", "max")
-STATISTICS = ("mean", "deviation", "final")
+COVARIANCE = "covariance"
+STATISTICS = ("mean", "deviation", "final", COVARIANCE)
 # Added to a variance before its root, whose slope at 0 is infinite; far below what a moving joint shows.
 LEAST_VARIANCE = 1e-5
 
@@ -21,7 +24,8 @@ class PoolConfig:
 
     over: "joints" keeps the joints apart, "global" averages the statistics over them.
     statistics: of each channel over time, some of "mean", "deviation" and "final", what a recurrent encoder
-        has at its end; see `final_state`. The mean alone forgets how much moved.
+        has at its end; see `final_state`. The mean alone forgets how much moved. Or "covariance", of all
+        channels over time and joints, whichever `over` is; see `model.covariance.log_covariance`.
     spans: into how many equal spans of time the sequence is cut, for each entry: [1, 3] is the whole and its
         thirds. The whole alone forgets the order.
     bodies: how the vectors of a sample's present bodies become one, which the paper leaves open: their
@@ -37,11 +41,7 @@ class PoolConfig:
     def __post_init__(self) -> None:
         if self.over not in POOLS:
             raise ValueError(f"over: found {self.over!r}, expected one of {', '.join(POOLS)}")
-        if not self.statistics or len(set(self.statistics)) < len(self.statistics):
-            raise ValueError(f"statistics: found {list(self.statistics)}, expected each of them once")
-        for name in self.statistics:
-            if name not in STATISTICS:
-                raise ValueError(f"statistics: found {name!r}, expected one of {', '.join(STATISTICS)}")
+        check_statistics(self.statistics)
         if not self.spans or min(self.spans) < 1:
             raise ValueError(f"spans: found {list(self.spans)}, expected at least one positive number")
         if self.bodies not in BODIES:
@@ -50,7 +50,17 @@ class PoolConfig:
     def size(self, channels: int, joints: int) -> int:
         """D."""
         places = channels * joints if self.over == "joints" else channels
-        return places * len(self.statistics) * sum(self.spans)
+        sizes = [covariance_size(channels) if name == COVARIANCE else places for name in self.statistics]
+        return sum(sizes) * sum(self.spans)
+
+
+def check_statistics(names: tuple[str, ...], key: str = "statistics") -> None:
+    """Raises ValueError that names the key unless these are statistics of a pool, each once."""
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"{key}: found {list(names)}, expected each of them once")
+    for name in names:
+        if name not in STATISTICS:
+            raise ValueError(f"{key}: found {name!r}, expected one of {', '.join(STATISTICS)}")
 
 
 def pool(x_PCTV: Tensor, config: PoolConfig, backward: int = 0) -> Tensor:
@@ -60,14 +70,12 @@ def pool(x_PCTV: Tensor, config: PoolConfig, backward: int = 0) -> Tensor:
     """
     assert x_PCTV.shape[2] >= max(config.spans)
     pooled = [
-        _statistic(span_PCTV, name, backward)
+        _statistic(span_PCTV, name, config.over, backward)
         for parts in config.spans
         for span_PCTV in x_PCTV.tensor_split(parts, dim=2)
         for name in config.statistics
     ]
-    if config.over == "global":
-        return torch.cat([statistic_PCV.mean(dim=2) for statistic_PCV in pooled], dim=1)
-    return torch.cat([statistic_PCV.flatten(1) for statistic_PCV in pooled], dim=1)
+    return torch.cat(pooled, dim=1)
 
 
 def final_state(x_PCTV: Tensor, backward: int = 0) -> Tensor:
@@ -103,10 +111,14 @@ def mean_over_bodies(x_PD: Tensor, sample_P: Tensor, num_samples: int) -> Tensor
     return sum_ND / bodies_N.clamp(min=1).unsqueeze(1)
 
 
-def _statistic(x_PCTV: Tensor, name: str, backward: int) -> Tensor:
-    """float32 (P, C, V), over time."""
+def _statistic(x_PCTV: Tensor, name: str, over: str, backward: int) -> Tensor:
+    """float32 (P, D), over time."""
+    if name == COVARIANCE:
+        return log_covariance(x_PCTV)
     if name == "mean":
-        return x_PCTV.mean(dim=2, dtype=torch.float32)
-    if name == "final":
-        return final_state(x_PCTV, backward)
-    return (x_PCTV.float().var(dim=2, correction=0) + LEAST_VARIANCE).sqrt()
+        found_PCV = x_PCTV.mean(dim=2, dtype=torch.float32)
+    elif name == "final":
+        found_PCV = final_state(x_PCTV, backward)
+    else:
+        found_PCV = (x_PCTV.float().var(dim=2, correction=0) + LEAST_VARIANCE).sqrt()
+    return found_PCV.mean(dim=2) if over == "global" else found_PCV.flatten(1)

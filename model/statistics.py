@@ -17,13 +17,11 @@ from torch.nn import functional as F
 
 from data_specs.spec import Skeleton
 from model.first_weights import initialise
-from model.pooling import PoolConfig, pool
+from model.pooling import PoolConfig, check_statistics, pool
 from model.stgcn import STGCN, EncoderConfig
 from model.streams import JOINT, check_streams, slices_of
 
 SPANS = (1, 3)
-# Of the features of a graph network with its first weights: over the whole recording, joint by joint.
-GRAPH_POOL = PoolConfig(statistics=("mean", "deviation"))
 
 
 @dataclass(frozen=True)
@@ -36,8 +34,9 @@ class StatisticsConfig:
         directions, where what only tells changed copies of a recording apart was made small before the first
         step; see `model.whitening.fit_encoder`.
     skip: whether the encoder also gives what its first layer sees, behind what its last one makes of it.
-    graph_streams: what an ST-GCN sees that keeps its first weights; the mean and deviation of its features
-        over time are further statistics. There is none if empty. The model's `encoder` describes it.
+    graph_streams: what an ST-GCN sees that keeps its first weights; statistics of its features over the whole
+        recording are further statistics. There is none if empty. The model's `encoder` describes it.
+    graph_statistics: which; see `statistics` of `model.pooling.PoolConfig`.
     Raises ValueError that names the key.
     """
 
@@ -47,6 +46,7 @@ class StatisticsConfig:
     whitened: int = 0
     skip: bool = False
     graph_streams: tuple[str, ...] = ()
+    graph_statistics: tuple[str, ...] = ("mean", "deviation")
 
     def __post_init__(self) -> None:
         for name in ("hidden", "layers"):
@@ -58,6 +58,7 @@ class StatisticsConfig:
             raise ValueError(f"spans: found {list(self.spans)}, expected at least one positive number")
         if self.graph_streams:
             check_streams(self.graph_streams, "graph_streams")
+        check_statistics(self.graph_statistics, "graph_statistics")
 
 
 def input_statistics(x_PCTV: Tensor, spans: tuple[int, ...] = SPANS) -> Tensor:
@@ -93,7 +94,7 @@ class StatisticsEncoder(nn.Module):
         self.graph: FixedGraph | None = None
         if config.graph_streams:
             seen = slices_of(config.graph_streams, streams)
-            self.graph = FixedGraph(skeleton, graph or EncoderConfig(), seen)
+            self.graph = FixedGraph(skeleton, graph or EncoderConfig(), seen, config.graph_statistics)
             numbers += self.graph.numbers
         self.seen = config.whitened or numbers
         self.input_norm = WhitenedInput(numbers, self.seen) if config.whitened else BodyNorm(numbers)
@@ -147,14 +148,21 @@ class FixedGraph(nn.Module):
     """An ST-GCN that keeps its first weights, and its batch normalisation what was measured before the first
     step (`model.whitening.fit_encoder`), also in training.
 
-    seen: the streams that it sees, as channels of what comes in.
+    seen: the streams that it sees, as channels of what comes in.  statistics: of its features over time.
     """
 
-    def __init__(self, skeleton: Skeleton, config: EncoderConfig, seen: tuple[slice, ...]) -> None:
+    def __init__(
+        self,
+        skeleton: Skeleton,
+        config: EncoderConfig,
+        seen: tuple[slice, ...],
+        statistics: tuple[str, ...],
+    ) -> None:
         super().__init__()
         self.stream_slices = seen
+        self.pool = PoolConfig(statistics=statistics)
         self.network = STGCN(skeleton, config, 3 * len(seen)).requires_grad_(False)
-        self.numbers = GRAPH_POOL.size(self.network.out_channels, skeleton.num_joints)
+        self.numbers = self.pool.size(self.network.out_channels, skeleton.num_joints)
         self.eval()
 
     def train(self, mode: bool = True) -> "FixedGraph":  # noqa: ARG002
@@ -164,7 +172,7 @@ class FixedGraph(nn.Module):
     def forward(self, x_PCTV: Tensor) -> Tensor:
         """float (P, C_in, T, V) -> float32 (P, numbers), as `model.pooling.pool` orders them."""
         seen_PCTV = torch.cat([x_PCTV[:, channels] for channels in self.stream_slices], dim=1)
-        return pool(self.network(seen_PCTV), GRAPH_POOL)
+        return pool(self.network(seen_PCTV), self.pool)
 
 
 class WhitenedInput(nn.Module):
