@@ -11,7 +11,7 @@ import torch
 
 from data_specs.spec import Skeleton, load_spec
 from model.cpstn import CPSTN, ModelConfig
-from model.pooling import LEAST_VARIANCE
+from model.pooling import LEAST_VARIANCE, PoolConfig, pool
 from model.recipe import load_recipe
 from model.statistics import BodyNorm, StatisticsConfig, StatisticsEncoder, input_statistics
 from model.stgcn import EncoderConfig
@@ -111,6 +111,19 @@ def test_a_graph_sees_its_own_streams(skeleton: Skeleton) -> None:
     assert not any(weight.requires_grad for weight in network.parameters())
 
 
+def test_a_graph_gives_the_statistics_that_are_asked_for(skeleton: Skeleton) -> None:
+    """As a pool makes them, and as many as the encoder has room for."""
+    names = ("mean", "covariance")
+    config = replace(SMALL, graph_streams=("joint",), graph_statistics=names)
+    encoder = StatisticsEncoder(skeleton, config, ("joint",), EncoderConfig((4,), (1,)))
+    assert encoder.graph is not None
+    x_PCTV = torch.randn(P, C, T, V)
+    expected_PD = pool(encoder.graph.network(x_PCTV), PoolConfig(statistics=names))
+    torch.testing.assert_close(encoder.graph(x_PCTV), expected_PD)
+    assert encoder.graph.numbers == expected_PD.shape[1] == 4 * V + 10
+    assert encoder(x_PCTV).shape == (P, 6, 1, 1)
+
+
 def test_an_encoder_that_was_not_fitted_gives_no_numbers(skeleton: Skeleton) -> None:
     """Zeros would go unnoticed; training stops where a loss is no number."""
     encoder = StatisticsEncoder(skeleton, replace(SMALL, whitened=4))
@@ -127,6 +140,10 @@ def test_an_encoder_that_was_not_fitted_gives_no_numbers(skeleton: Skeleton) -> 
         (
             ["model.statistics.graph_streams=['hands']"],
             r"model\.statistics\.graph_streams: found \['hands'\], expected some of joint, bone",
+        ),
+        (
+            ["model.statistics.graph_statistics=['median']"],
+            r"model\.statistics\.graph_statistics: found 'median', expected one of mean, deviation",
         ),
         (
             ["model.streams=['joint']"],

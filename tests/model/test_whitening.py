@@ -207,13 +207,13 @@ def test_of_many_samples_some_are_enough(shards: Shards, monkeypatch: pytest.Mon
 
 
 def test_what_a_graph_with_first_weights_makes_is_whitened_with_the_statistics(shards: Shards) -> None:
-    """Mean and deviation of its features, behind those of the input, as an encoder of that graph would give
+    """Of its features, behind those of the input, as an encoder of that graph would give
     them whose batch normalisation was measured on the same samples."""
     recipe, train = best_with_graph(), split_samples(shards, "xview", "train")
     model = fitted(shards, recipe)
     assert isinstance(model.encoder, StatisticsEncoder)
     assert model.encoder.graph is not None
-    pools = "model.pool.statistics=['mean', 'deviation']"
+    pools = "model.pool.statistics=['mean', 'deviation', 'covariance']"
     alone = load_recipe("best", (*SAME_GRAPH, "model.backbone='st_gcn'", "model.streams=['joint']", pools))
     encoder = new_model(shards.spec, alone)
     encoder.encoder.load_state_dict(model.encoder.graph.network.state_dict())
@@ -223,7 +223,7 @@ def test_what_a_graph_with_first_weights_makes_is_whitened_with_the_statistics(s
     expected_PD = encoder.represent(
         encoder.encode(batch.original_PCTV), torch.arange(len(found_PD)), len(found_PD)
     )
-    assert found_PD.shape[1] == 720 + 2 * 6 * 20
+    assert found_PD.shape[1] == 720 + 2 * 6 * 20 + 21
     torch.testing.assert_close(found_PD[:, 720:], expected_PD)
     torch.testing.assert_close(found_PD[:, :720], input_statistics(batch.original_PCTV))
     assert seen_by(model, shards).isfinite().all()
