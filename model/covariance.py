@@ -32,6 +32,7 @@ def log_covariance(x_PCTV: Tensor) -> Tensor:
     S is the covariance of the channels over all frames and joints, each joint about its own mean over time:
     it sees motion and no pose, and no longer which joint it was. Off the diagonal numbers are multiplied by
     the root of 2, so that the vector is as long as the matrix.
+    A GPU waits for the eigenvalues.
     """
     with torch.autocast(x_PCTV.device.type, enabled=False):
         apart_PCTV = x_PCTV.float() - x_PCTV.mean(dim=2, keepdim=True, dtype=torch.float32)
