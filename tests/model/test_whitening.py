@@ -207,8 +207,8 @@ def test_of_many_samples_some_are_enough(shards: Shards, monkeypatch: pytest.Mon
 
 
 def test_what_a_graph_with_first_weights_makes_is_whitened_with_the_statistics(shards: Shards) -> None:
-    """Of its features, behind those of the input, as an encoder of that graph would give
-    them whose batch normalisation was measured on the same samples."""
+    """The statistics of its features, behind those of the input, as an encoder of that graph would give them
+    whose batch normalisation was measured on the same samples."""
     recipe, train = best_with_graph(), split_samples(shards, "xview", "train")
     model = fitted(shards, recipe)
     assert isinstance(model.encoder, StatisticsEncoder)
