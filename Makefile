@@ -21,7 +21,7 @@ lint: $(SETUP)
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
 # Every benchmark, one after another: no other work should run on the machine.
 bench: $(SETUP)

@@ -304,7 +304,7 @@ def _skeleton(table: Mapping[str, Any]) -> Skeleton:
 
     ends = table.get("ends")
     if ends is not None and (len(ends) != 3 or len(set(ends)) != 3):
-        raise ValueError(f"ends: found {ends}, expected three joints: left hand, right hand, head")
+        raise ValueError(f"ends is {ends}; expected three joints: left hand, right hand, head")
     return Skeleton(
         joints=tuple(table["joints"]),
         bones=tuple(pair(bone) for bone in table["bones"]),

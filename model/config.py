@@ -5,7 +5,6 @@ A key is named by its path, with dots: "model.encoder.widths".
 
 import dataclasses
 import difflib
-import math
 import sys
 import tomllib
 import typing
@@ -62,19 +61,6 @@ def set_key(table: dict[str, Any], change: str) -> None:
         if not isinstance(table, dict):
             raise ValueError(f"--set {change!r}: {parent} is a value, not a group of keys")
     table[last] = value
-
-
-def check_above_zero(config: Any, *names: str) -> None:
-    """Raises ValueError unless these fields are finite numbers above 0."""
-    for name in names:
-        if not 0 < getattr(config, name) < math.inf:
-            raise ValueError(f"{name} is {getattr(config, name)}; expected a finite number above 0")
-
-
-def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raises ValueError unless the value of this field is one of the choices."""
-    if value not in choices:
-        raise ValueError(f"{name} is {value!r}; expected one of {', '.join(choices)}")
 
 
 def _build(kind: type[Config], table: dict[str, Any], prefix: str, known: list[str]) -> Config:

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from data_specs.spec import Skeleton
 from model.batch_norm import FrameNorm
+from model.checks import check_choice, check_positive_list, check_some
 from model.first_weights import initialise
 from model.pooling import PoolConfig, final_state, pool_samples
 from model.recurrent import RECURRENT, RecurrentConfig, RecurrentEncoder
 from model.statistics import StatisticsConfig, StatisticsEncoder
 from model.stgcn import DEVIATIONS, METRES, STGCN, Decoder, DecoderConfig, EncoderConfig
-from model.streams import JOINT, check_ends, check_streams, streams
+from model.streams import JOINT, STREAMS, check_ends, streams
 
 ST_GCN, STATISTICS = "st_gcn", "statistics"
 BACKBONES = (ST_GCN, STATISTICS, *RECURRENT)
@@ -49,25 +50,23 @@ class ModelConfig:
     contrast_pool: PoolConfig = field(default_factory=PoolConfig)
 
     def __post_init__(self) -> None:
-        if len(self.projection) != 2 or min(self.projection) < 1:
-            raise ValueError(f"projection: found {self.projection}, expected two positive numbers")
-        check_streams(self.streams)
-        if self.backbone not in BACKBONES:
-            raise ValueError(f"backbone: found {self.backbone!r}, expected one of {', '.join(BACKBONES)}")
+        check_positive_list("projection", self.projection, 2)
+        check_some("streams", self.streams, STREAMS)
+        check_choice("backbone", self.backbone, BACKBONES)
         if self.backbone == ST_GCN and self.split_channels and self.encoder.widths[-1] % 2:
             raise ValueError(
-                f"encoder.widths: the last is {self.encoder.widths[-1]}, expected an even number, or "
+                f"encoder.widths ends with {self.encoder.widths[-1]}; expected an even number, or "
                 "split_channels = false"
             )
         unseen = [name for name in self.statistics.graph_streams if name not in self.streams]
         if self.backbone == STATISTICS and unseen:
             raise ValueError(
-                f"statistics.graph_streams: found {unseen[0]!r}, expected some of the streams "
+                f"statistics.graph_streams holds {unseen[0]!r}; expected some of the streams "
                 f"{list(self.streams)}"
             )
         if self.backbone == ST_GCN and self.decoder.output == DEVIATIONS and JOINT not in self.streams:
             raise ValueError(
-                f"decoder.output: found {DEVIATIONS!r}, which are from the mean of the stream {JOINT!r}; "
+                f"decoder.output is {DEVIATIONS!r}, which are from the mean of the stream {JOINT!r}; "
                 f"expected it among the streams {list(self.streams)}, or output = {METRES!r}"
             )
 
@@ -75,14 +74,14 @@ class ModelConfig:
         """Raises ValueError if recordings of that many frames leave too few for a pool's spans."""
         if self.backbone == STATISTICS and max(self.statistics.spans) > num_frames:
             raise ValueError(
-                f"model.statistics.spans: found {max(self.statistics.spans)}, expected at most the "
+                f"model.statistics.spans holds {max(self.statistics.spans)}; expected at most the "
                 f"{num_frames} frames of the recordings"
             )
         left = {ST_GCN: self.encoder.frames_left(num_frames), STATISTICS: 1}.get(self.backbone, num_frames)
         for name, config in (("pool", self.pool), ("contrast_pool", self.contrast_pool)):
             if max(config.spans) > left:
                 raise ValueError(
-                    f"model.{name}.spans: found {max(config.spans)}, expected at most the {left} frames that "
+                    f"model.{name}.spans holds {max(config.spans)}; expected at most the {left} frames that "
                     f"the encoder leaves of {num_frames}; use fewer spans, smaller strides, longer shards"
                 )
 

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_specs.spec import Skeleton
+from model.checks import check_choice
 
 STRATEGIES = ("inward_outward", "st_gcn")
 
@@ -21,22 +22,21 @@ def adjacency(skeleton: Skeleton, strategy: str = "inward_outward") -> NDArray[n
         all three partitions.
     Raises ValueError for another strategy.
     """
+    check_choice("graph", strategy, STRATEGIES)
     identity_VV = np.eye(skeleton.num_joints, dtype=np.float32)
     if strategy == "inward_outward":
         inward_VV = np.zeros_like(identity_VV)
         for child, parent in skeleton.bones:
             inward_VV[parent, child] = 1
         return np.stack([identity_VV, _columns_to_one(inward_VV), _columns_to_one(inward_VV.T)])
-    if strategy == "st_gcn":
-        hops_V = _hops_to_centre(skeleton)
-        closer_VV = np.zeros_like(identity_VV)
-        for bone in skeleton.bones:
-            # In a tree the two ends of a bone never lie at the same distance, so no third case exists.
-            near, far = sorted(bone, key=lambda joint: hops_V[joint])
-            closer_VV[near, far] = 1
-        whole_VV = _columns_to_one(identity_VV + closer_VV + closer_VV.T)
-        return np.stack([identity_VV, closer_VV, closer_VV.T]) * whole_VV
-    raise ValueError(f"graph: found {strategy!r}, expected one of {', '.join(STRATEGIES)}")
+    hops_V = _hops_to_centre(skeleton)
+    closer_VV = np.zeros_like(identity_VV)
+    for bone in skeleton.bones:
+        # In a tree the two ends of a bone never lie at the same distance, so no third case exists.
+        near, far = sorted(bone, key=lambda joint: hops_V[joint])
+        closer_VV[near, far] = 1
+    whole_VV = _columns_to_one(identity_VV + closer_VV + closer_VV.T)
+    return np.stack([identity_VV, closer_VV, closer_VV.T]) * whole_VV
 
 
 def _columns_to_one(links_VV: NDArray[np.float32]) -> NDArray[np.float32]:

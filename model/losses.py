@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from model.checks import check_choice
 from model.parallel import ALONE, Ranks
 
 REDUCTIONS = ("mean", "sum")
@@ -33,7 +34,7 @@ def nt_xent(
     Raises ValueError if the temperature is not positive.
     """
     if not temperature > 0:
-        raise ValueError(f"temperature: found {temperature}, expected a number above 0")
+        raise ValueError(f"temperature is {temperature}; expected a number above 0")
     assert first_NZ.shape == second_NZ.shape
     samples = len(first_NZ)
     with torch.autocast(first_NZ.device.type, enabled=False):
@@ -59,7 +60,7 @@ def spatial_reconstruction(
     count: the numbers of the whole batch, where this is a part of it.
     Raises ValueError for another reduction.
     """
-    _check_reduction(reduction)
+    check_choice("reduction", reduction, REDUCTIONS)
     assert rebuilt_PCTV.shape == original_PCTV.shape
     total = F.mse_loss(rebuilt_PCTV.float(), original_PCTV.float(), reduction="sum")
     if reduction == "sum":
@@ -81,7 +82,7 @@ def temporal_reconstruction(
     count: the numbers in masked frames of the whole batch, at least 1, where this is a part of it.
     Raises ValueError for another reduction.
     """
-    _check_reduction(reduction)
+    check_choice("reduction", reduction, REDUCTIONS)
     assert rebuilt_PCTV.shape == original_PCTV.shape
     _, channels, frames, joints = rebuilt_PCTV.shape
     masked_PT = torch.arange(frames, device=visible_P.device) >= visible_P.unsqueeze(1)
@@ -90,8 +91,3 @@ def temporal_reconstruction(
     if reduction == "sum":
         return total
     return total / ((masked_PT.sum() * channels * joints).clamp(min=1) if count is None else count)
-
-
-def _check_reduction(reduction: str) -> None:
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"reduction: found {reduction!r}, expected one of {', '.join(REDUCTIONS)}")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from model.checks import check_choice, check_positive_list, check_some
 from model.covariance import covariance_size, log_covariance
 
 POOLS = ("joints", "global")
@@ -39,28 +40,16 @@ class PoolConfig:
     bodies: str = "mean"
 
     def __post_init__(self) -> None:
-        if self.over not in POOLS:
-            raise ValueError(f"over: found {self.over!r}, expected one of {', '.join(POOLS)}")
-        check_statistics(self.statistics)
-        if not self.spans or min(self.spans) < 1:
-            raise ValueError(f"spans: found {list(self.spans)}, expected at least one positive number")
-        if self.bodies not in BODIES:
-            raise ValueError(f"bodies: found {self.bodies!r}, expected one of {', '.join(BODIES)}")
+        check_choice("over", self.over, POOLS)
+        check_some("statistics", self.statistics, STATISTICS)
+        check_positive_list("spans", self.spans)
+        check_choice("bodies", self.bodies, BODIES)
 
     def size(self, channels: int, joints: int) -> int:
         """D."""
         places = channels * joints if self.over == "joints" else channels
         sizes = [covariance_size(channels) if name == COVARIANCE else places for name in self.statistics]
         return sum(sizes) * sum(self.spans)
-
-
-def check_statistics(names: tuple[str, ...], key: str = "statistics") -> None:
-    """Raises ValueError that names the key unless these are statistics of a pool, each once."""
-    if not names or len(set(names)) < len(names):
-        raise ValueError(f"{key}: found {list(names)}, expected each of them once")
-    for name in names:
-        if name not in STATISTICS:
-            raise ValueError(f"{key}: found {name!r}, expected one of {', '.join(STATISTICS)}")
 
 
 def pool(x_PCTV: Tensor, config: PoolConfig, backward: int = 0) -> Tensor:

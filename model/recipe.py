@@ -9,7 +9,8 @@ from typing import Any
 import tomli_w
 
 from model.baselines.settings import AS_CAL, BASELINES, MS2L, AsCalConfig, MS2LConfig, PCConfig
-from model.config import check_above_zero, check_choice, from_table, set_key, to_table
+from model.checks import check_above_zero, check_choice, check_not_negative
+from model.config import from_table, set_key, to_table
 from model.cpstn import ST_GCN, STATISTICS, ModelConfig
 from model.losses import REDUCTIONS
 from model.recurrent import RECURRENT
@@ -110,9 +111,7 @@ class Recipe:
         for name, choices in CHOICES.items():
             check_choice(name, getattr(self, name), choices)
         check_above_zero(self, "epochs", "batch_size", "accumulate", "lr", "temperature", "label_fraction")
-        for name in ("weight_decay", "contrast_weight", "spatial_weight", "temporal_weight"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}; expected a number, at least 0")
+        check_not_negative(self, "weight_decay", "contrast_weight", "spatial_weight", "temporal_weight")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed is {self.seed}; expected at least 0, below 2**32")
         if len(self.views) != 2:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from data_specs.spec import Skeleton
 from model.batch_norm import FrameNorm
+from model.checks import check_above_zero
 
 RECURRENT = ("rnn", "lstm", "gru", "bilstm", "bigru")
 
@@ -28,9 +29,7 @@ class RecurrentConfig:
     layers: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("hidden", "layers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: found {getattr(self, name)}, expected at least 1")
+        check_above_zero(self, "hidden", "layers")
 
 
 class RecurrentEncoder(nn.Module):

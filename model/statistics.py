@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data_specs.spec import Skeleton
+from model.checks import check_above_zero, check_not_negative, check_positive_list, check_some
 from model.first_weights import initialise
-from model.pooling import PoolConfig, check_statistics, pool
+from model.pooling import STATISTICS, PoolConfig, pool
 from model.stgcn import STGCN, EncoderConfig
-from model.streams import JOINT, check_streams, slices_of
+from model.streams import JOINT, STREAMS, slices_of
 
 SPANS = (1, 3)
 
@@ -49,16 +50,12 @@ class StatisticsConfig:
     graph_statistics: tuple[str, ...] = ("mean", "deviation")
 
     def __post_init__(self) -> None:
-        for name in ("hidden", "layers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: found {getattr(self, name)}, expected at least 1")
-        if self.whitened < 0:
-            raise ValueError(f"whitened: found {self.whitened}, expected at least 0")
-        if not self.spans or min(self.spans) < 1:
-            raise ValueError(f"spans: found {list(self.spans)}, expected at least one positive number")
+        check_above_zero(self, "hidden", "layers")
+        check_not_negative(self, "whitened")
+        check_positive_list("spans", self.spans)
         if self.graph_streams:
-            check_streams(self.graph_streams, "graph_streams")
-        check_statistics(self.graph_statistics, "graph_statistics")
+            check_some("graph_streams", self.graph_streams, STREAMS)
+        check_some("graph_statistics", self.graph_statistics, STATISTICS)
 
 
 def input_statistics(x_PCTV: Tensor, spans: tuple[int, ...] = SPANS) -> Tensor:

@@ -7,7 +7,6 @@ Tensors are shaped PCTV for the reader, but lie in memory as PTVC (torch.channel
 `model.graph_convolution`.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +15,7 @@ from torch.nn import functional as F
 
 from data_specs.spec import Skeleton
 from model.batch_norm import FrameNorm
+from model.checks import check_choice, check_not_negative, check_positive_list
 from model.first_weights import (
     FIRST_WEIGHTS,
     LOOKS_LINEAR,
@@ -69,25 +69,20 @@ class EncoderConfig:
     branch_gain: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.widths or min(self.widths) < 1:
-            raise ValueError(f"widths: found {self.widths}, expected at least one positive number")
+        check_positive_list("widths", self.widths)
         if len(self.strides) != len(self.widths) or min(self.strides) < 1:
             raise ValueError(
-                f"strides: found {self.strides}, expected a positive number for each of the "
+                f"strides is {list(self.strides)}; expected a number above 0 for each of the "
                 f"{len(self.widths)} widths"
             )
-        _check_choices(
-            self,
-            graph=tuple(STRATEGIES),
-            adaptive=ADAPTIVE,
-            input_scale=INPUT_SCALES,
-            shortcut_frames=SHORTCUT_FRAMES,
-            first_weights=FIRST_WEIGHTS,
-        )
+        check_choice("graph", self.graph, STRATEGIES)
+        check_choice("adaptive", self.adaptive, ADAPTIVE)
+        check_choice("input_scale", self.input_scale, INPUT_SCALES)
+        check_choice("shortcut_frames", self.shortcut_frames, SHORTCUT_FRAMES)
+        check_choice("first_weights", self.first_weights, FIRST_WEIGHTS)
         _check_kernel_and_dropout(self.kernel, self.dropout)
         _check_pairs(self.first_weights, self.widths)
-        if not 0 <= self.branch_gain < math.inf:
-            raise ValueError(f"branch_gain: found {self.branch_gain}, expected a number, at least 0")
+        check_not_negative(self, "branch_gain")
         if self.branch_gain == 0 and not self.residual:
             raise ValueError(
                 "branch_gain: 0 needs shortcuts, without them all units give 0; set branch_gain=1"
@@ -120,34 +115,26 @@ class DecoderConfig:
     first_weights: str = RANDOM
 
     def __post_init__(self) -> None:
-        _check_choices(
-            self, upsampling=UPSAMPLING, output=(METRES, DEVIATIONS), first_weights=(RANDOM, LOOKS_LINEAR)
-        )
-        if len(self.widths) != NUM_DECODER_UNITS or min(self.widths) < 1:
-            raise ValueError(f"widths: found {self.widths}, expected {NUM_DECODER_UNITS} positive numbers")
+        check_choice("upsampling", self.upsampling, UPSAMPLING)
+        check_choice("output", self.output, (METRES, DEVIATIONS))
+        check_choice("first_weights", self.first_weights, (RANDOM, LOOKS_LINEAR))
+        check_positive_list("widths", self.widths, NUM_DECODER_UNITS)
         _check_kernel_and_dropout(self.kernel, self.dropout)
         _check_pairs(self.first_weights, self.widths)
 
 
-def _check_choices(config: "EncoderConfig | DecoderConfig", **choices: tuple[str, ...]) -> None:
-    for name, expected in choices.items():
-        found = getattr(config, name)
-        if found not in expected:
-            raise ValueError(f"{name}: found {found!r}, expected one of {', '.join(expected)}")
-
-
 def _check_kernel_and_dropout(kernel: int, dropout: float) -> None:
     if kernel < 1 or kernel % 2 == 0:
-        raise ValueError(f"kernel: found {kernel}, expected an odd number of frames")
+        raise ValueError(f"kernel is {kernel}; expected an odd number of frames")
     if not 0 <= dropout < 1:
-        raise ValueError(f"dropout: found {dropout}, expected a probability, at least 0 and below 1")
+        raise ValueError(f"dropout is {dropout}; expected a probability, at least 0 and below 1")
 
 
 def _check_pairs(first_weights: str, widths: tuple[int, ...]) -> None:
     odd = [width for width in widths if width % 2]
     if first_weights != RANDOM and odd:
         raise ValueError(
-            f"widths: found {odd[0]}, expected even numbers for first_weights = {first_weights!r}"
+            f"widths holds {odd[0]}; expected even numbers for first_weights = {first_weights!r}"
         )
 
 

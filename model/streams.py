@@ -15,12 +15,6 @@ JOINT = "joint"
 STREAMS = (JOINT, "bone", "motion", "distance")
 
 
-def check_streams(names: tuple[str, ...], key: str = "streams") -> None:
-    """Raises ValueError that names the key unless these are streams, each once."""
-    if not names or len(set(names)) < len(names) or not set(names) <= set(STREAMS):
-        raise ValueError(f"{key}: found {list(names)}, expected some of {', '.join(STREAMS)}, each once")
-
-
 def check_ends(names: tuple[str, ...], skeleton: Skeleton) -> None:
     """Raises ValueError if there is no joint to take distances from."""
     if "distance" in names and skeleton.ends is None:

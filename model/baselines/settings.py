@@ -5,6 +5,8 @@ Apart from the objectives, because a recipe holds these and an objective holds a
 
 from dataclasses import dataclass
 
+from model.checks import check_above_zero, check_choice, check_not_negative
+
 AS_CAL, PC, MS2L, AUTOENCODER = "as_cal_like", "pc_like", "ms2l_like", "autoencoder"
 # Each with the built-in recipe that is made for it.
 BASELINES = {AS_CAL: "as-cal-like", PC: "pc-like", MS2L: "ms2l-like", AUTOENCODER: "lstm-autoencoder"}
@@ -26,9 +28,8 @@ class AsCalConfig:
 
     def __post_init__(self) -> None:
         if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum: found {self.momentum}, expected a number from 0 to below 1")
-        if self.queue < 1:
-            raise ValueError(f"queue: found {self.queue}, expected at least 1")
+            raise ValueError(f"momentum is {self.momentum}; expected a number from 0 to below 1")
+        check_above_zero(self, "queue")
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,7 @@ class PCConfig:
     weakened: str = "weights"
 
     def __post_init__(self) -> None:
-        if self.weakened not in WEAKENED:
-            raise ValueError(f"weakened: found {self.weakened!r}, expected one of {', '.join(WEAKENED)}")
+        check_choice("weakened", self.weakened, WEAKENED)
 
 
 @dataclass(frozen=True)
@@ -63,17 +63,17 @@ class MS2LConfig:
 
     def __post_init__(self) -> None:
         if not 2 <= self.segments <= MOST_SEGMENTS:
-            raise ValueError(f"segments: found {self.segments}, expected 2 to {MOST_SEGMENTS}")
-        for name in ("prediction_weight", "jigsaw_weight", "contrast_weight"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name}: found {getattr(self, name)}, expected a number, at least 0")
+            raise ValueError(f"segments is {self.segments}; expected 2 to {MOST_SEGMENTS}")
+        check_not_negative(self, "prediction_weight", "jigsaw_weight", "contrast_weight")
         if not self.prediction_weight + self.jigsaw_weight + self.contrast_weight:
-            raise ValueError("prediction_weight, jigsaw_weight, contrast_weight: all 0, expected one above 0")
+            raise ValueError(
+                "prediction_weight, jigsaw_weight, contrast_weight are all 0; expected one above 0"
+            )
 
     def check_frames(self, num_frames: int) -> None:
         """Raises ValueError if recordings of that many frames cannot be cut into the segments."""
         if num_frames < self.segments:
             raise ValueError(
-                f"ms2l_like.segments: found {self.segments}, expected at most the {num_frames} frames of a "
+                f"ms2l_like.segments is {self.segments}; expected at most the {num_frames} frames of a "
                 f"recording"
             )

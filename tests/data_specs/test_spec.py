@@ -185,8 +185,8 @@ def test_ends_are_three_joints_or_left_out(tmp_path: Path) -> None:
     path.write_text(own_spec().replace("root = 2", "root = 2\nends = [3, 4, 2]"))
     assert load_spec(str(path)).skeleton.ends == (2, 3, 1)
     for ends, message in (
-        ("[3, 4]", r"ends: found \[3, 4\], expected three joints: left hand, right hand, head"),
-        ("[3, 3, 2]", r"ends: found \[3, 3, 2\], expected three joints"),
+        ("[3, 4]", r"ends is \[3, 4\]; expected three joints: left hand, right hand, head"),
+        ("[3, 3, 2]", r"ends is \[3, 3, 2\]; expected three joints"),
         ("[3, 4, 5]", "a joint number lies outside 1..4"),
     ):
         path.write_text(own_spec().replace("root = 2", f"root = 2\nends = {ends}"))

@@ -135,14 +135,14 @@ def test_untrained_features_neither_die_nor_explode(skeleton: Skeleton) -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"projection": (256,)}, r"projection: found \(256,\), expected two"),
-        ({"projection": (256, 0)}, r"projection: found \(256, 0\)"),
+        ({"projection": (256,)}, r"projection is \[256\]; expected 2 above 0"),
+        ({"projection": (256, 0)}, r"projection is \[256, 0\]"),
         (
             {"streams": ("joint", "depth")},
-            r"streams: found \['joint', 'depth'\], expected some of joint, bone",
+            r"streams is \['joint', 'depth'\]; expected some of joint, bone",
         ),
-        ({"streams": ()}, r"streams: found \[\]"),
-        ({"encoder": EncoderConfig(widths=(9,), strides=(1,))}, r"encoder\.widths: the last is 9, .*even"),
+        ({"streams": ()}, r"streams is \[\]"),
+        ({"encoder": EncoderConfig(widths=(9,), strides=(1,))}, r"encoder\.widths ends with 9; .*even"),
     ],
 )
 def test_a_wrong_model_recipe_is_named(wrong: dict[str, object], message: str) -> None:
@@ -189,5 +189,5 @@ def test_deviations_are_from_where_each_joint_is_in_the_mean(skeleton: Skeleton,
 
 
 def test_deviations_need_the_joints() -> None:
-    with pytest.raises(ValueError, match=r"decoder.output: found 'deviations'.*'joint'.*\['bone'\]"):
+    with pytest.raises(ValueError, match=r"decoder.output is 'deviations'.*'joint'.*\['bone'\]"):
         dataclasses.replace(SMALL, decoder=DecoderConfig(output="deviations"), streams=("bone",))

@@ -269,7 +269,7 @@ def test_shards_too_short_for_the_runs_pool_are_refused(shards: Shards, checkpoi
     """Training checks its own shards; these can be others."""
     recipe = load_recipe("compact", (*TINY, "model.pool.spans=[1, 5]"))
     pooled = Checkpoint(checkpoint.content | {"recipe": recipe.to_table()})
-    with pytest.raises(ValueError, match=r"model\.pool\.spans: found 5, expected at most the 4 frames"):
+    with pytest.raises(ValueError, match=r"model\.pool\.spans holds 5; expected at most the 4 frames"):
         evaluate(shards, pooled, Question(("linear",), "xview"), device=CPU)
 
 

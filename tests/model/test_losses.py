@@ -87,7 +87,7 @@ def test_nt_xent_stays_finite_at_the_extremes(case: str) -> None:
 @pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan])
 def test_an_impossible_temperature_is_named(views: tuple[Tensor, Tensor], temperature: float) -> None:
     """A recipe's slip is named instead of training towards infinity."""
-    with pytest.raises(ValueError, match=f"temperature: found {temperature}"):
+    with pytest.raises(ValueError, match=f"temperature is {temperature}"):
         nt_xent(*views, temperature)
 
 
@@ -179,9 +179,9 @@ def test_half_precision_features_are_compared_in_float32(
 
 def test_an_unknown_reduction_is_named(coordinates: tuple[Tensor, Tensor]) -> None:
     """Both reconstructions say what they know."""
-    with pytest.raises(ValueError, match="reduction: found 'none', expected one of mean, sum"):
+    with pytest.raises(ValueError, match="reduction is 'none'; expected one of mean, sum"):
         spatial_reconstruction(*coordinates, "none")
-    with pytest.raises(ValueError, match="reduction: found 'none', expected one of mean, sum"):
+    with pytest.raises(ValueError, match="reduction is 'none'; expected one of mean, sum"):
         temporal_reconstruction(*coordinates, torch.tensor([3, 5]), "none")
 
 

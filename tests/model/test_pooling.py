@@ -94,11 +94,11 @@ def test_half_precision_is_pooled_in_full() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"over": "max"}, "over: found 'max', expected one of joints, global"),
-        ({"statistics": ("mean", "mean")}, "statistics: found .*, expected each of them once"),
-        ({"statistics": ("median",)}, "statistics: found 'median', expected one of mean, deviation"),
-        ({"spans": ()}, r"spans: found \[\], expected at least one positive number"),
-        ({"spans": (1, 0)}, r"spans: found \[1, 0\]"),
+        ({"over": "max"}, "over is 'max'; expected one of joints, global"),
+        ({"statistics": ("mean", "mean")}, "statistics is .*; expected some of mean, .*, each once"),
+        ({"statistics": ("median",)}, r"statistics is \['median'\]; expected some of mean, deviation"),
+        ({"spans": ()}, r"spans is \[\]; expected at least one above 0"),
+        ({"spans": (1, 0)}, r"spans is \[1, 0\]"),
     ],
 )
 def test_a_setting_that_cannot_be_is_named(changes: dict[str, object], message: str) -> None:

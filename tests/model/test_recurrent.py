@@ -118,10 +118,10 @@ def test_what_a_recipe_leaves_out_does_not_change_the_encoders_first_weights() -
         (["model.backbone=rnn", "spatial_weight=0"], r"temporal_weight is 1\.0; expected 0"),
         (
             ["model.backbone=tcn"],
-            r"model\.backbone: found 'tcn', expected one of st_gcn, statistics, rnn, lstm, gru, bilstm",
+            r"model\.backbone is 'tcn'; expected one of st_gcn, statistics, rnn, lstm, gru, bilstm",
         ),
-        (["model.recurrent.hidden=0"], r"model\.recurrent\.hidden: found 0"),
-        (["model.recurrent.layers=-1"], r"model\.recurrent\.layers: found -1"),
+        (["model.recurrent.hidden=0"], r"model\.recurrent\.hidden is 0"),
+        (["model.recurrent.layers=-1"], r"model\.recurrent\.layers is -1"),
     ],
 )
 def test_a_wrong_backbone_is_named_with_the_way_out(changes: list[str], message: str) -> None:

@@ -134,22 +134,22 @@ def test_an_encoder_that_was_not_fitted_gives_no_numbers(skeleton: Skeleton) -> 
     ("changes", "message"),
     [
         (["spatial_weight=1"], r"spatial_weight is 1\.0; expected 0 with model\.backbone = 'statistics'"),
-        (["model.statistics.hidden=0"], r"model\.statistics\.hidden: found 0"),
-        (["model.statistics.layers=0"], r"model\.statistics\.layers: found 0"),
-        (["model.statistics.spans=[]"], r"model\.statistics\.spans: found \[\]"),
+        (["model.statistics.hidden=0"], r"model\.statistics\.hidden is 0"),
+        (["model.statistics.layers=0"], r"model\.statistics\.layers is 0"),
+        (["model.statistics.spans=[]"], r"model\.statistics\.spans is \[\]"),
         (
             ["model.statistics.graph_streams=['hands']"],
-            r"model\.statistics\.graph_streams: found \['hands'\], expected some of joint, bone",
+            r"model\.statistics\.graph_streams is \['hands'\]; expected some of joint, bone",
         ),
         (
             ["model.statistics.graph_statistics=['median']"],
-            r"model\.statistics\.graph_statistics: found 'median', expected one of mean, deviation",
+            r"model\.statistics\.graph_statistics is \['median'\]; expected some of mean, deviation",
         ),
         (
             ["model.streams=['joint']"],
-            r"model\.statistics\.graph_streams: found 'distance', expected some of the streams \['joint'\]",
+            r"model\.statistics\.graph_streams holds 'distance'; expected some of the streams \['joint'\]",
         ),
-        (["model.statistics.whitened=-1"], r"model\.statistics\.whitened: found -1"),
+        (["model.statistics.whitened=-1"], r"model\.statistics\.whitened is -1"),
         (
             [
                 "view.rotation=0",
@@ -171,7 +171,7 @@ def test_what_makes_no_sense_is_named(changes: list[str], message: str) -> None:
 def test_recordings_need_a_frame_for_every_span() -> None:
     config = load_recipe("best").model
     config.check_frames(3)
-    with pytest.raises(ValueError, match=r"statistics\.spans: found 3, expected at most the 2 frames"):
+    with pytest.raises(ValueError, match=r"statistics\.spans holds 3; expected at most the 2 frames"):
         config.check_frames(2)
-    with pytest.raises(ValueError, match=r"model\.pool\.spans: found 3, expected at most the 1 frames"):
+    with pytest.raises(ValueError, match=r"model\.pool\.spans holds 3; expected at most the 1 frames"):
         load_recipe("best", ("model.pool.spans=[1, 3]",)).model.check_frames(32)

@@ -207,21 +207,21 @@ def test_every_parameter_of_the_decoder_learns(skeleton: Skeleton) -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"widths": ()}, r"widths: found \(\)"),
-        ({"widths": (32, 0), "strides": (1, 1)}, r"widths: found \(32, 0\)"),
-        ({"strides": (2, 1)}, r"strides: found \(2, 1\), .* 6 widths"),
+        ({"widths": ()}, r"widths is \[\]"),
+        ({"widths": (32, 0), "strides": (1, 1)}, r"widths is \[32, 0\]"),
+        ({"strides": (2, 1)}, r"strides is \[2, 1\]; .* 6 widths"),
         ({"strides": (2, 1, 2, 1, 2, 0)}, r"strides"),
-        ({"kernel": 4}, r"kernel: found 4, expected an odd"),
+        ({"kernel": 4}, r"kernel is 4; expected an odd"),
         (
             {"first_weights": "kaiming"},
-            r"first_weights: found 'kaiming', expected one of random, looks_linear",
+            r"first_weights is 'kaiming'; expected one of random, looks_linear",
         ),
-        ({"first_weights": "looks_linear", "widths": (8,) * 5 + (9,)}, r"widths: found 9, expected even"),
-        ({"branch_gain": -1}, r"branch_gain: found -1, expected a number, at least 0"),
+        ({"first_weights": "looks_linear", "widths": (8,) * 5 + (9,)}, r"widths holds 9; expected even"),
+        ({"branch_gain": -1}, r"branch_gain is -1; expected a finite number, at least 0"),
         ({"branch_gain": 0, "residual": False}, r"branch_gain: 0 needs shortcuts"),
-        ({"graph": "line"}, r"graph: found 'line', expected one of inward_outward"),
-        ({"adaptive": "B"}, r"adaptive: found 'B', expected one of A, A\+B"),
-        ({"dropout": 1.0}, r"dropout: found 1\.0"),
+        ({"graph": "line"}, r"graph is 'line'; expected one of inward_outward"),
+        ({"adaptive": "B"}, r"adaptive is 'B'; expected one of A, A\+B"),
+        ({"dropout": 1.0}, r"dropout is 1\.0"),
     ],
 )
 def test_a_wrong_encoder_recipe_is_named(wrong: dict[str, object], message: str) -> None:
@@ -233,16 +233,16 @@ def test_a_wrong_encoder_recipe_is_named(wrong: dict[str, object], message: str)
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"widths": (8, 8)}, r"widths: found \(8, 8\), expected 5"),
-        ({"kernel": 0}, r"kernel: found 0"),
-        ({"dropout": -0.1}, r"dropout: found -0\.1"),
-        ({"output": "feet"}, r"output: found 'feet', expected one of metres, deviations"),
+        ({"widths": (8, 8)}, r"widths is \[8, 8\]; expected 5 above 0"),
+        ({"kernel": 0}, r"kernel is 0"),
+        ({"dropout": -0.1}, r"dropout is -0\.1"),
+        ({"output": "feet"}, r"output is 'feet'; expected one of metres, deviations"),
         (
             {"first_weights": "streams"},
-            r"first_weights: found 'streams', expected one of random, looks_linear",
+            r"first_weights is 'streams'; expected one of random, looks_linear",
         ),
-        ({"first_weights": "looks_linear", "widths": (8, 8, 7, 8, 8)}, r"widths: found 7, expected even"),
-        ({"upsampling": "cubic"}, r"upsampling: found 'cubic', expected one of nearest, linear"),
+        ({"first_weights": "looks_linear", "widths": (8, 8, 7, 8, 8)}, r"widths holds 7; expected even"),
+        ({"upsampling": "cubic"}, r"upsampling is 'cubic'; expected one of nearest, linear"),
     ],
 )
 def test_a_wrong_decoder_recipe_is_named(wrong: dict[str, object], message: str) -> None:

@@ -304,7 +304,7 @@ def test_more_spans_than_frames_are_refused_before_training(
 ) -> None:
     """It would be found out when the run is evaluated, after the last epoch."""
     recipe, new = started(shards, tmp_path / "run", f"model.{name}.spans=[1, 5]")
-    message = rf"model\.{name}\.spans: found 5, expected at most the 4 frames that the encoder leaves of 16"
+    message = rf"model\.{name}\.spans holds 5; expected at most the 4 frames that the encoder leaves of 16"
     with pytest.raises(ValueError, match=message):
         train(shards, recipe, new, device=CPU)
 

@@ -106,5 +106,5 @@ def test_a_step_equals_its_description(batch: Batch, cropped: bool) -> None:
 def test_recordings_need_a_frame_for_every_segment() -> None:
     """All orders of empty segments would look alike."""
     MS2LConfig(segments=3).check_frames(3)
-    with pytest.raises(ValueError, match=r"ms2l_like\.segments: found 3, expected at most the 2 frames"):
+    with pytest.raises(ValueError, match=r"ms2l_like\.segments is 3; expected at most the 2 frames"):
         MS2LConfig(segments=3).check_frames(2)
