@@ -1,7 +1,6 @@
 """The commands. Each parses, makes one call into the library, and prints; heavy imports wait inside."""
 
 import json
-import os
 import re
 import time
 from contextlib import nullcontext
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from model.failure import Failure, Program
 from model.terminal import bar, print_ablation, print_description, print_scores, status, training_bar
 
 if TYPE_CHECKING:
@@ -32,41 +32,6 @@ DEVICE = click.option("--device", help="cpu, cuda, cuda:1, mps.  [default: the b
 THREADS = click.option(
     "--threads", type=click.IntRange(1), default=2, show_default=True, help="Threads that make views."
 )
-
-
-class Failure(click.ClickException):
-    """One line on standard error; exit code 2 for what the user can mend, 1 for what went wrong."""
-
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code  # type: ignore[misc]
-
-
-class Program(click.Group):
-    """Turns the library's exceptions into one line and an exit code; CPSTN_TRACEBACK=1 shows where from."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        if os.environ.get("CPSTN_TRACEBACK"):
-            return super().invoke(ctx)
-        try:
-            return super().invoke(ctx)
-        except click.exceptions.Exit:  # click's own way to end, and a RuntimeError
-            raise
-        except ValueError as error:
-            from pipeline.store.damage import DamagedError
-
-            raise Failure(str(error), 1 if isinstance(error, DamagedError) else 2) from None
-        except KeyboardInterrupt as stop:
-            known = "stopped; preprocess and ablate go on when run again, train with --resume"
-            raise Failure(str(stop) or known, getattr(stop, "exit_code", 130)) from None
-        except (RuntimeError, OSError, MemoryError) as error:
-            raise Failure(_failure_text(error), 1) from None
-
-
-def _failure_text(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return str(error) or type(error).__name__
 
 
 @click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -66,12 +66,16 @@ def test_dask_lives_in_cluster_and_torch_in_batches_alone() -> None:
         assert "torch" not in packages or path.name in ("batch.py", "loader.py")
 
 
-@pytest.mark.parametrize("path", ["cli.py", "model/terminal.py"])
+LIGHT = ("cli.py", "model/failure.py", "model/terminal.py", "pipeline/store/damage.py")
+
+
+@pytest.mark.parametrize("path", LIGHT)
 def test_the_command_line_starts_without_heavy_packages(path: str) -> None:
     tree = ast.parse((ROOT / path).read_text())
-    modules = {node.module for node in tree.body if isinstance(node, ast.ImportFrom)}
-    ours = {"model"} if "model.terminal" in modules else set()
-    assert top_imports(ROOT / path) - ours <= {
+    modules = {node.module or "" for node in tree.body if isinstance(node, ast.ImportFrom)}
+    ours = {name for name in modules if name.split(".")[0] in RANK}
+    assert {f"{name.replace('.', '/')}.py" for name in ours} <= set(LIGHT)
+    assert top_imports(ROOT / path) - {name.split(".")[0] for name in ours} <= {
         "click",
         "collections",
         "contextlib",
@@ -84,12 +88,6 @@ def test_the_command_line_starts_without_heavy_packages(path: str) -> None:
         "time",
         "typing",
     }
-
-
-def test_of_the_house_the_command_line_imports_its_terminal_alone_at_the_top() -> None:
-    tree = ast.parse((ROOT / "cli.py").read_text())
-    modules = {node.module or "" for node in tree.body if isinstance(node, ast.ImportFrom)}
-    assert {name for name in modules if name.split(".")[0] in RANK} == {"model.terminal"}
 
 
 def test_what_is_installed_is_what_is_here() -> None:
