@@ -3,7 +3,6 @@
 The bytes are the same. A failure or Ctrl-C ends them all, and what is done is kept.
 """
 
-import hashlib
 import logging
 import pickle
 import platform
@@ -28,6 +27,7 @@ from dask.base import compute
 from dask.delayed import delayed
 from dask.system import CPU_COUNT
 
+from pipeline.code import ALL, code_digest
 from pipeline.shard_task import ShardTask, make_pickled_shard, make_shard
 
 if TYPE_CHECKING:
@@ -224,15 +224,11 @@ def _check_workers(task: ShardTask, client: "Client") -> None:
 
 def _worker_facts(places: list[str]) -> dict[str, str]:
     """What must be equal wherever shards of one job are made, by name."""
-    code = hashlib.sha256()
-    root = Path(__file__).parents[1]
-    for path in sorted(path for part in ("data_specs", "pipeline") for path in (root / part).rglob("*.py")):
-        code.update(path.read_bytes())
     return {
         "Python": ".".join(platform.python_version_tuple()[:2]),
         "numpy": np.__version__,
         "numba": numba.__version__,
-        "this project's code": code.hexdigest()[:12],
+        "this project's code": code_digest(ALL),
     } | {place: "found" if Path(place).exists() else "missing" for place in places}
 
 

@@ -12,7 +12,7 @@ from pipeline.raw.sources import Recording, Scan, scan
 from pipeline.shard_task import ShardTask
 from pipeline.store import manifest as store
 from pipeline.store.manifest import Manifest, Plan
-from pipeline.store.publish import file_facts, publish_bytes
+from pipeline.store.publish import alone, file_facts, publish_bytes
 from pipeline.store.zarr_shard import array_metadata
 
 LEFTOVERS = ".*.tmp"  # what `published` was writing when a run was killed
@@ -59,7 +59,7 @@ class Job:
         size = self.plan.shard_samples
         whole = ShardTask(
             out=self.out.absolute(),
-            plan=self.plan.digest,
+            plan=self.plan.mark,
             shard=0,
             shard_samples=size,
             recordings=self.recordings,
@@ -126,24 +126,25 @@ def run(
     `on_recordings` is called from worker threads after every recording, or from this thread after every shard
     that another process made; an exception that it raises stops the run.
     Raises UnreadableError if no recording could be used or, with `strict`, if any could not; ValueError as
-    `check_spread`, or if the cluster is not there or not fit; RuntimeError if its workers die; what a task
-    raises.
+    `check_spread`, or if the cluster is not there or not fit, or another run writes there; RuntimeError if
+    its workers die; what a task raises.
     """
     check_spread(workers, processes)
-    todo = []
-    for task in job.tasks():
-        if task.is_done():
-            on_recordings(len(task.recordings))
-        else:
-            todo.append(task)
-    make_shards(todo, workers=workers, processes=processes, cluster=cluster, on_recordings=on_recordings)
-    return _finalise(job, strict)
+    with alone(job.out):
+        tasks, todo = job.tasks(), []
+        for task in tasks:
+            if task.is_done():
+                on_recordings(len(task.recordings))
+            else:
+                todo.append(task)
+        make_shards(todo, workers=workers, processes=processes, cluster=cluster, on_recordings=on_recordings)
+        return _finalise(job, tasks, strict)
 
 
-def _finalise(job: Job, strict: bool) -> Manifest:
+def _finalise(job: Job, tasks: list[ShardTask], strict: bool) -> Manifest:
     """Tables and, last, the manifest."""
     plan = job.plan
-    records = store.load_records(job.out, plan.num_shards)
+    records = store.load_records(job.out, plan.mark, [task.inputs for task in tasks])
     store.write_tables(job.out, plan.shard_samples, records)
     samples = sum(len(record.samples) for record in records)
     rejects = [reject for record in records for reject in record.rejects]
@@ -212,9 +213,11 @@ def _claim(out: Path, plan: Plan, overwrite: bool) -> None:
             f"--overwrite replaces them, --out writes elsewhere"
         )
     try:
-        if differences:
-            _clear(out)
-        store.write_plan(out, plan)
+        out.mkdir(parents=True, exist_ok=True)
+        with alone(out):
+            if differences:
+                _clear(out)
+            store.write_plan(out, plan)
     except OSError as error:
         raise ValueError(
             f"{out}: cannot be written: {error.strerror or error}; choose another folder by --out"

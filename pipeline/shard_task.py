@@ -32,7 +32,7 @@ CONTENT_DIGITS = 16
 class ShardTask:
     """All that a worker needs to know to make one shard, and no more: it is sent to other processes.
 
-    out: the output folder, absolute.  plan: digest of the plan.  shard: its number.
+    out: the output folder, absolute.  plan: its mark.  shard: its number.
     shard_samples: rows of a whole shard.  recordings: of this one's rows, in order; the last shard has fewer.
     min_frames: recordings with fewer captured frames are left out.  format: one of `manifest.FORMATS`.
     """

@@ -34,12 +34,16 @@ class Member(NamedTuple):
 
 
 def list_members(archive: str) -> Iterator[tuple[str, Member]]:
-    """Name and place of every file, sorted by name. Raises OSError or zipfile.BadZipFile."""
+    """Name and place of every file, sorted by name, folders parted by / whoever packed it.
+
+    Raises OSError or zipfile.BadZipFile; NotImplementedError or UnicodeDecodeError if the list is of another
+    version of the format, or its names are not what they say.
+    """
     with zipfile.ZipFile(archive) as opened:
         for info in sorted(opened.infolist(), key=lambda info: info.filename):
             if not info.is_dir():
                 yield (
-                    info.filename,
+                    info.filename.replace("\\", "/"),
                     Member(
                         info.header_offset,
                         info.compress_size,
@@ -77,7 +81,8 @@ def read_member(archive: str, member: Member) -> bytes:
 def _packed(archive: str, member: Member) -> bytes:
     descriptor = os.open(archive, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        header = os.pread(descriptor, LOCAL_HEADER.size, member.offset)
+        # What was cut off in front makes offsets negative.
+        header = os.pread(descriptor, LOCAL_HEADER.size, member.offset) if member.offset >= 0 else b""
         if len(header) < LOCAL_HEADER.size or not header.startswith(SIGNATURE):
             raise zipfile.BadZipFile(f"no file at byte {member.offset}; is the archive complete?")
         _, name_length, extra_length = LOCAL_HEADER.unpack(header)

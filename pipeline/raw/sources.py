@@ -17,6 +17,7 @@ from pipeline.raw.sequence import RecordingError, Sequence
 from pipeline.raw.ucla import parse_ucla_json, parse_ucla_text
 
 UNREADABLE = (OSError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+UNKNOWN = (-1, 0)  # the stamp of a file that could not be asked for one
 MAX_FRAMES = 100_000  # over an hour of recording
 SUFFIX = {"ntu": ".skeleton", "ucla": ".json"}
 UCLA_FRAME = re.compile(r"frame_(\d+)(?:_tc_\d+)?_skeletons\.txt", re.IGNORECASE)
@@ -140,7 +141,7 @@ def read_sequence(recording: Recording, spec: DatasetSpec) -> Sequence:
     joints = spec.skeleton.num_joints
     if spec.reader == "ntu":
         return parse_ntu(contents[0], recording.path, joints)
-    if recording.files[0].endswith(".json"):
+    if not recording.frames:
         return parse_ucla_json(contents[0], recording.path, joints)
     return parse_ucla_text(_with_absent_frames(recording, contents), recording.path, joints)
 
@@ -198,14 +199,19 @@ def _walk_folder(top: str, skip: Path | None) -> Iterator[_File]:
 
     entered = {os.path.realpath(skip)} if skip else set()
     for folder, subfolders, names in os.walk(top, followlinks=True, onerror=give_up):
-        entered.add(os.path.realpath(folder))
-        subfolders[:] = [name for name in subfolders if os.path.realpath(f"{folder}/{name}") not in entered]
+        place = os.path.realpath(folder)
+        if place in entered:  # linked, and found before
+            subfolders.clear()
+            continue
+        entered.add(place)
+        subfolders.sort()
         inside = "" if folder == top else os.path.relpath(folder, top) + "/"
         for name in names:
             path = f"{folder}/{name}"
             try:
                 status = os.stat(path)  # noqa: PTH116
-            except OSError:  # a link that leads nowhere, or in a circle, is not a recording
+            except OSError:  # also of a link that leads nowhere: reading it tells why
+                yield _File(path, _printable(inside + name), UNKNOWN)
                 continue
             if stat.S_ISREG(status.st_mode):
                 yield _File(path, _printable(inside + name), (status.st_size, status.st_mtime_ns))
@@ -217,7 +223,7 @@ def _walk_archive(path: str, shown: str) -> Iterator[_File]:
             if not name.startswith("__MACOSX/"):
                 inner = _printable(f"{shown}/{name}")
                 yield _File(name, inner, (member.size, member.crc), path, member)
-    except (OSError, zipfile.BadZipFile) as error:
+    except (OSError, zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ValueError(
             f"{path}: not a readable zip archive ({reason}); is the download complete?"

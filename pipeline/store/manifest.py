@@ -1,6 +1,6 @@
 """What stands in an output folder: the plan before, one record per shard, the manifest last.
 
-plan.json           what will be written, and from which settings; its digest marks every record
+plan.json           what will be written, and from which settings; its mark stands in every record
 records/00000.json  shard 0 is whole: its files, samples and rejected inputs
 samples.csv         every sample: key, row, shard, what its name says, captured frames, bodies, and content:
                     a digest of the numbers that were written, equal in samples that are copies of each other
@@ -20,6 +20,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+from pipeline.code import code_digest
 from pipeline.store.damage import DamagedError
 from pipeline.store.location import Folder, Location, locate
 from pipeline.store.publish import file_facts, publish_bytes
@@ -61,6 +62,12 @@ class Plan:
         content = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return hashlib.sha256(_json([FORMAT_VERSION, content])).hexdigest()
 
+    @property
+    def mark(self) -> str:
+        """What marks all that this plan makes: its digest, and that of the code which decides the numbers.
+        The manifest holds the digest alone, as equal numbers need not be made anew."""
+        return f"{self.digest} {code_digest()}"
+
     def summary(self) -> dict[str, Any]:
         """The plan without its keys, for people and for telling two plans apart."""
         return {
@@ -69,6 +76,7 @@ class Plan:
             "recordings": len(self.keys),
             "spec": hashlib.sha256(self.spec.encode()).hexdigest(),
             "shard_samples": self.shard_samples,
+            "code": code_digest(),
             **self.settings,
         }
 
@@ -80,7 +88,7 @@ def row_order(keys: Sequence[str]) -> tuple[str, ...]:
 
 def write_plan(folder: Path, plan: Plan) -> None:
     """Claim the folder for this plan."""
-    publish_bytes(folder / "plan.json", _json({"digest": plan.digest, **plan.summary()}))
+    publish_bytes(folder / "plan.json", _json({"mark": plan.mark, **plan.summary()}))
 
 
 def differing_settings(folder: Path, plan: Plan) -> list[str]:
@@ -89,22 +97,23 @@ def differing_settings(folder: Path, plan: Plan) -> list[str]:
     Raises FileNotFoundError if there is none.
     """
     found = _load(folder / "plan.json")
-    if found.get("digest") == plan.digest:
+    if found.get("mark") == plan.mark:
         return []
     wanted = json.loads(_json(plan.summary()))
+    in_words = {"spec": "spec", "code": "another version of this program"}
     differences = [
-        name if name == "spec" else f"{name}: {found.get(name)} there, {wanted.get(name)} now"
-        for name in sorted(found.keys() | wanted.keys() - {"digest"})
-        if name != "digest" and found.get(name) != wanted.get(name)
+        in_words.get(name, f"{name}: {found.get(name)} there, {wanted.get(name)} now")
+        for name in sorted((found.keys() | wanted.keys()) - {"mark", "digest"})
+        if found.get(name) != wanted.get(name)
     ]
-    return differences or ["other recordings, or another version of this program"]
+    return differences or ["other recordings"]
 
 
 @dataclass(frozen=True)
 class ShardRecord:
     """What became of one shard's recordings.
 
-    plan: digest of the plan.  inputs: digest of the recordings' keys and stamps.
+    plan: the plan's mark.  inputs: digest of the recordings' keys and stamps.
     files: every file's bytes and crc32c, by path relative to the output folder.
     samples: key, row, what the name says, captured frames, bodies and content, of each that was written.
     rejects: key, file, line and reason of each that could not be used.  too_short: keys.
@@ -122,7 +131,8 @@ class ShardRecord:
     def write(self, folder: Path, shard: int) -> None:
         """Declare the shard done, after its files were published."""
         # In one line: with an indent, Python's own encoder does it, three times as slow and under the lock.
-        publish_bytes(folder / record_name(shard), json.dumps(vars(self), ensure_ascii=False).encode())
+        content = vars(self) | {"digest": _record_digest(vars(self))}
+        publish_bytes(folder / record_name(shard), json.dumps(content, ensure_ascii=False).encode())
 
 
 def record_name(shard: int) -> str:
@@ -138,23 +148,52 @@ def shard_files(format_: str, shard: int) -> list[str]:
     return files["zarr"] + files["webdataset"] if format_ == "both" else files[format_]
 
 
+def _record_digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
+
+
+def _load_record(folder: Path, shard: int) -> ShardRecord:
+    """Raises OSError if there is none, ValueError if it is not as it was written."""
+    path = folder / record_name(shard)
+    content = _load(path)
+    if content.pop("digest", None) != _record_digest(content):
+        raise ValueError(f"{path}: damaged: it does not match its own digest")
+    return ShardRecord(**content)
+
+
 def shard_is_done(folder: Path, shard: int, plan: str, inputs: str) -> bool:
-    """Whether a record says so, for the plan and inputs of these digests, and its files still match it."""
+    """Whether a record says so, for the plan of this mark and inputs of this digest, and its files fit it."""
     try:
-        record = ShardRecord(**_load(folder / record_name(shard)))
+        record = _load_record(folder, shard)
         if record.plan != plan or record.inputs != inputs or record.try_again:
             return False
         return all(file_facts(folder / name) == facts for name, facts in record.files.items())
-    except (OSError, ValueError, AttributeError, TypeError):
+    except (OSError, ValueError):
         return False
 
 
-def load_records(folder: Path, num_shards: int) -> list[ShardRecord]:
-    """Every shard's record. Raises ValueError that names all shards that have none."""
-    missing = [shard for shard in range(num_shards) if not (folder / record_name(shard)).is_file()]
+def load_records(folder: Path, plan: str, inputs: Sequence[str]) -> list[ShardRecord]:
+    """Every shard's record, for the plan of this mark and each shard's inputs of these digests.
+
+    Raises ValueError that names all shards that have none, or one of another run: a task that was cancelled
+    may still end.
+    """
+    records, missing = [], []
+    for shard, expected in enumerate(inputs):
+        try:
+            record = _load_record(folder, shard)
+        except (OSError, ValueError):
+            missing.append(shard)
+            continue
+        if (record.plan, record.inputs) == (plan, expected):
+            records.append(record)
+        else:
+            missing.append(shard)
     if missing:
-        raise ValueError(f"{folder}: no record of shards {missing}; run preprocess again to finish")
-    return [ShardRecord(**_load(folder / record_name(shard))) for shard in range(num_shards)]
+        raise ValueError(
+            f"{folder}: no record of shards {missing} by this run; run preprocess again to finish"
+        )
+    return records
 
 
 @dataclass(frozen=True)

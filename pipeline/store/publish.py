@@ -1,5 +1,6 @@
 """Files appear whole or not at all: written beside their place, synced, then renamed into it."""
 
+import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,27 @@ def publish_bytes(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Nobody else who asks like this works in the folder, which is there; it ends with the process, too.
+
+    Raises ValueError if somebody does. Where the file system knows no locks, nobody is kept out.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"{folder}: another preprocess is writing there; wait for it, or write elsewhere by --out"
+            ) from None
+        except OSError:
+            pass
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def sync(path: Path) -> None:
     """Force a file or folder to disk."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -35,6 +57,11 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def content_facts(content: bytes) -> dict[str, int | str]:
+    """As `file_facts`, of what is in memory."""
+    return {"bytes": len(content), "crc32c": f"{google_crc32c.value(content):08x}"}
 
 
 def file_facts(path: Path) -> dict[str, int | str]:

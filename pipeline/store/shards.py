@@ -15,6 +15,7 @@ from data_specs.spec import FIELDS, DatasetSpec, parse_spec
 from pipeline.store.damage import DamagedError
 from pipeline.store.location import Folder, Location, locate
 from pipeline.store.manifest import TAR_FOLDER, ZARR_FOLDER, Manifest, load_manifest
+from pipeline.store.publish import content_facts
 from pipeline.store.tar_shard import CheckedStream, TarShards, read_samples, tar_name
 from pipeline.store.zarr_shard import ZarrShards, verify_shard
 
@@ -113,7 +114,7 @@ class Shards:
     def describe(self) -> dict[str, Any]:
         """What `inspect` says, as plain data for JSON."""
         manifest, table = self.manifest, self.table
-        rejects = _read_table(self.location, "rejects.csv", keep_default_na=False)
+        rejects = _read_table(self.location, manifest, "rejects.csv", keep_default_na=False)
         protocols = {}
         for name in self.spec.protocols:
             parts = self._parts(name)
@@ -160,12 +161,7 @@ def open_shards(place: Path | str) -> Shards:
     """
     location = locate(place)
     manifest = load_manifest(location)
-    table = _read_table(location, "samples.csv", dtype={"key": str, "content": str})
-    if len(table) != manifest.samples:
-        raise DamagedError(
-            f"{location}/samples.csv: {len(table)} samples where the manifest says {manifest.samples}; "
-            f"verify tells what is damaged"
-        )
+    table = _read_table(location, manifest, "samples.csv", dtype={"key": str, "content": str})
     return Shards(location, manifest, parse_spec(manifest.spec), table)
 
 
@@ -175,13 +171,17 @@ def performance_columns(table: pd.DataFrame) -> list[str]:
     return [name for name in FIELDS if name in table.columns and name != "camera"]
 
 
-def _read_table(location: Location, name: str, **options: Any) -> pd.DataFrame:
+def _read_table(location: Location, manifest: Manifest, name: str, **options: Any) -> pd.DataFrame:
+    """Raises DamagedError unless it is as it was written; ConnectionError if the server is lost."""
     try:
-        table: pd.DataFrame = pd.read_csv(io.BytesIO(location.read(name)), **options)
+        content = location.read(name)
     except ConnectionError:
         raise
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise DamagedError(f"{location}/{name}: cannot be read: {error}") from None
+    if content_facts(content) != manifest.files[name]:
+        raise DamagedError(f"{location}/{name}: not as it was written; verify tells what is damaged")
+    table: pd.DataFrame = pd.read_csv(io.BytesIO(content), **options)
     return table
 
 

@@ -424,7 +424,7 @@ def test_a_damaged_manifest_or_table_is_told(spec: DatasetSpec, raw: Path, tmp_p
     table = tmp_path / "samples.csv"
     content = table.read_text()
     table.write_text(content[: content.rindex("\n", 0, -1) + 1])
-    with pytest.raises(DamagedError, match="39 samples where the manifest says 40"):
+    with pytest.raises(DamagedError, match=r"samples\.csv: not as it was written"):
         open_shards(tmp_path)
     assert list(verify_shards(tmp_path)) == ["samples.csv"]
     manifest = tmp_path / "manifest.json"

@@ -1,8 +1,11 @@
 """Finding recordings in whatever a user's folder looks like."""
 
+import json
 import os
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,6 +43,49 @@ def test_deep_folders_links_and_capitals(spec: DatasetSpec, raw: Path) -> None:
     assert sorted(found.recordings) == NAMES
     assert found.recordings[NAMES[0]].path == f"part/one/{NAMES[0]}.SKELETON"
     assert found.duplicates == []
+    assert found.foreign == ["nowhere.skeleton"]
+
+
+def test_a_link_that_leads_nowhere_is_a_recording_that_cannot_be_read(spec: DatasetSpec, raw: Path) -> None:
+    """A data set that was fetched in part, by git-annex for one, would lose samples in silence."""
+    (raw / f"{NAMES[0]}.skeleton").unlink()
+    (raw / f"{NAMES[0]}.skeleton").symlink_to(raw / "not there")
+    found = scan([raw], spec)
+    assert sorted(found.recordings) == NAMES
+    with pytest.raises(InaccessibleError, match="No such file"):
+        found.recordings[NAMES[0]].read()
+
+
+def test_a_json_in_capitals_is_read(tmp_path: Path) -> None:
+    """Windows does that to names; for NTU's it is the same reader, but NW-UCLA has two."""
+    ucla = load_spec("ucla")
+    point = [0.0, 0.5, 1.0]
+    document = json.dumps({"skeletons": [[point] * ucla.skeleton.num_joints] * 2})
+    (tmp_path / "a01_s01_e00_v01.JSON").write_text(document)
+    found = scan([tmp_path], ucla).recordings["a01_s01_e00_v01"]
+    assert read_sequence(found, ucla).num_frames == 2
+
+
+def test_a_linked_folder_is_found_once_in_any_order_of_the_file_system(
+    spec: DatasetSpec, raw: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is counted as a duplicate stands in the manifest, whose digest would differ between machines."""
+    (raw / "one").mkdir()
+    for name in NAMES:
+        (raw / f"{name}.skeleton").rename(raw / "one" / f"{name}.skeleton")
+    (raw / "two").mkdir()
+    (raw / "two" / "link").symlink_to(raw / "one")
+    walk = os.walk
+
+    def backwards(*given: Any, **options: Any) -> Iterator[tuple[str, list[str], list[str]]]:
+        for folder, subfolders, names in walk(*given, **options):
+            subfolders.reverse()
+            yield folder, subfolders, names
+
+    found = scan([raw], spec)
+    monkeypatch.setattr(os, "walk", backwards)
+    assert scan([raw], spec) == found
+    assert found.duplicates == []
 
 
 def test_a_pipe_is_not_waited_for(spec: DatasetSpec, raw: Path) -> None:
@@ -64,6 +110,34 @@ def test_single_files_and_archives_can_be_named(spec: DatasetSpec, raw: Path, tm
     assert sorted(found.recordings) == NAMES[:2]
     assert found.recordings[NAMES[1]].path == f"part.ZIP/inner/{NAMES[1]}.skeleton"
     assert read_sequence(found.recordings[NAMES[1]], spec).num_frames == 2
+
+
+def test_an_archive_packed_with_backslashes_is_read(spec: DatasetSpec, raw: Path, tmp_path: Path) -> None:
+    """As old versions of .NET pack: its recordings would count as those of another data set."""
+    archive = tmp_path / "old.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        info = zipfile.ZipInfo("inner/x")
+        info.filename = rf"inner\{NAMES[0]}.skeleton"  # the constructor would turn it round
+        file.writestr(info, (raw / f"{NAMES[0]}.skeleton").read_bytes())
+    found = scan([archive], spec)
+    assert found.recordings[NAMES[0]].path == f"old.zip/inner/{NAMES[0]}.skeleton"
+    assert read_sequence(found.recordings[NAMES[0]], spec).num_frames == 2
+
+
+@pytest.mark.parametrize(("place", "value"), [(6, 99), (46, 0xFF)])
+def test_a_list_of_members_that_cannot_be_read_names_the_archive(
+    spec: DatasetSpec, tmp_path: Path, place: int, value: int
+) -> None:
+    """Another version of the format, or a name that is not the UTF-8 that it says it is."""
+    archive = tmp_path / "odd.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("\u00fc.skeleton", b"")
+    content = bytearray(archive.read_bytes())
+    entry = content.index(b"PK\x01\x02")
+    content[entry + place] = value
+    archive.write_bytes(content)
+    with pytest.raises(ValueError, match=r"odd\.zip: not a readable zip archive"):
+        scan([archive], spec)
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])

@@ -1,0 +1,101 @@
+"""What others leave in an output folder: another run, another version of the program, damaged records."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline import preprocess
+from pipeline.cluster import make_shards
+from pipeline.normalize import NormalizeConfig
+from pipeline.preprocess import Job, PreprocessConfig, prepare, run
+from pipeline.shard_task import make_shard
+from pipeline.store import manifest as store
+from pipeline.store.damage import DamagedError
+from pipeline.store.publish import alone
+from pipeline.store.shards import Shards, open_shards, verify_shards
+
+
+@pytest.fixture
+def job(shards: Shards, tmp_path: Path) -> Job:
+    """Of 120 recordings, in four shards."""
+    return planned(shards, tmp_path / "out")
+
+
+def planned(shards: Shards, out: Path, *, align: bool = True, overwrite: bool = False) -> Job:
+    config = PreprocessConfig(NormalizeConfig(frames=16, max_bodies=1, align=align), shard_samples=32)
+    return prepare(shards.spec, [shards.folder.parent / "raw"], out, config, overwrite=overwrite)
+
+
+@pytest.mark.parametrize("damage", ['"label": 1', '"num_bodies": 1', '"digest"', "{"])
+def test_a_shard_whose_record_was_changed_is_made_again(job: Job, damage: str) -> None:
+    """The record's word would stand in the table and in the manifest, and verify would call it sound."""
+    first = run(job)
+    record = next(path for path in sorted((job.out / "records").iterdir()) if damage in path.read_text())
+    content = record.read_text()
+    record.write_text(content.replace(damage, damage[:-1] + "7", 1))
+    again = run(job)
+    assert json.loads(record.read_text()) == json.loads(content)
+    assert again == first
+
+
+def test_a_late_task_of_other_settings_does_not_get_into_the_manifest(
+    shards: Shards, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cluster's worker does not hear that its run was stopped, and ends while the next one works there."""
+    late = job.tasks()[1]
+    other = planned(shards, job.out, align=False, overwrite=True)
+
+    def overtaken(*given: object, **options: object) -> None:
+        make_shards(*given, **options)  # type: ignore[arg-type]
+        make_shard(late)
+
+    monkeypatch.setattr(preprocess, "make_shards", overtaken)
+    with pytest.raises(ValueError, match=r"no record of shards \[1\] by this run; run preprocess again"):
+        run(other)
+    monkeypatch.undo()
+    assert run(other).settings["align"] is False
+    assert verify_shards(job.out) == {}
+
+
+def test_half_done_shards_of_another_version_are_not_finished(
+    shards: Shards, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Halves made by two versions may hold numbers that were made in two ways."""
+    make_shard(job.tasks()[0])
+    monkeypatch.setattr(store, "code_digest", lambda: "0123456789ab")
+    with pytest.raises(ValueError, match=r"other settings \(another version of this program\); --overwrite"):
+        planned(shards, job.out)
+    made = run(planned(shards, job.out, overwrite=True))
+    monkeypatch.undo()
+    assert made.digest == run(planned(shards, job.out, overwrite=True)).digest  # of equal numbers
+
+
+def test_two_runs_in_one_folder_are_not_let(shards: Shards, job: Job) -> None:
+    """The first to finish would remove what the other is about to publish."""
+    with alone(job.out):
+        with pytest.raises(ValueError, match="another preprocess is writing there; wait for it"):
+            run(job)
+        with pytest.raises(ValueError, match="another preprocess is writing there; wait for it"):
+            planned(shards, job.out)
+    assert run(job).samples == 120
+
+
+@pytest.mark.parametrize("name", ["samples.csv", "rejects.csv"])
+def test_a_table_that_was_changed_is_not_used(job: Job, name: str) -> None:
+    """A label that somebody mended by hand would train, and no figure would say so."""
+    run(job)
+    table = job.out / name
+    table.write_text(table.read_text().replace("e", "f", 1))
+    with pytest.raises(DamagedError, match=rf"{name}: not as it was written; verify tells"):
+        open_shards(job.out).describe()
+    assert list(verify_shards(job.out)) == [name]
+
+
+def test_a_record_holds_what_a_record_has(job: Job) -> None:
+    """The digest covers every field; a new one must not be forgotten."""
+    make_shard(job.tasks()[0])
+    content = json.loads((job.out / store.record_name(0)).read_text())
+    fields = {field.name for field in dataclasses.fields(store.ShardRecord)}
+    assert content.keys() == fields | {"digest"}
