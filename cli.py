@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -128,7 +129,7 @@ def preprocess(
     print_description(shards)
     rate = len(job.recordings) / seconds
     click.echo(f"{len(job.recordings):,} recordings in {seconds:.1f} s, {rate:,.0f} a second")
-    _say_next(f"train --shards {job.out}")
+    _say_next("train", "--shards", job.out)
 
 
 @main.command()
@@ -190,7 +191,7 @@ def synthesize(dataset: str, out: Path, samples: int, seed: int, oddities: float
             on_recording=lambda: advance(1, ""),
         )
     click.echo(f"{out}: {samples:,} recordings of {spec.title}")
-    _say_next(f"preprocess {dataset} {out}")
+    _say_next("preprocess", dataset, out)
 
 
 @main.command(short_help="Train CP-STN, or a baseline, on shards.")
@@ -276,7 +277,7 @@ def train(
             )
     if ranks.is_first:
         click.echo(f"{run.checkpoint}")
-        _say_next(f"eval --run {run.folder}")
+        _say_next("eval", "--run", run.folder)
 
 
 @main.command(name="eval", short_help="Evaluate a run: linear, nearest neighbours, semi, fine-tuned.")
@@ -376,7 +377,7 @@ def evaluate(
             "their labels"
         )
     click.echo("\n".join(map(str, saved.paths)))
-    _say_next(f"report {run.folder}")
+    _say_next("report", run.folder)
 
 
 @main.command(short_help="Train and evaluate the rows of the paper's Table 5.")
@@ -544,10 +545,11 @@ def _note(text: str) -> None:
     click.echo(f"note: {text}", err=True)
 
 
-def _say_next(command: str) -> None:
+def _say_next(*command: str | Path) -> None:
     """What a newcomer would type next, under the name that this program was called by."""
     name = click.get_current_context().find_root().info_name or "cpstn"
-    click.echo(f"next: {f'python {name}' if name.endswith('.py') else name} {command}")
+    program = ["python", name] if name.endswith(".py") else [name]
+    click.echo(f"next: {shlex.join([*program, *map(str, command)])}")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Joints are numbered from 1 in the TOML, as in the papers and the official code, 
 
 import dataclasses
 import difflib
+import math
 import re
 import tomllib
 from collections.abc import Mapping
@@ -27,7 +28,7 @@ KEYS = (
 class Skeleton:
     """Joints and bones of one body. All indices are 0-based.
 
-    joints: names, in file order.  bones: (child, parent) pairs, a tree whose root is `centre`'s own choice.
+    joints: names, in file order.  bones: (child, parent) pairs, a tree that hangs on the joint `root`.
     centre: the joint that is moved to the origin.  spine: (lower, upper) joints that define "up".
     shoulders: (right, left) joints that define "across".  mirror_pairs: (left, right) joints.
     ends: (left hand, right hand, head), from which the distances of all joints are taken where a recipe asks
@@ -67,6 +68,14 @@ class Skeleton:
         """The parent of every joint; the root is its own."""
         parent_of = dict(self.bones) | {self.root: self.root}
         return tuple(parent_of[joint] for joint in range(self.num_joints))
+
+    @cached_property
+    def outward(self) -> tuple[tuple[int, int], ...]:
+        """(joint, parent) from the root, which is its own, outward: no joint before its parent."""
+        order = [(self.root, self.root)]
+        for placed, _ in order:  # grows while it is gone through
+            order += [(joint, placed) for joint in range(self.num_joints) if (joint, placed) in self.bones]
+        return tuple(order)
 
 
 @dataclass(frozen=True)
@@ -230,11 +239,7 @@ def parse_spec(text: str, missing: frozenset[str] = frozenset()) -> DatasetSpec:
 
 
 def _build(raw: dict[str, Any], missing: frozenset[str], text: str) -> DatasetSpec:
-    for key in raw:
-        if key not in KEYS:
-            close = difflib.get_close_matches(key, KEYS, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(KEYS)}"
-            raise ValueError(f"unknown key {key!r}; {hint}")
+    _check_keys(raw, KEYS)
     classes = raw["classes"]
     actions = raw.get("actions", list(range(1, len(classes) + 1)))
     protocols = {name: _protocol(name, table) for name, table in raw["protocols"].items()}
@@ -261,6 +266,24 @@ def _build(raw: dict[str, Any], missing: frozenset[str], text: str) -> DatasetSp
     return spec
 
 
+def _check_keys(table: Mapping[str, Any], known: tuple[str, ...], group: str = "") -> None:
+    for key in table:
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {group + close[0]!r}?" if close else f"known keys: {', '.join(known)}"
+            raise ValueError(f"unknown key {group + key!r}; {hint}")
+
+
+def _numbers(name: str, found: Any, count: int | None = None) -> list[int]:
+    """A list of whole numbers, of so many, or ValueError."""
+    is_list = isinstance(found, list) and all(type(number) is int for number in found)
+    if not is_list or (count is not None and len(found) != count):
+        raise ValueError(
+            f"{name} is {found!r}; expected a list of {f'{count} ' if count else ''}whole numbers"
+        )
+    return list(found)
+
+
 def _check(spec: DatasetSpec) -> None:
     groups = set(spec.name_pattern.groupindex)
     if spec.reader not in READERS:
@@ -280,8 +303,10 @@ def _check(spec: DatasetSpec) -> None:
         raise ValueError(f"max_bodies is {spec.max_bodies}; expected a whole number, at least 1")
     if type(spec.simultaneous_cameras) is not bool:
         raise ValueError(f"simultaneous_cameras is {spec.simultaneous_cameras!r}; expected true or false")
-    if not spec.fps > 0:
-        raise ValueError(f"fps is {spec.fps}; it must be above 0")
+    if not 0 < spec.fps < math.inf:
+        raise ValueError(f"fps is {spec.fps}; expected a finite number above 0")
+    if not all(isinstance(name, str) for name in (*spec.classes, *spec.skeleton.joints)):
+        raise ValueError("classes and skeleton.joints: expected names, as text")
     spec.protocol(spec.default_protocol)
     for protocol in spec.protocols.values():
         if protocol.field not in groups:
@@ -293,26 +318,33 @@ def _check(spec: DatasetSpec) -> None:
 
 
 def _protocol(name: str, table: Mapping[str, Any]) -> Protocol:
-    test = frozenset(table["test"]) if "test" in table else None
-    return Protocol(name, table["title"], table["field"], frozenset(table["train"]), test)
+    group = f"protocols.{name}."
+    _check_keys(table, ("title", "field", "train", "test"), group)
+    train = frozenset(_numbers(f"{group}train", table["train"]))
+    test = frozenset(_numbers(f"{group}test", table["test"])) if "test" in table else None
+    return Protocol(name, table["title"], table["field"], train, test)
 
 
 def _skeleton(table: Mapping[str, Any]) -> Skeleton:
-    def pair(numbers: list[int]) -> tuple[int, int]:
-        first, second = numbers
+    def pair(name: str, found: Any) -> tuple[int, int]:
+        first, second = _numbers(f"skeleton.{name}", found, 2)
+        if first == second:
+            raise ValueError(f"skeleton.{name} is {found}; expected two different joints")
         return first - 1, second - 1
 
+    _check_keys(table, tuple(field.name for field in dataclasses.fields(Skeleton)), "skeleton.")
+    root, centre = _numbers("skeleton.root and centre", [table["root"], table["centre"]])
     ends = table.get("ends")
-    if ends is not None and (len(ends) != 3 or len(set(ends)) != 3):
-        raise ValueError(f"ends is {ends}; expected three joints: left hand, right hand, head")
+    if ends is not None and (len(_numbers("skeleton.ends", ends)) != 3 or len(set(ends)) != 3):
+        raise ValueError(f"skeleton.ends is {ends}; expected three joints: left hand, right hand, head")
     return Skeleton(
         joints=tuple(table["joints"]),
-        bones=tuple(pair(bone) for bone in table["bones"]),
-        root=table["root"] - 1,
-        centre=table["centre"] - 1,
-        spine=pair(table["spine"]),
-        shoulders=pair(table["shoulders"]),
-        mirror_pairs=tuple(pair(joints) for joints in table["mirror_pairs"]),
+        bones=tuple(pair("bones", bone) for bone in table["bones"]),
+        root=root - 1,
+        centre=centre - 1,
+        spine=pair("spine", table["spine"]),
+        shoulders=pair("shoulders", table["shoulders"]),
+        mirror_pairs=tuple(pair("mirror_pairs", joints) for joints in table["mirror_pairs"]),
         ends=None if ends is None else (ends[0] - 1, ends[1] - 1, ends[2] - 1),
     )
 

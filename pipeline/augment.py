@@ -110,7 +110,7 @@ def spatial_view(
         config.mirror,
         _other_sides(skeleton),
         config.bones,
-        _bones_outward(skeleton.parents),
+        _bones_outward(skeleton),
         out_PCTV,
     )
 
@@ -201,15 +201,9 @@ def temporal_view(
 
 
 @lru_cache(maxsize=8)
-def _bones_outward(parents: tuple[int, ...]) -> NDArray[np.int64]:
+def _bones_outward(skeleton: Skeleton) -> NDArray[np.int64]:
     """(child, parent) of every bone, a bone after the one that it hangs on. int64 (V - 1, 2)."""
-    placed = [joint for joint, parent in enumerate(parents) if joint == parent]
-    bones: list[tuple[int, int]] = []
-    for parent in placed:  # grows while it is gone through
-        children = [joint for joint, its in enumerate(parents) if its == parent and joint != parent]
-        bones += [(child, parent) for child in children]
-        placed += children
-    return np.array(bones, np.int64).reshape(-1, 2)
+    return np.array(skeleton.outward[1:], np.int64).reshape(-1, 2)
 
 
 @lru_cache(maxsize=8)

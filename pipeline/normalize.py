@@ -188,8 +188,5 @@ def _axis_joints(skeleton: Skeleton) -> NDArray[np.int64]:
 
 @functools.cache
 def _outward_parents(skeleton: Skeleton) -> NDArray[np.int64]:
-    """(V, 2): joints from the root outward, each with its parent; the root is its own."""
-    order = [skeleton.root]
-    for joint in order:
-        order += [child for child, parent in skeleton.bones if parent == joint]
-    return np.array([(joint, skeleton.parents[joint]) for joint in order], np.int64)
+    """`Skeleton.outward` as an array, (V, 2)."""
+    return np.array(skeleton.outward, np.int64)

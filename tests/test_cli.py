@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pandas as pd
@@ -252,6 +253,12 @@ def test_synthesize_counts_recordings_whatever_the_number_of_files(tmp_path: Pat
 
 
 @pytest.mark.usefixtures("inside")
+def test_what_to_type_next_can_be_typed(tmp_path: Path) -> None:
+    """A folder with a blank in its name would be taken for two."""
+    printed = works("synthesize", "ucla", str(tmp_path / "my raw"), "--samples", "2")
+    assert shlex.split(printed.splitlines()[-1])[-2:] == ["ucla", str(tmp_path / "my raw")]
+
+
 def test_strict_is_a_failure(tmp_path: Path) -> None:
     raw = tmp_path / "raw"
     works("synthesize", "ucla", str(raw), "--samples", "12")

@@ -84,6 +84,7 @@ def test_the_command_line_starts_without_heavy_packages(path: str) -> None:
         "os",
         "pathlib",
         "re",
+        "shlex",
         "sys",
         "time",
         "typing",

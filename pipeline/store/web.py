@@ -40,8 +40,12 @@ class WebFolder:
     """
 
     def __init__(self, address: str) -> None:
-        parts = urlsplit(address)
-        if parts.scheme.lower() not in ("http", "https") or not parts.hostname:
+        try:
+            parts = urlsplit(address)
+            is_web = parts.scheme.lower() in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:  # of brackets, or a port, that cannot be
+            is_web = False
+        if not is_web:
             raise ValueError(f"{address}: expected a folder, or an address such as http://host/shards/ntu60")
         if parts.query or parts.fragment:
             raise ValueError(f"{address}: expected the address of a folder, without ? and #")

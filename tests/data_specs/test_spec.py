@@ -155,6 +155,8 @@ def test_what_cannot_be_held_out_is_told(rest: str) -> None:
         ({"pair_actions": "['kick']"}, "pair_actions names 'kick'; expected numbers"),
         ({"pair_actions": "2"}, "wrong type"),
         ({"fps": "0"}, "fps is 0"),
+        ({"fps": "inf"}, "fps is inf; expected a finite number above 0"),
+        ({"classes": "[5, 'wave']"}, "expected names, as text"),
         ({"mising": "'list.txt'"}, "unknown key 'mising'; did you mean 'missing'"),
         ({"missing": "5"}, "not a usable data set spec"),
         ({"missing": "'list.txt'"}, "No such file or directory; expected a list of names"),
@@ -167,6 +169,34 @@ def test_own_spec_says_what_is_wrong(tmp_path: Path, changes: dict[str, str], me
     path = tmp_path / "mine.toml"
     path.write_text(own_spec(**changes))
     with pytest.raises(ValueError, match=message.replace("\\", "\\\\")):
+        load_spec(str(path))
+
+
+@pytest.mark.parametrize(
+    ("there", "instead", "message"),
+    [
+        ("train = [1]", "train = [1]\ntests = [2]", r"unknown key 'protocols\.half\.tests'; did you mean"),
+        ("train = [1]", 'train = ["1"]', r"protocols\.half\.train is \['1'\]; expected a list of whole"),
+        ("train = [1]", 'train = "13"', r"protocols\.half\.train is '13'; expected a list of whole numbers"),
+        ("train = [1]", "train = [1]\ntest = [true]", r"protocols\.half\.test is \[True\]; expected"),
+        (
+            "root = 2",
+            "root = 2\nend = [3, 4, 2]",
+            r"unknown key 'skeleton\.end'; did you mean 'skeleton\.ends'",
+        ),
+        ("spine = [1, 2]", "spine = [1, 1]", r"skeleton\.spine is \[1, 1\]; expected two different joints"),
+        ("spine = [1, 2]", "spine = [1.5, 2]", r"skeleton\.spine is \[1\.5, 2\]; expected a list of 2 whole"),
+        ("centre = 1", "centre = 1.0", r"skeleton\.root and centre is \[2, 1\.0\]; expected"),
+    ],
+)
+def test_a_slip_in_a_group_does_not_change_the_split_in_silence(
+    tmp_path: Path, there: str, instead: str, message: str
+) -> None:
+    """`tests` instead of `test` would test on every other camera, and no figure would say so."""
+    assert there in own_spec()
+    path = tmp_path / "mine.toml"
+    path.write_text(own_spec().replace(there, instead, 1))
+    with pytest.raises(ValueError, match=message):
         load_spec(str(path))
 
 
@@ -185,8 +215,8 @@ def test_ends_are_three_joints_or_left_out(tmp_path: Path) -> None:
     path.write_text(own_spec().replace("root = 2", "root = 2\nends = [3, 4, 2]"))
     assert load_spec(str(path)).skeleton.ends == (2, 3, 1)
     for ends, message in (
-        ("[3, 4]", r"ends is \[3, 4\]; expected three joints: left hand, right hand, head"),
-        ("[3, 3, 2]", r"ends is \[3, 3, 2\]; expected three joints"),
+        ("[3, 4]", r"skeleton.ends is \[3, 4\]; expected three joints: left hand, right hand, head"),
+        ("[3, 3, 2]", r"skeleton.ends is \[3, 3, 2\]; expected three joints"),
         ("[3, 4, 5]", "a joint number lies outside 1..4"),
     ):
         path.write_text(own_spec().replace("root = 2", f"root = 2\nends = {ends}"))

@@ -136,7 +136,15 @@ def test_addresses_and_folders_are_told_apart() -> None:
     assert isinstance(locate("shards/ntu60"), Folder)
     assert isinstance(locate("HTTP://host/ntu60/"), WebFolder)
     assert str(locate("https://host/a b/ntu60/")) == "https://host/a b/ntu60"
-    for address in ("s3://bucket/ntu60", "ftp://host/x", "http://", "file:///shards"):
+    none = (
+        "s3://bucket/ntu60",
+        "ftp://host/x",
+        "http://",
+        "file:///shards",
+        "http://[::1",
+        "http://host:99999/x",
+    )
+    for address in none:
         with pytest.raises(ValueError, match=r"expected a folder, or an address such as http://"):
             locate(address)
     with pytest.raises(ValueError, match=r"without . and #"):
