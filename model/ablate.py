@@ -26,7 +26,7 @@ from model.cpstn import CPSTN
 from model.feature_cache import FEATURES_VERSION
 from model.features import Extractor, calibrated, encoder_extractor, extract_features, statistics_extractor
 from model.question import Parts, read_parts
-from model.recipe import Recipe, check_row, load_recipe
+from model.recipe import CPSTN_OBJECTIVE, Recipe, check_row, load_recipe
 from model.run import Run
 from model.scores import STATISTICS, UNTRAINED
 from model.table5 import Row
@@ -109,6 +109,11 @@ def plan(
     for row in rows:
         first = load_recipe(recipe, (*changes, *row.changes()))
         check_row(row, first, recipe)
+        if first.objective != CPSTN_OBJECTIVE:
+            raise ValueError(
+                f"objective is {first.objective!r} by recipe {recipe!r} and --set; expected "
+                f"{CPSTN_OBJECTIVE!r}: in another, rows of one encoder would be one and the same"
+            )
         for seed in range(first.seed, first.seed + seeds):
             run = Run(folder / f"{row.name}-{seed}")
             trials.append(Trial(row, replace(first, seed=seed), run))

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from model.device import float64
 from model.features import Features
 from model.scores import Result, result_of_classes, result_of_scores
 from model.subset import balanced_subset, hashed_places
@@ -113,10 +114,10 @@ def fit_path(
 
 def _span(x_ND: Tensor) -> Tensor:
     """Orthonormal directions (D, E) in which all rows lie."""
-    values_N, vectors_NN = torch.linalg.eigh((x_ND @ x_ND.T).double())
+    values_N, vectors_NN = torch.linalg.eigh(float64(x_ND @ x_ND.T))
     kept = values_N > values_N[-1] * 1e-7
-    basis_DE: Tensor = x_ND.double().T @ (vectors_NN[:, kept] / values_N[kept].sqrt())
-    return basis_DE.float()
+    basis_DE: Tensor = float64(x_ND).T @ (vectors_NN[:, kept] / values_N[kept].sqrt())
+    return basis_DE.to(x_ND)
 
 
 def choose_penalty(train: Features, num_classes: int, performances: Sequence[str]) -> float:

@@ -47,7 +47,10 @@ def log_covariance(x_PCTV: Tensor) -> Tensor:
 
 
 class _Logarithm(torch.autograd.Function):
-    """The logarithm of symmetric positive definite matrices (P, C, C).
+    """The logarithm of symmetric matrices (P, C, C) whose eigenvalues are at least LEAST_EIGENVALUE.
+
+    Beside very large ones the smallest are found with an error that may make them negative: half of
+    LEAST_EIGENVALUE is the least that is believed.
 
     The gradient of `torch.linalg.eigh` itself is infinite where two eigenvalues are equal, as those of
     channels that never move are; that of the logarithm is not (Daleckii and Krein).
@@ -56,6 +59,7 @@ class _Logarithm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, matrix_PCC: Tensor) -> Tensor:
         values_PC, vectors_PCC = torch.linalg.eigh(matrix_PCC)
+        values_PC = values_PC.clamp_min(LEAST_EIGENVALUE / 2)
         ctx.save_for_backward(values_PC, vectors_PCC)
         log_PCC: Tensor = (vectors_PCC * values_PC.log().unsqueeze(1)) @ vectors_PCC.transpose(1, 2)
         return log_PCC

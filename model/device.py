@@ -4,6 +4,7 @@ import ctypes
 import platform
 
 import torch
+from torch import Tensor
 
 # Settings of mallopt(3): what is larger is given back to the system as soon as it is freed; how much free
 # memory at the heap's end is.
@@ -19,10 +20,20 @@ def choose_device(name: str | None) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
+        if device != torch.device("cuda"):
+            torch.zeros(1, device=device)
+        elif (
+            not torch.cuda.is_available()
+        ):  # and not the first one opened, as torchrun's processes have their own
+            raise RuntimeError
     except (RuntimeError, AssertionError, NotImplementedError):
         raise ValueError(f"device {name!r} cannot be used here; expected cpu, cuda, cuda:1 or mps") from None
     return device
+
+
+def float64(x: Tensor) -> Tensor:
+    """The same in float64, where that is; on the CPU for devices that have none (MPS)."""
+    return (x.cpu() if x.device.type == "mps" else x).to(torch.float64)
 
 
 def reuse_freed_memory(device: torch.device) -> None:

@@ -280,8 +280,9 @@ class _Bench:
             wanted = [mode for mode in (SEMI, FINETUNE) if mode in question.modes]
             if labels.fraction == 1:
                 wanted = [mode for mode in wanted if mode == FINETUNE]
-            # With all labels the same set is repeated: then fine-tuning alone is random.
-            sets = labels.sets * question.seeds if labels.fraction == 1 else labels.sets
+            # All labels, and sets from files, are repeated as they are: then fine-tuning alone is random.
+            drawn = labels.fraction < 1 and not labels.files
+            sets = labels.sets if drawn else labels.sets * question.seeds
             for name in ENCODERS if wanted else ():
                 found: dict[str, list[Result]] = {mode: [] for mode in wanted}
                 for seed, chosen in enumerate(sets):

@@ -104,7 +104,7 @@ def _with_earlier_rows(table: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _identity(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return row["mode"], row["features"], row["k"], row["labels"], row.get("subset")
+    return tuple(row.get(name) for name in ("mode", "features", "k", "label_fraction", "labels", "subset"))
 
 
 def _place(row: Mapping[str, Any]) -> tuple[int, int, int]:

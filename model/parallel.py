@@ -22,6 +22,8 @@ from torch import Tensor, nn
 
 # For how long a rank waits for another before it gives up. torchrun ends the others sooner when one fails.
 PATIENCE = timedelta(minutes=10)
+# ... where the first one does for all what takes it long.
+LONG_PATIENCE = timedelta(hours=24)
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Ranks:
 
     rank: int = 0
     world: int = 1
+    patient: Any = None  # the group of all that waits for LONG_PATIENCE
 
     @property
     def is_first(self) -> bool:
@@ -72,6 +75,11 @@ class Ranks:
             dist.broadcast_object_list(said, src=0)
         return said[0]
 
+    def wait_for_first(self) -> None:
+        """Nobody goes on before the first rank has come here, which may take it hours."""
+        if self.world > 1:
+            dist.barrier(group=self.patient)
+
 
 ALONE = Ranks()
 
@@ -108,7 +116,7 @@ def joined(device: torch.device) -> Iterator[Ranks]:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
-    yield Ranks(rank, world)
+    yield Ranks(rank, world, dist.new_group(backend="gloo", timeout=LONG_PATIENCE))
     # Not after an error: the others may be waiting for what this process will not send, and it for them.
     dist.destroy_process_group()
 

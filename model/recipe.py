@@ -18,6 +18,7 @@ from model.table5 import Row, find_row
 from pipeline.augment import ViewConfig
 from pipeline.batch import PAPER_VIEWS, VIEW_KINDS
 from pipeline.samples import CAMERA, POSITIVES, RECORDING
+from pipeline.store.publish import publish_bytes
 
 BUILT_IN_FOLDER = Path(__file__).parent / "recipes"
 SCHEDULES = ("linear", "cosine")
@@ -149,7 +150,7 @@ class Recipe:
 
     def save(self, path: Path) -> None:
         """Write as TOML that `load_recipe` reads back."""
-        path.write_text(tomli_w.dumps(self.to_table()), encoding="utf-8")
+        publish_bytes(path, tomli_w.dumps(self.to_table()).encode())
 
 
 def _falling(lr: float, schedule: str, progress: float) -> float:
@@ -253,7 +254,7 @@ def _check_whitened(recipe: Recipe) -> None:
         view.shear,
         view.jitter_std * view.jitter_probability,
         view.bones,
-        view.mirror,
+        view.mirror * (1 - view.mirror),  # always or never mirrored, copies are alike
         view.crop,
     )
     if recipe.model.backbone == STATISTICS and recipe.model.statistics.whitened and not any(changes):

@@ -25,8 +25,12 @@ class Run:
 
     @property
     def checkpoints(self) -> list[Path]:
-        """All that are there, the newest first."""
-        return sorted((self.folder / "checkpoints").glob("step-*.pt"), reverse=True)
+        """All that are there, the newest first; a user's own copies, under other names, are not touched."""
+        steps = {
+            path: path.stem.removeprefix("step-") for path in (self.folder / "checkpoints").glob("step-*.pt")
+        }
+        own = [path for path, step in steps.items() if step.isdecimal()]
+        return sorted(own, key=lambda path: int(steps[path]), reverse=True)
 
     @property
     def checkpoint(self) -> Path:

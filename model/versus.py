@@ -43,9 +43,13 @@ def versus_untrained(score: Score, scores: Sequence[Score]) -> Versus | None:
     if not score.features.startswith(TRAINED):
         return None
     name = UNTRAINED + score.features.removeprefix(TRAINED)
-    kind = score.mode, name, score.k, score.labels
-    other = next((one for one in scores if (one.mode, one.features, one.k, one.labels) == kind), None)
+    kind = score.mode, name, score.k, score.label_fraction, score.labels
+    other = next((one for one in scores if _kind(one) == kind), None)
     if other is None or len(score.results) > 1 or len(other.results) > 1:
         return None
     hit_N, other_hit_N = score.results[0].hit_N, other.results[0].hit_N
     return Versus(int(np.sum(hit_N & ~other_hit_N)), int(np.sum(other_hit_N & ~hit_N)))
+
+
+def _kind(score: Score) -> tuple[object, ...]:
+    return score.mode, score.features, score.k, score.label_fraction, score.labels

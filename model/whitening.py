@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from model.cpstn import CPSTN
+from model.device import float64
 from model.features import (
     Extractor,
     Features,
@@ -73,16 +74,16 @@ def view_scatter(
     samples: from a source that can be read in any order; at most MOST_FITTED are read.
     """
     samples = enough_to_fit(samples)
-    total_DD, count = torch.zeros((), dtype=torch.float64, device=device), 0
+    total_DD, count = torch.zeros((), dtype=torch.float64), 0
     for batch in sequential_batches(samples, batch_size):
         sample_P = batch.sample_P.to(device)
         copies = [
             changed_copy(batch, samples.skeleton, changes, seed=seed, copy=copy).to(device)
             for copy in range(COPIES)
         ]
-        features_KND = torch.stack(
-            [extractor(x_PCTV, sample_P, batch.num_samples) for x_PCTV in copies]
-        ).double()
+        features_KND = float64(
+            torch.stack([extractor(x_PCTV, sample_P, batch.num_samples) for x_PCTV in copies])
+        )
         apart_RD = (features_KND - features_KND.mean(dim=0)).flatten(0, 1)
         total_DD = total_DD + apart_RD.T @ apart_RD
         count += len(apart_RD)
@@ -95,31 +96,34 @@ def fit_whitening(train: Features, scatter_DD: Tensor, strength: float = STRENGT
     to the power of -1/2, and scale so that the training features' mean square length is 1.
 
     strength: how much the scatter S counts beside an equal share for every direction; 0 would not whiten.
+    Raises ValueError if nothing varies.
     """
     mean_D, deviation_D = train.x_ND.mean(0), train.x_ND.std(0, correction=0).clamp_min(LEAST_DEVIATION)
-    z_ND = ((train.x_ND - mean_D) / deviation_D).double()
-    scatter_DD = scatter_DD / torch.outer(deviation_D, deviation_D).double()
-    map_DE = torch.diag(1 / deviation_D.double())
+    z_ND = float64((train.x_ND - mean_D) / deviation_D)
+    scatter_DD = scatter_DD / float64(torch.outer(deviation_D, deviation_D))
+    map_DE = torch.diag(1 / float64(deviation_D))
     if z_ND.shape[1] > MOST_DIMENSIONS:
         components_DE = _principal_directions(z_ND, MOST_DIMENSIONS)
         scatter_DD = components_DE.T @ scatter_DD @ components_DE
         z_ND, map_DE = z_ND @ components_DE, map_DE @ components_DE
+    if not (z_ND.any() and scatter_DD.diagonal().mean() > LEAST_SPREAD):
+        raise ValueError(
+            "whitening: the training samples' features, or those of their changed copies, are all alike; "
+            "expected at least two samples that differ, and views that change them"
+        )
     values_E, vectors_EE = torch.linalg.eigh(scatter_DD / scatter_DD.diagonal().mean())
     whiten_EE = (vectors_EE * (values_E.clamp_min(0) + 1 / strength) ** -0.5) @ vectors_EE.T
     length = (z_ND @ whiten_EE).square().sum(1).mean().sqrt()
-    return Whitening(mean_D, (map_DE @ whiten_EE / length).float())
+    return Whitening(mean_D, (map_DE @ whiten_EE / length).to(mean_D))
 
 
 def _principal_directions(z_ND: Tensor, most: int) -> Tensor:
     """Orthonormal (D, E), the largest first: at most so many, and no more than samples have spread in."""
     count, size = z_ND.shape
-    if count >= size:
-        of_all_DD: Tensor = torch.linalg.eigh(z_ND.T @ z_ND).eigenvectors
-        return of_all_DD.flip(1)[:, :most]
-    values_N, vectors_NN = torch.linalg.eigh(z_ND @ z_ND.T)
-    spread = int((values_N > values_N[-1] * LEAST_SPREAD).sum())
-    values_N, vectors_NN = values_N.flip(0)[:spread], vectors_NN.flip(1)[:, :spread]
-    directions_DE: Tensor = z_ND.T @ vectors_NN / values_N.sqrt()
+    values, vectors = torch.linalg.eigh(z_ND.T @ z_ND if count >= size else z_ND @ z_ND.T)
+    spread = int((values > values[-1] * LEAST_SPREAD).sum())
+    values, vectors = values.flip(0)[:spread], vectors.flip(1)[:, :spread]
+    directions_DE: Tensor = vectors if count >= size else z_ND.T @ vectors / values.sqrt()
     return directions_DE[:, :most]
 
 
@@ -151,6 +155,7 @@ def fit_encoder(
         what = "whitening" if "input_norm" in model.fitted else "measuring"
         on_note(f"{what} the statistics of {len(enough_to_fit(samples)):,} samples before the first step")
         found = _fitted(model, samples, recipe).state_dict()
+    ranks.wait_for_first()
     for name, tensor in model.fitted.state_dict().items():
         tensor.copy_(ranks.sum(found[name].to(tensor.device) if found else torch.zeros_like(tensor)))
 

@@ -28,6 +28,7 @@ from model.pictures.style import (
     SIDES,
     TONES,
     publish_figure,
+    sides_of,
     text_width,
     wrap,
 )
@@ -230,7 +231,7 @@ def _draw_bodies(
 ) -> None:
     """Bones from the farthest to the nearest, then joints: a near arm must lie over a far one."""
     width = min(max(0.03 * page.scale * POINTS, 0.9), 2.2)  # of a bone: 3 cm, within what prints well
-    side_V = _sides(skeleton)
+    side_V = sides_of(skeleton)
     bones: list[tuple[float, list[tuple[float, float]], str]] = []
     for body in np.flatnonzero(drawn_M):
         tones = TONES[0] if body == 0 else TONES[1]
@@ -246,14 +247,6 @@ def _draw_bodies(
     lines = LineCollection([ends for _, ends, _ in bones], colors=[colour for _, _, colour in bones])
     lines.set(linewidth=width, capstyle="round", zorder=2)
     axes.add_collection(lines, autolim=False)
-
-
-def _sides(skeleton: Skeleton) -> list[int]:
-    """For every joint its index into SIDES; a bone has that of its child."""
-    side_V = [SIDES.index("trunk")] * skeleton.num_joints
-    for left, right in skeleton.mirror_pairs:
-        side_V[left], side_V[right] = SIDES.index("left"), SIDES.index("right")
-    return side_V
 
 
 def _draw_legend(axes: Axes, page: _Page, *, second_body: bool) -> None:

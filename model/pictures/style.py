@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 
+from data_specs.spec import Skeleton
 from pipeline.store.publish import published
 
 INK, FAINT_INK = "#222222", "#6b6b6b"
@@ -21,6 +22,14 @@ MARGIN, GAP = 0.15, 0.06
 # The palette of Okabe and Ito, made for colour-blind readers: a tone for the first body, lighter for others.
 SIDES = ("left", "right", "trunk")
 TONES = (("#0072b2", "#d55e00", "#4a4a4a"), ("#56b4e9", "#e69f00", "#a6a6a6"))
+
+
+def sides_of(skeleton: Skeleton) -> tuple[int, ...]:
+    """For every joint its index into SIDES; a bone has that of its child."""
+    side_V = [SIDES.index("trunk")] * skeleton.num_joints
+    for left, right in skeleton.mirror_pairs:
+        side_V[left], side_V[right] = SIDES.index("left"), SIDES.index("right")
+    return tuple(side_V)
 
 
 def text_width(text: str, size: float, *, bold: bool = False) -> float:

@@ -20,7 +20,7 @@ from model.report.groups import make_groups
 from model.report.player import player_fragment
 from model.report.runs import Gap, ReportedRun, eval_command, gather, recipe_differences, recipe_rows
 from model.report.saved import SavedEvaluation
-from model.report.scene import scene_of
+from model.report.scene import check_sample, scene_of
 from model.report.tables import percent_text
 from model.report.templates import read_part, render
 from model.run import Run
@@ -70,7 +70,7 @@ def write_report(
     trained = [found for run in reported if (found := _trained(run, shards, gaps))]
     shown = next((found for found in trained if found.name == reported[0].name), None)
     if shown is not None and sample is not None:
-        _check_sample(shown.shards, sample)
+        check_sample(shown.shards, sample)
     album = Album(out)
     on_stage("drawing curves and tables")
     curves, groups = _curves(reported, album), make_groups(reported, album)
@@ -110,14 +110,6 @@ def _trained(run: ReportedRun, given: Shards | None, gaps: list[Gap]) -> Trained
     what = f"no features and no player: it has not been evaluated on {shards.spec.title}"
     gaps.append(Gap(run.name, what, f"{eval_command(run.run)} --shards {shards.location}"))
     return None
-
-
-def _check_sample(shards: Shards, sample: str) -> None:
-    if sample not in set(shards.table["key"]):
-        raise ValueError(
-            f"{shards.location}: no sample {sample!r}; samples.csv lists them, such as "
-            f"{shards.table['key'][0]}"
-        )
 
 
 def _curves(reported: list[ReportedRun], album: Album) -> Picture | None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_specs.spec import Skeleton
-from model.pictures.style import SIDES
+from model.pictures.style import sides_of
 from pipeline.augment import CROPS_FROM, ViewConfig, combined_view, spatial_view, temporal_view
 from pipeline.batch import PAPER_VIEWS, VIEW_KINDS
 from pipeline.store.shards import Shards
@@ -117,7 +117,9 @@ def scene_of(
     sample = read_sample(shards, key)
     kinds: tuple[str, ...] = PAPER_VIEWS
     if checkpoint is not None:
-        _check_fit(shards, checkpoint)
+        from model.question import check_fit  # and torch
+
+        check_fit(shards, checkpoint)
         recipe = checkpoint.recipe()
         kinds, config = recipe.views, config or recipe.view
     views = make_views(sample, kinds, config or ViewConfig(), skeleton=shards.spec.skeleton, seed=seed)
@@ -134,20 +136,26 @@ def scene_of(
         class_name=shards.spec.classes[sample.label],
         joints=skeleton.joints,
         bones=skeleton.bones,
-        sides=_sides(skeleton.num_joints, skeleton.mirror_pairs),
+        sides=sides_of(skeleton),
         frame_seconds=_frame_seconds(shards, sample),
         panels=tuple(panels),
         note=note,
     )
 
 
-def read_sample(shards: Shards, key: str | None) -> Sample:
-    """The sample of that key, or the first. Raises ValueError if there is none."""
-    rows = shards.table if key is None else shards.table[shards.table["key"] == key]
-    if len(rows) == 0:
+def check_sample(shards: Shards, key: str) -> None:
+    """Raises ValueError if there is none of that key."""
+    if key not in set(shards.table["key"]):
         raise ValueError(
             f"{shards.location}: no sample {key!r}; samples.csv lists them, such as {shards.table['key'][0]}"
         )
+
+
+def read_sample(shards: Shards, key: str | None) -> Sample:
+    """The sample of that key, or the first. Raises ValueError if there is none."""
+    if key is not None:
+        check_sample(shards, key)
+    rows = shards.table if key is None else shards.table[shards.table["key"] == key]
     facts = rows.iloc[0]
     x_MCTV = shards.source.read(int(facts["row"]))
     return Sample(
@@ -213,15 +221,6 @@ def make_views(
     return views
 
 
-def _check_fit(shards: Shards, checkpoint: "Checkpoint") -> None:
-    joints, expected = shards.spec.skeleton.num_joints, checkpoint.spec().skeleton.num_joints
-    if joints != expected:
-        raise ValueError(
-            f"{shards.location}: skeletons of {joints} joints; the run was trained on "
-            f"{checkpoint.spec().name} with {expected}; name shards with as many, or leave the run out"
-        )
-
-
 def _view_panels(views: Sequence[SampleView]) -> list[Panel]:
     """Two views of one kind are told apart by their place."""
     alike = len({view.kind for view in views}) < len(views)
@@ -266,13 +265,6 @@ def _absent_as_nan(x_PCTV: NDArray[np.float32]) -> NDArray[np.float32]:
     x_MTVC = np.ascontiguousarray(x_PCTV.transpose(0, 2, 3, 1))
     x_MTVC[~x_MTVC.any(axis=(2, 3))] = np.nan
     return x_MTVC
-
-
-def _sides(num_joints: int, mirror_pairs: Sequence[tuple[int, int]]) -> tuple[int, ...]:
-    side_V = [SIDES.index("trunk")] * num_joints
-    for left, right in mirror_pairs:
-        side_V[left], side_V[right] = SIDES.index("left"), SIDES.index("right")
-    return tuple(side_V)
 
 
 def _frame_seconds(shards: Shards, sample: Sample) -> float:

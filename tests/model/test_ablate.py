@@ -318,6 +318,11 @@ def test_a_table_of_failures_only_still_has_its_form(trained: tuple[Path, Ablati
         ("graph-a", "spatial_weight=2", "every row sets spatial_weight itself"),
         ("cp-stn", "spatial_weight=0", "row cp-stn: spatial_weight is 0 .* expected above 0"),
         ("cp-stn", "epoch=3", "did you mean 'epochs'"),
+        (
+            "bigru",
+            "objective=supervised",
+            "objective is 'supervised' by recipe 'compact' .*; expected 'cpstn'",
+        ),
         ("cp-stn", "protocol=xset", "no protocol 'xset'"),
         ("bigru", "epochs=2", r"bigru-0: another recipe \(epochs: 1 there, 2 now\); choose another --name"),
     ],

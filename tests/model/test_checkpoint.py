@@ -153,6 +153,18 @@ def test_the_newest_few_are_kept(shards: Shards, tmp_path: Path) -> None:
     assert [path.name for path in new.checkpoints] == [f"step-{n:08d}.pt" for n in (steps, steps - 1)]
 
 
+def test_a_users_own_copy_is_neither_removed_nor_loaded(shards: Shards, tmp_path: Path) -> None:
+    """Whoever renames a checkpoint to keep it would lose it at the next save."""
+    recipe, run = started(shards, tmp_path / "run")
+    own = run.folder / "checkpoints" / "step-99999999-mine.pt"
+    own.parent.mkdir()
+    own.write_bytes(b"not even whole")
+    train(shards, recipe, run, device=CPU, keep=1, save_minutes=0)
+    assert own.exists()
+    assert len(run.checkpoints) == 1
+    assert load_checkpoint(run).step > 0
+
+
 def test_saving_follows_the_clock_and_the_epochs(shards: Shards, tmp_path: Path, whole: Run) -> None:
     """An epoch of a large data set takes hours: minutes between checkpoints are what a stop costs."""
     by_epoch = trained(shards, tmp_path / "run", keep=99, save_minutes=60)

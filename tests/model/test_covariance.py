@@ -62,6 +62,13 @@ def test_still_frames_have_a_gradient() -> None:
     assert x_PCTV.grad.isfinite().all()
 
 
+def test_a_body_that_flies_about_is_a_number() -> None:
+    """Beside very large eigenvalues the smallest come out negative, and one NaN ends all evaluation."""
+    few_PCTV, mixed_DC = torch.randn(16, 8, 20, 20), torch.randn(64, 8)
+    x_PCTV = 1000 * torch.einsum("dc,pctv->pdtv", mixed_DC, few_PCTV)
+    assert log_covariance(x_PCTV).isfinite().all()
+
+
 @pytest.mark.parametrize("over", ["joints", "global"])
 def test_a_pool_takes_it_span_by_span(over: str) -> None:
     """Its size does not depend on joints, and it is the same whether they are kept apart or not."""

@@ -110,6 +110,17 @@ def test_an_id_file_stands_for_its_fraction(shards: Shards, checkpoint: Checkpoi
         assert (one.features, one.labels, one.top1) == (other.features, other.labels, other.top1)
 
 
+def test_fine_tuning_on_an_id_file_is_repeated(
+    shards: Shards, checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    """--seeds says so, and a single fine-tuning has no spread."""
+    keys = shards.split("xview", "train")["key"].tolist()
+    write_subset(tmp_path / "ids.txt", keys[::2], "half")
+    question = Question(("finetune",), "xview", subsets=(tmp_path / "ids.txt",), seeds=2)
+    scores = evaluate(shards, checkpoint, question, device=CPU).scores
+    assert {len(score.results) for score in scores} == {2}
+
+
 def test_fine_tuning_moves_a_copy_of_the_encoder(shards: Shards, checkpoint: Checkpoint) -> None:
     model = checkpoint.build_model()
     before = {name: value.clone() for name, value in model.state_dict().items()}

@@ -66,6 +66,15 @@ def test_modes_measured_one_by_one_make_one_table(tmp_path: Path) -> None:
     ]
 
 
+def test_a_share_that_takes_every_label_does_not_replace_all_labels(tmp_path: Path) -> None:
+    """The headline would be gone after the second evaluation, and no longer be of label fraction 1."""
+    nearly = replace(score("linear", top1=0.4), label_fraction=0.95)
+    for _ in range(2):
+        save_evaluation(evaluation(score("linear"), nearly), tmp_path)
+    rows = json.loads((tmp_path / "eval-ucla-xview3.json").read_text())["scores"]
+    assert [row["label_fraction"] for row in rows] == [1.0, 0.95]
+
+
 def test_labels_of_id_files_stand_beside_those_that_were_drawn(tmp_path: Path) -> None:
     """An id file that is given back must neither write over the others nor pass for all of their draws."""
     drawn = save_evaluation(evaluation(score("linear", labels=2)), tmp_path)

@@ -201,6 +201,28 @@ def test_a_failing_process_takes_the_others_with_it(tmp_path: Path) -> None:
     assert time.monotonic() - started < 120
 
 
+# The first process does for longer what the others wait for than any of them waits for another.
+FIRST_IS_SLOW = """
+import time
+from datetime import timedelta
+import torch
+from model import parallel
+parallel.PATIENCE = timedelta(seconds=2)
+with parallel.joined(torch.device("cpu")) as ranks:
+    if ranks.is_first:
+        time.sleep(5)
+    ranks.wait_for_first()
+    assert ranks.sum(torch.ones(1)).item() == ranks.world
+"""
+
+
+def test_what_the_first_does_for_all_may_take_longer_than_any_step(tmp_path: Path) -> None:
+    """Whitening NTU's statistics takes the first process a quarter of an hour."""
+    (tmp_path / "worker.py").write_text(FIRST_IS_SLOW)
+    done = launch(tmp_path / "worker.py", processes=2)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("shape", [(13, 4), (13, 4, 5, 3)], ids=["NC", "NCTV"])
 def test_shared_batch_norm_is_torchs(shape: tuple[int, ...]) -> None:
     """A model must not depend on whether its batch normalisation was shared."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 import model.whitening as whitening
 from model.checkpoint import load_checkpoint, new_model
-from model.classify import LinearClassifier
+from model.classify import LinearClassifier, fit_linear
 from model.cpstn import CPSTN
 from model.features import (
     Features,
@@ -80,6 +80,28 @@ def test_no_scatter_leaves_standardised_features_of_mean_length_one() -> None:
     joined = join(whitened, whitened)
     assert joined.x_ND.shape == (200, 12)
     assert joined.take(np.array([5])).scaled
+
+
+def test_what_does_not_vary_cannot_be_whitened() -> None:
+    """A failed decomposition of a matrix says nothing about views that change nothing, or a single sample."""
+    features = some_features()
+    with pytest.raises(ValueError, match=r"whitening: .* are all alike; expected at least two samples"):
+        fit_whitening(features, torch.zeros(6, 6, dtype=torch.float64))
+    with pytest.raises(ValueError, match=r"whitening: .* are all alike"):
+        fit_whitening(features.take(np.array([3])), torch.eye(6, dtype=torch.float64))
+
+
+def test_no_device_is_asked_for_float64_that_may_have_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MPS, which a Mac takes by default, answers with a TypeError; only `model.device.float64` knows."""
+
+    def refuse(_: Tensor) -> Tensor:
+        raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+
+    monkeypatch.setattr(Tensor, "double", refuse)
+    features = some_features()
+    fit_whitening(features, torch.eye(6, dtype=torch.float64))
+    few = features.take(np.arange(4))
+    fit_linear(few, 4, 0.1)
 
 
 def test_many_dimensions_are_projected_first(monkeypatch: pytest.MonkeyPatch) -> None:

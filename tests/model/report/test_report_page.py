@@ -172,6 +172,13 @@ def test_two_names_of_one_split_are_one_table(tmp_path: Path) -> None:
     assert text.count("85.12</td>") == 1 + 1 + 2  # in the column, in the paper's table, on two cards
 
 
+def test_one_run_under_two_names_of_a_split_shows_all_its_rows(tmp_path: Path) -> None:
+    """What was measured under the one name would be gone because of the other."""
+    run = write_run(tmp_path / "run", simple(protocol="xview"), steps=1)
+    write_evaluation(run, simple(protocol="xview3"))
+    assert report([run], tmp_path).count('<table class="accuracies">') == 2
+
+
 def test_another_data_sets_paper_curve_is_said_to_be_one(tmp_path: Path, page: Path) -> None:
     assert "another data set, shown for the shape" in page.read_text(encoding="utf-8")
     classes = [f"action {number}" for number in range(10)]

@@ -1,6 +1,7 @@
 """What is shown of a sample is what training made of it, and what the decoders gave for it."""
 
 import copy
+import dataclasses
 
 import numpy as np
 import pytest
@@ -172,3 +173,10 @@ def test_errors_say_what_to_do(shards: Shards) -> None:
         scene_of(shards, "nobody")
     with pytest.raises(ValueError, match="20 joints; the run was trained on ntu60 with 25"):
         scene_of(shards, None, checkpoint=checkpoint_of(shards, load_recipe("compact", TINY), "ntu60"))
+    skeleton = dataclasses.replace(shards.spec.skeleton, bones=shards.spec.skeleton.bones[::-1], root=2)
+    child, parent = skeleton.bones[0]
+    others = (*skeleton.bones[1:], (child, skeleton.root if parent != skeleton.root else skeleton.centre))
+    spec = dataclasses.replace(shards.spec, skeleton=dataclasses.replace(skeleton, bones=others))
+    hung = dataclasses.replace(shards, spec=spec)
+    with pytest.raises(ValueError, match="joints hang together otherwise than in ucla"):
+        scene_of(hung, None, checkpoint=checkpoint_of(shards, load_recipe("compact", TINY)))
