@@ -62,7 +62,8 @@ def find_recordings(raw: Path | None, scratch: Path, *, quick: bool) -> Recordin
     folder = scratch / "raw"
     if REAL_ARCHIVE.is_file() and not quick:
         with tarfile.open(REAL_ARCHIVE) as archive:
-            archive.extractall(folder, filter="data")
+            archive.extraction_filter = getattr(tarfile, "data_filter", None)  # Python 3.11.4 and newer
+            archive.extractall(folder)
         return _recordings(folder, "real NTU RGB+D 60 recordings", are_real=True)
     synthesize(SPEC, folder, SYNTHESIZED_QUICK if quick else SYNTHESIZED)
     return _recordings(folder, "synthesized NTU recordings", are_real=False)

@@ -55,7 +55,8 @@ def _unpacked(name: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip(f"real data {name} is not at hand")
     folder = tmp_path_factory.mktemp(name.split(".")[0])
     with tarfile.open(archive) as tar:
-        tar.extractall(folder, filter="data")
+        tar.extraction_filter = getattr(tarfile, "data_filter", None)  # Python 3.11.4 and newer
+        tar.extractall(folder)
     return next(folder.iterdir())
 
 
