@@ -20,11 +20,10 @@ def choose_device(name: str | None) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
+        # "cuda" alone opens no GPU here: each of torchrun's processes is to open its own.
         if device != torch.device("cuda"):
             torch.zeros(1, device=device)
-        elif (
-            not torch.cuda.is_available()
-        ):  # and not the first one opened, as torchrun's processes have their own
+        elif not torch.cuda.is_available():
             raise RuntimeError
     except (RuntimeError, AssertionError, NotImplementedError):
         raise ValueError(f"device {name!r} cannot be used here; expected cpu, cuda, cuda:1 or mps") from None

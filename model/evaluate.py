@@ -281,8 +281,7 @@ class _Bench:
             if labels.fraction == 1:
                 wanted = [mode for mode in wanted if mode == FINETUNE]
             # All labels, and sets from files, are repeated as they are: then fine-tuning alone is random.
-            drawn = labels.fraction < 1 and not labels.files
-            sets = labels.sets if drawn else labels.sets * question.seeds
+            sets = labels.sets if labels.drawn else labels.sets * question.seeds
             for name in ENCODERS if wanted else ():
                 found: dict[str, list[Result]] = {mode: [] for mode in wanted}
                 for seed, chosen in enumerate(sets):

@@ -130,8 +130,7 @@ def _write_subsets(evaluation: Evaluation, folder: Path) -> tuple[Path, ...]:
     """The sets that were drawn here; those that came from id files are in these."""
     paths = []
     for labelled in evaluation.labelled:
-        drawn = labelled.fraction < 1 and not labelled.files
-        for seed, chosen in enumerate(labelled.sets if drawn else ()):
+        for seed, chosen in enumerate(labelled.sets if labelled.drawn else ()):
             stem = f"{evaluation.dataset}-{evaluation.protocol}-{labelled.fraction:g}-seed-{seed}"
             path = folder / f"{stem}.txt"
             title = (

@@ -26,11 +26,17 @@ class Run:
     @property
     def checkpoints(self) -> list[Path]:
         """All that are there, the newest first; a user's own copies, under other names, are not touched."""
-        steps = {
-            path: path.stem.removeprefix("step-") for path in (self.folder / "checkpoints").glob("step-*.pt")
-        }
-        own = [path for path, step in steps.items() if step.isdecimal()]
-        return sorted(own, key=lambda path: int(steps[path]), reverse=True)
+        paths = (self.folder / "checkpoints").glob("step-*.pt")
+        return sorted(
+            (path for path in paths if _step(path).isdecimal()),
+            key=lambda path: int(_step(path)),
+            reverse=True,
+        )
+
+    @property
+    def saved_step(self) -> int | None:
+        """Of the newest checkpoint, by its name; None before the first."""
+        return next((int(_step(path)) for path in self.checkpoints), None)
 
     @property
     def checkpoint(self) -> Path:
@@ -134,3 +140,8 @@ def next_run(parent: Path, dataset: str) -> Run:
     while (parent / f"{dataset}-{number:03d}").exists():
         number += 1
     return Run(parent / f"{dataset}-{number:03d}")
+
+
+def _step(checkpoint: Path) -> str:
+    """What its name says: digits, but for a user's own copy."""
+    return checkpoint.stem.removeprefix("step-")

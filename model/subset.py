@@ -29,6 +29,11 @@ class Labelled:
     files: tuple[str, ...] = ()
 
     @property
+    def drawn(self) -> bool:
+        """Whether the sets were drawn here, so that each is another one."""
+        return self.fraction < 1 and not self.files
+
+    @property
     def subset(self) -> str | None:
         """Those names in one; None where the sets were drawn here."""
         return ", ".join(self.files) or None

@@ -5,7 +5,7 @@ Axes: N test sample.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -42,9 +42,8 @@ def versus_untrained(score: Score, scores: Sequence[Score]) -> Versus | None:
     """
     if not score.features.startswith(TRAINED):
         return None
-    name = UNTRAINED + score.features.removeprefix(TRAINED)
-    kind = score.mode, name, score.k, score.label_fraction, score.labels
-    other = next((one for one in scores if _kind(one) == kind), None)
+    wanted = _kind(replace(score, features=UNTRAINED + score.features.removeprefix(TRAINED)))
+    other = next((one for one in scores if _kind(one) == wanted), None)
     if other is None or len(score.results) > 1 or len(other.results) > 1:
         return None
     hit_N, other_hit_N = score.results[0].hit_N, other.results[0].hit_N

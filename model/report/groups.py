@@ -136,8 +136,8 @@ def make_groups(reported: list[ReportedRun], album: Album) -> list[Group]:
             keys = [key for key in found if key[0] == evaluation.dataset]
             same = [key for key in keys if same_split(key[0], key[1], evaluation.protocol)]
             # What a run measured under another name of the split stands apart: both files hold rows.
-            taken = not same or run.name in found[same[0]]
-            key = (evaluation.dataset, evaluation.protocol) if taken else same[0]
+            apart = not same or run.name in found[same[0]]
+            key = (evaluation.dataset, evaluation.protocol) if apart else same[0]
             found.setdefault(key, {})[run.name] = evaluation
     return [_group(dataset, protocol, runs, album) for (dataset, protocol), runs in found.items()]
 

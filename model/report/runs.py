@@ -88,7 +88,7 @@ def recipe_rows(run: ReportedRun) -> list[tuple[str, str]]:
 
 def _reported(run: Run, name: str) -> ReportedRun:
     evaluations, problems = saved_evaluations(run.folder)
-    saved_step = _saved_step(run)
+    saved_step = run.saved_step
     curves = read_curves(run.folder)
     recipe = _recipe(run, evaluations)
     gaps = [Gap(name, problem, eval_command(run)) for problem in problems]
@@ -103,12 +103,6 @@ def _reported(run: Run, name: str) -> ReportedRun:
     if not recipe:
         gaps.append(Gap(name, "its recipe.toml cannot be read"))
     return ReportedRun(name, run, recipe, saved_step, curves, tuple(evaluations), tuple(gaps))
-
-
-def _saved_step(run: Run) -> int | None:
-    """Of the newest checkpoint, by its name."""
-    steps = [path.stem.removeprefix("step-") for path in run.checkpoints]
-    return max((int(step) for step in steps if step.isdecimal()), default=None)
 
 
 def _outdated(evaluations: list[SavedEvaluation], saved_step: int | None) -> list[str]:

@@ -152,22 +152,31 @@ def _record_digest(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
 
 
-def _load_record(folder: Path, shard: int) -> ShardRecord:
-    """Raises OSError if there is none, ValueError if it is not as it was written."""
+def _load_record(folder: Path, shard: int, plan: str, inputs: str) -> ShardRecord:
+    """The record for the plan of this mark and inputs of this digest.
+
+    Raises OSError if there is none, ValueError if it is not as it was written, or of another run.
+    """
     path = folder / record_name(shard)
     content = _load(path)
     if content.pop("digest", None) != _record_digest(content):
         raise ValueError(f"{path}: damaged: it does not match its own digest")
-    return ShardRecord(**content)
+    try:
+        record = ShardRecord(**content)
+    except TypeError:
+        raise ValueError(f"{path}: of another version of this program") from None
+    if (record.plan, record.inputs) != (plan, inputs):
+        raise ValueError(f"{path}: of another run")
+    return record
 
 
 def shard_is_done(folder: Path, shard: int, plan: str, inputs: str) -> bool:
     """Whether a record says so, for the plan of this mark and inputs of this digest, and its files fit it."""
     try:
-        record = _load_record(folder, shard)
-        if record.plan != plan or record.inputs != inputs or record.try_again:
-            return False
-        return all(file_facts(folder / name) == facts for name, facts in record.files.items())
+        record = _load_record(folder, shard, plan, inputs)
+        return not record.try_again and all(
+            file_facts(folder / name) == facts for name, facts in record.files.items()
+        )
     except (OSError, ValueError):
         return False
 
@@ -181,13 +190,8 @@ def load_records(folder: Path, plan: str, inputs: Sequence[str]) -> list[ShardRe
     records, missing = [], []
     for shard, expected in enumerate(inputs):
         try:
-            record = _load_record(folder, shard)
+            records.append(_load_record(folder, shard, plan, expected))
         except (OSError, ValueError):
-            missing.append(shard)
-            continue
-        if (record.plan, record.inputs) == (plan, expected):
-            records.append(record)
-        else:
             missing.append(shard)
     if missing:
         raise ValueError(
