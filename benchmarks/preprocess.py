@@ -20,7 +20,7 @@ import click
 import numpy as np
 
 from benchmarks.command import benchmark
-from benchmarks.data import SPEC, Recordings, find_recordings, scratch_folder
+from benchmarks.data import SPEC, WHOLE_NTU_120, Recordings, find_recordings, scratch_folder
 from benchmarks.job import Run
 from benchmarks.pairs import CPU, WALL, Comparison, Pair, Work, compare
 from benchmarks.parts import seconds_of_loop, seconds_of_parts
@@ -37,7 +37,7 @@ TWO_WORKERS, ZIP = "two workers", "zip, beside folder + inflating"
 BARS = {CHAIN: 20.0, ZIP: 1.0}
 MOST_OVERHEAD = 25  # percent
 AGREEING, SAME_PLACE = 0.95, 1e-3  # share of main actors that ours and the chain must put there, in metres
-WHOLE_NTU_120, CORES = 113_945, (2, 32)
+CORES = (2, 32)
 QUESTION = """What does the whole job cost, beside a CTR-GCN-style chain and beside its own parts?
 
 The chain needs some 20 seconds for the thousand real files, in every round and once before."""

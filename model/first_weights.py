@@ -53,11 +53,13 @@ def _put_pairs(
 
 
 @torch.no_grad()
-def begin_as_streams(spatial_DKC: Tensor, temporal_DCT1: Tensor) -> None:
+def begin_as_streams(spatial_DKC: Tensor, temporal_DCT1: Tensor, motion_frames: int = 1) -> None:
     """A first unit whose filters see what the field makes of a skeleton by hand, its streams (2s-AGCN): where
     each joint is, how it lies to its neighbours of each partition but the first (bones), and how these change
-    from frame to frame (motion); in pairs of opposite sign, and as many as there are filters. What is over
-    keeps the weights that it has, which are to look linear. Both are changed in place.
+    (motion): their mean over `motion_frames` frames less their mean over as many before; in pairs of opposite
+    sign, and as many as there are filters. What is over keeps the weights that it has, which are to look
+    linear. Both are changed in place. A kernel of one frame sees no motion; others at least twice
+    `motion_frames`, rounded up.
     """
     filters, partitions, channels = spatial_DKC.shape
     named = min(filters // 2, partitions * channels)
@@ -73,7 +75,9 @@ def begin_as_streams(spatial_DKC: Tensor, temporal_DCT1: Tensor) -> None:
     still[kernel // 2] = 1
     kinds = [still]
     if kernel > 1:
-        moving[kernel // 2 - 1 : kernel // 2 + 1] = torch.tensor([-1.0, 1.0])
+        middle = kernel // 2
+        moving[middle - motion_frames : middle] = -1 / motion_frames
+        moving[middle : middle + motion_frames] = 1 / motion_frames
         kinds.append(moving)
     over_time = torch.zeros(min(len(kinds) * named, filters // 2), kernel, 1, filters // 2)
     for index in range(len(over_time)):

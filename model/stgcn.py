@@ -51,6 +51,8 @@ class EncoderConfig:
     shortcut_frames: what a shortcut hands on of frames that a stride makes one: the "first", or their "mean".
     first_weights: "random", or, for even widths, filters that look linear: all ("looks_linear"), or all but
     those that begin as the usual "streams" and those that hand them on; see `model.first_weights`.
+    motion_frames: of "streams", over how many frames a motion is seen, of at most half a kernel. One is the
+    usual difference of neighbouring frames, which is mostly noise where many frames are stored.
     branch_gain: what the last batch normalisation of each unit but the first begins to multiply with; near 0
     a unit begins as its shortcut, and the whole encoder as little more than its first unit.
     Raises ValueError that names the key.
@@ -66,6 +68,7 @@ class EncoderConfig:
     input_scale: str = JOINT_BY_JOINT
     shortcut_frames: str = FIRST_FRAME
     first_weights: str = RANDOM
+    motion_frames: int = 1
     branch_gain: float = 1.0
 
     def __post_init__(self) -> None:
@@ -82,6 +85,11 @@ class EncoderConfig:
         check_choice("first_weights", self.first_weights, FIRST_WEIGHTS)
         _check_kernel_and_dropout(self.kernel, self.dropout)
         _check_pairs(self.first_weights, self.widths)
+        most = max(1, self.kernel // 2)
+        if not 1 <= self.motion_frames <= most:
+            raise ValueError(
+                f"motion_frames is {self.motion_frames}; expected 1 to {most}, half of kernel = {self.kernel}"
+            )
         check_not_negative(self, "branch_gain")
         if self.branch_gain == 0 and not self.residual:
             raise ValueError(
@@ -189,9 +197,9 @@ class STGCNUnit(nn.Module):
         if self.shortcut is not None:
             begin_linear(self.shortcut.weight, 1, pairs_in=pairs_in)
 
-    def begin_as_streams(self) -> None:
+    def begin_as_streams(self, motion_frames: int) -> None:
         """First weights that see joints, bones and motion, to which a shortcut adds nothing at first."""
-        begin_as_streams(self.spatial.filters_DKC, self.temporal.weight)
+        begin_as_streams(self.spatial.filters_DKC, self.temporal.weight, motion_frames)
         if self.shortcut is not None:
             nn.init.zeros_(self.shortcut_norm.weight)
 
@@ -248,7 +256,7 @@ class STGCN(nn.Module):
             if config.first_weights != RANDOM:
                 unit.begin_linear(pairs_in=index > 0)
             if config.first_weights == STREAMS and index == 0:
-                unit.begin_as_streams()
+                unit.begin_as_streams(config.motion_frames)
             elif config.first_weights == STREAMS:
                 unit.begin_handing_on()
             if index > 0:

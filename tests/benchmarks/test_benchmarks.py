@@ -26,6 +26,7 @@ RATIOS: dict[str, dict[str, float]] = {
     },
     "feed": {"per-sample feeder": 60, "two loader threads": 1.6},
     "preprocess": {"CTR-GCN-style chain": 20, "zip, beside folder + inflating": 1},
+    "whole": {},
     "train_step": {
         "encoder, forward and backward, wall": 1.8,
         "encoder, forward and backward, CPU": 1.8,
@@ -46,6 +47,7 @@ FIGURES = {
         "113,945 files on 2 cores, extrapolated",
         "113,945 files on 32 cores, extrapolated",
     },
+    "whole": {"two worker processes", "two threads"},
     "train_step": {
         "training step, of the limit, CPU",
         "training step, peak memory, ours",

@@ -111,6 +111,16 @@ def test_the_first_unit_begins_with_joints_bones_and_motion(
     assert encoder(x_PCTV).min() == 0
 
 
+def test_motion_can_be_seen_over_more_frames(skeleton: Skeleton) -> None:
+    """The mean of three frames less the mean of the three before; beyond the recording all is 0."""
+    config = EncoderConfig(widths=(48,), strides=(1,), kernel=7, first_weights="streams", motion_frames=3)
+    x_PCTV = torch.randn(P, C, T, V)
+    padded = torch.cat([torch.zeros(P, C, 3, V), x_PCTV, torch.zeros(P, C, 2, V)], dim=2)
+    expected = [padded[:, :, t + 3 : t + 6].mean(2) - padded[:, :, t : t + 3].mean(2) for t in range(T)]
+    found = _differences(STGCN(skeleton, config).eval()(x_PCTV))[:, 9 : 9 + C]
+    torch.testing.assert_close(found, torch.stack(expected, 2), rtol=1e-3, atol=1e-4)
+
+
 def test_motion_needs_two_frames(skeleton: Skeleton) -> None:
     """A kernel of one frame sees what is, and no more."""
     config = EncoderConfig(widths=(48,), strides=(1,), kernel=1, first_weights="streams")

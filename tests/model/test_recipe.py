@@ -47,11 +47,11 @@ def test_paper_recipe_writes_out_every_key_that_cpstn_has() -> None:
 
 @pytest.mark.parametrize("name", built_in_recipes())
 def test_saved_recipe_reads_back(name: str, tmp_path: Path) -> None:
-    recipe = load_recipe(name, ("model.encoder.kernel=9", "views=['temporal', 'temporal']", "lr=1"))
+    recipe = load_recipe(name, ("model.encoder.kernel=17", "views=['temporal', 'temporal']", "lr=1"))
     recipe.save(tmp_path / "recipe.toml")
     assert load_recipe(str(tmp_path / "recipe.toml")) == recipe
     assert recipe_from(recipe.to_table()) == recipe
-    assert recipe.model.encoder.kernel == 9
+    assert recipe.model.encoder.kernel == 17
     assert recipe.lr == 1.0
 
 

@@ -217,6 +217,8 @@ def test_every_parameter_of_the_decoder_learns(skeleton: Skeleton) -> None:
             r"first_weights is 'kaiming'; expected one of random, looks_linear",
         ),
         ({"first_weights": "looks_linear", "widths": (8,) * 5 + (9,)}, r"widths holds 9; expected even"),
+        ({"motion_frames": 3}, r"motion_frames is 3; expected 1 to 2, half of kernel = 5"),
+        ({"motion_frames": 0}, r"motion_frames is 0; expected 1 to 2"),
         ({"branch_gain": -1}, r"branch_gain is -1; expected a finite number, at least 0"),
         ({"branch_gain": 0, "residual": False}, r"branch_gain: 0 needs shortcuts"),
         ({"graph": "line"}, r"graph is 'line'; expected one of inward_outward"),
