@@ -42,7 +42,7 @@ demo: $(SETUP)
 	cd demo && ../$(BIN)/python ../cli.py synthesize ntu60 raw --samples 360 --oddities 0.05
 	cd demo && ../$(BIN)/python ../cli.py preprocess ntu60 raw
 	cd demo && ../$(BIN)/python ../cli.py train --shards --set epochs=8 --set finetune.epochs=10
-	cd demo && ../$(BIN)/python ../cli.py eval --label-fraction 0.1
+	cd demo && ../$(BIN)/python ../cli.py eval --label-fraction 0.5
 	cd demo && ../$(BIN)/python ../cli.py draw shards/ntu60 views.png
 	cd demo && ../$(BIN)/python ../cli.py report ntu60-001
 	@echo "Open demo/runs/ntu60-001/report.html in a browser."

@@ -3,12 +3,18 @@
 import json
 import re
 import shlex
+import sys
 import time
+import webbrowser
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
+try:
+    import click
+except ModuleNotFoundError:  # the first thing that a newcomer meets
+    sys.stderr.write("Error: not set up yet: run `make setup`, then `source .venv/bin/activate`\n")
+    sys.exit(2)
 
 from model.failure import Failure, Program
 from model.terminal import bar, print_ablation, print_description, print_scores, status, training_bar
@@ -354,6 +360,9 @@ def evaluate(
         raise ValueError(f"--fuse {', '.join(fuse)}: expected other runs than {run.folder}, each name once")
     others = {one.folder.resolve().name: load_checkpoint(one, _note) for one in beside}
     opened = open_shards(shards or run.shards())
+    for name, other in others.items():
+        if other.manifest != checkpoint.manifest:
+            _note(f"{name} was trained on other shards than {run.folder}; here it encodes {opened.location}")
     chosen = protocol or usual_protocol(checkpoint, opened.spec)
     question = Question(asked, chosen, shares, subsets, seeds, whiten)
     if checkpoint.step < checkpoint.steps:
@@ -368,10 +377,17 @@ def evaluate(
             cache=run.features,
             on_stage=say,
         )
+    for drawn in (labels for labels in result.labelled if labels.drawn):
+        count, asked_for = len(drawn.sets[0]), drawn.fraction * result.train_samples
+        if count > asked_for + len(result.classes) / 2:  # more than rounding class by class makes of it
+            _note(
+                f"a share of {drawn.fraction:g} leaves classes without a label; one of every class is used "
+                f"at least, in all {count:,} of {result.train_samples:,}"
+            )
     saved = save_evaluation(result, run.folder)
     print_scores(to_table(result, run.folder.name), run.folder)
     if result.seen_in_training:
-        labels = "and perhaps" if checkpoint.recipe().objective == "supervised" else "without"
+        labels = "with" if checkpoint.recipe().objective == "supervised" else "without"
         _note(
             f"training saw {result.seen_in_training:,} of {result.test_samples:,} test samples, {labels} "
             "their labels"
@@ -510,8 +526,10 @@ def view(
     page = out or Path(f"{scene.key}.html")
     publish_bytes(page, player_page(scene).encode())
     click.echo(f"{page}: {scene.key}")
-    if show:
-        click.launch(page.resolve().as_uri())
+    if checkpoint and not scene.note:
+        _note(f"{run_name} has no decoders, so there is nothing rebuilt")
+    if show and not webbrowser.open(page.resolve().as_uri()):
+        _note(f"no browser was found; open {page} yourself")
 
 
 def _numbers(option: str, text: str | None) -> tuple[float, ...]:

@@ -10,7 +10,12 @@ from pipeline.store.shards import Shards
 
 
 def draw_sample(shards: Shards, picture: Path, key: str | None, seed: int) -> str:
-    """Draw the sample of that key, or the first; returns its key. Raises ValueError if there is none."""
+    """Draw the sample of that key, or the first; returns its key.
+
+    Raises ValueError if there is none, or if the picture's name is not that of a PNG.
+    """
+    if picture.suffix.lower() != ".png":
+        raise ValueError(f"{picture}: expected a name that ends in .png")
     sample = read_sample(shards, key)
     views = make_views(sample, PAPER_VIEWS, ViewConfig(), skeleton=shards.spec.skeleton, seed=seed)
     draw_views(

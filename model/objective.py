@@ -30,6 +30,9 @@ from pipeline.samples import CAMERA
 
 Contrast = Callable[[Tensor, Tensor], Tensor]
 
+# Of Eq. 3; the recipe's key of each one's weight begins so.
+TERMS = ("contrast", "spatial", "temporal")
+
 
 @dataclass(frozen=True)
 class Losses:
@@ -52,9 +55,11 @@ class Encoded:
 
 
 class Pretraining(nn.Module):
-    """CP-STN's own objective; no labels are used. `head` is what is trained beside the model: nothing."""
+    """CP-STN's own objective; no labels are used. `head` is what is trained beside the model: nothing.
 
-    loss_names = ("contrast", "spatial", "temporal", "total")
+    loss_names: the losses that have a weight, and "total".
+    """
+
     head: nn.Module | None = None
 
     def __init__(self, model: CPSTN, recipe: Recipe, ranks: Ranks = ALONE) -> None:
@@ -62,6 +67,8 @@ class Pretraining(nn.Module):
         self.model = model
         self.recipe = recipe
         self.ranks = ranks
+        self._weighted = [i for i, name in enumerate(TERMS) if getattr(recipe, f"{name}_weight")]
+        self.loss_names = (*(TERMS[i] for i in self._weighted), "total")
 
     def backward(self, share: Share, step: int) -> Tensor:
         """Add the batch's gradients to those of the weights. The losses, detached: this rank's share of them,
@@ -81,7 +88,7 @@ class Pretraining(nn.Module):
         terms = torch.stack(done).sum(dim=0)
         if ahead:
             terms = torch.cat([ahead.value.unsqueeze(0), terms[1:]])
-        return torch.cat([terms, weighted_sum(recipe, *terms).unsqueeze(0)])
+        return torch.stack([*(terms[i] for i in self._weighted), weighted_sum(recipe, *terms)])
 
     def _contrast_ahead(self, parts: list[Batch], step: int) -> "_Ahead":
         """The contrast of the whole batch, and its gradient with respect to each part's z."""

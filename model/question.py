@@ -6,8 +6,9 @@ from pathlib import Path
 
 from data_specs.spec import DatasetSpec
 from model.checkpoint import Checkpoint
-from model.scores import MODES, SEMI
+from model.scores import MODES, SEMI, SUPERVISED
 from model.subset import Labelled, all_labels, balanced, from_files, performances
+from model.supervised import labelled_keys
 from pipeline.samples import Samples, in_any_order, split_samples
 from pipeline.store.shards import Shards
 
@@ -101,10 +102,16 @@ def check_fit(shards: Shards, checkpoint: Checkpoint) -> None:
 
 
 def seen_in_training(shards: Shards, checkpoints: Sequence[Checkpoint], protocol: str) -> int:
-    """How many of a protocol's test samples any run was trained on, by their keys: NTU-120 holds NTU-60."""
+    """How many of a protocol's test samples any run was trained on, by their keys: NTU-120 holds NTU-60.
+
+    Of a supervised run those with a label that it used; if it was trained on other shards, at most so many.
+    """
     keys, seen = shards.split(protocol, "test")["key"], set()
     for checkpoint in checkpoints:
-        spec = checkpoint.spec()
-        trained_by = spec.protocol(checkpoint.recipe().protocol or spec.default_protocol)
+        recipe, spec = checkpoint.recipe(), checkpoint.spec()
+        if recipe.objective == SUPERVISED and checkpoint.manifest == shards.manifest.digest:
+            seen |= set(labelled_keys(shards, recipe)).intersection(keys)
+            continue
+        trained_by = spec.protocol(recipe.protocol or spec.default_protocol)
         seen |= {key for key in keys if (fact := spec.parse_name(key)) and trained_by.split(fact) == "train"}
     return len(seen)

@@ -177,7 +177,9 @@ def load_recipe(name_or_path: str, changes: tuple[str, ...] = ()) -> Recipe:
     path = _recipe_file(name_or_path)
     if path is None:
         known = ", ".join(built_in_recipes())
-        raise ValueError(f"no recipe {name_or_path!r}: expected {known}, or the path of a TOML file")
+        is_path = "/" in name_or_path or name_or_path.endswith(".toml")
+        found = f"{name_or_path}: no such file" if is_path else f"no recipe {name_or_path!r}"
+        raise ValueError(f"{found}: expected {known}, or the path of a TOML file")
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

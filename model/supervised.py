@@ -3,7 +3,9 @@
 Axes: N sample, P packed present body, C channel, t frame, V joint, D representation, K class.
 """
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -21,10 +23,21 @@ from pipeline.store.shards import Shards
 
 def labelled_samples(shards: Shards, recipe: Recipe) -> Samples:
     """The training samples whose labels a supervised recipe uses: of every class the same share."""
-    protocol = recipe.protocol or shards.spec.default_protocol
-    samples = split_samples(shards, protocol, "train")
-    keys = shards.split(protocol, "train")["key"].tolist()
-    return samples.take(balanced_subset(samples.labels_N, keys, recipe.label_fraction))
+    samples = split_samples(shards, recipe.protocol or shards.spec.default_protocol, "train")
+    return samples.take(_labelled_places(shards, recipe))
+
+
+def labelled_keys(shards: Shards, recipe: Recipe) -> list[str]:
+    """Their keys."""
+    table = shards.split(recipe.protocol or shards.spec.default_protocol, "train")
+    keys: list[str] = table["key"].iloc[_labelled_places(shards, recipe)].tolist()
+    return keys
+
+
+def _labelled_places(shards: Shards, recipe: Recipe) -> NDArray[np.int64]:
+    """Where they are among the protocol's training samples."""
+    table = shards.split(recipe.protocol or shards.spec.default_protocol, "train")
+    return balanced_subset(table["label"].to_numpy(), table["key"].tolist(), recipe.label_fraction)
 
 
 class Supervised(nn.Module):

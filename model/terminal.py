@@ -68,7 +68,7 @@ def _progress(unit: str) -> "Bar":
 
     class Rate(ProgressColumn):
         def render(self, task: Any) -> Text:
-            speed = task.finished_speed or task.speed
+            speed = task.completed / task.elapsed if task.finished and task.elapsed else task.speed
             return Text(f"{speed:,.0f} {unit}/s" if speed else f"- {unit}/s")
 
     return Progress(
@@ -84,10 +84,12 @@ def _progress(unit: str) -> "Bar":
 
 @contextmanager
 def status() -> Iterator[Callable[[str], None]]:
-    """A spinner on standard error that says what is being done."""
-    from rich.console import Console
-
-    with Console(stderr=True).status("") as spinner:
+    """A spinner on standard error that says what is being done; lines where there is no terminal."""
+    page = console(stderr=True)
+    if not page.is_terminal:
+        yield lambda text: click.echo(text, err=True)
+        return
+    with page.status("") as spinner:
         yield spinner.update
 
 

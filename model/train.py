@@ -96,10 +96,14 @@ def train(
     if run.manifest() != shards.manifest.digest:
         raise ValueError(f"{shards.location}: other shards than those that {run.folder} was started on")
     samples = training_samples(shards, recipe, ranks.world)
+    if recipe.batch_size > len(samples) and ranks.is_first:
+        on_note(f"batch_size is {recipe.batch_size:,}; a batch is all {len(samples):,} training samples")
     per_epoch = steps_per_epoch(len(samples), recipe.batch_size)
     steps = recipe.epochs * per_epoch
     checkpoint = _to_go_on_from(run, recipe, ranks, on_note) if resume else None
     step = checkpoint.step if checkpoint else 0
+    if step == steps and ranks.is_first:
+        on_note(f"{run.folder} was finished already, at step {step} of {steps}")
     with memory_explained(recipe, samples.source.shape[3], device), stop_sign() as sign:
         objective = _objective(shards, recipe, checkpoint, ranks, device)
         if checkpoint is None:

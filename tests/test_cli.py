@@ -134,6 +134,31 @@ def test_view_makes_a_page(inside: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("inside")
+def test_eval_says_where_a_share_is_less_than_a_label_a_class() -> None:
+    told = call("eval", "--mode", "linear", "--label-fraction", "0.001").stderr
+    assert (
+        "note: a share of 0.001 leaves classes without a label; one of every class is used at least" in told
+    )
+    assert "in all 10 of " in told
+    assert "leaves classes" not in call("eval", "--mode", "linear", "--label-fraction", "0.5").stderr
+
+
+def test_view_says_what_it_cannot_show(
+    workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("webbrowser.open", lambda _: False)
+    shards, without = (
+        str(workplace / "shards/ucla"),
+        ("--set", "spatial_weight=0", "--set", "temporal_weight=0"),
+    )
+    works("train", "--shards", shards, *TINY, *without, "--name", "contrast")
+    told = call("view", shards, "--run", "contrast", "--out", "player.html").stderr
+    assert "note: contrast has no decoders, so there is nothing rebuilt" in told
+    assert "note: no browser was found; open player.html yourself" in told
+
+
+@pytest.mark.usefixtures("inside")
 @pytest.mark.parametrize("protocol", ["xsub", "xview@camera-2"])
 def test_eval_follows_another_protocol(protocol: str) -> None:
     assert protocol in works("eval", "--run", "runs/ucla-001", "--mode", "knn", "--protocol", protocol)
@@ -205,6 +230,8 @@ def key_in(folder: Path) -> str:
         (["train", "--set", "epoch=1"], "did you mean 'epochs'?"),
         (["train", "--set", "protocol=xset"], "ucla has no protocol 'xset'"),
         (["train", "--recipe", "papr"], "no recipe 'papr'"),
+        (["train", "--recipe", "my/papr.toml"], "my/papr.toml: no such file: expected"),
+        (["draw", "shards/ucla", "views.jpg"], "views.jpg: expected a name that ends in .png"),
         (["train", "--device", "gpu"], "device 'gpu' cannot be used"),
         (["train", "--name", "ucla-001"], "exists already"),
         (["train", "--resume", "ucla-007"], "no run 'ucla-007'; runs under runs/: ucla-001"),

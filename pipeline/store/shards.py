@@ -237,6 +237,10 @@ def _inside(manifest: Manifest, location: Location, name: str) -> list[str]:
 
 
 def reject_kinds(reasons: list[str]) -> dict[str, int]:
-    """How often each kind of reason occurs; numbers are taken out, so that like reasons count together."""
-    kinds = pd.Series(reasons, dtype="str").str.replace(r"\d+", "N", regex=True)
-    return {str(kind): int(count) for kind, count in kinds.value_counts().items()}
+    """How often each kind of reason occurs, most often first. Reasons that differ by their numbers alone are
+    one kind, in which these are "…"."""
+    texts = pd.Series(reasons, dtype="str")
+    kinds = {}
+    for kind, alike in texts.groupby(texts.str.replace(r"\d+", "…", regex=True)):
+        kinds[str(kind) if alike.nunique() > 1 else str(alike.iloc[0])] = len(alike)
+    return dict(sorted(kinds.items(), key=lambda entry: -entry[1]))

@@ -110,9 +110,8 @@ class WebFolder:
         except (HTTPError, OSError) as error:
             if self._closed.is_set():
                 raise _closed(url) from None
-            reason = str(getattr(error, "reason", None) or error)
             raise ConnectionError(
-                f"{url}: cannot be read, {retries + 1} times in a row: {reason}; is the server up?"
+                f"{url}: cannot be read, {retries + 1} times in a row: {_reason(error)}; is the server up?"
             ) from None
         if answer.status in (OK, PARTIAL, RANGE_NOT_SATISFIABLE):
             return answer
@@ -154,7 +153,8 @@ class _Pauses(urllib3.Retry):
         asked = self.get_retry_after(response) if response is not None else None
         seconds = min(asked or self.get_backoff_time(), MAX_PAUSE_SECONDS)
         if seconds > 1:
-            reason = self.history[-1].error or f"status {self.history[-1].status}"
+            failed = self.history[-1]
+            reason = _reason(failed.error) if failed.error else f"status {failed.status}"
             logger.warning("%s: %s; trying again in %.0f s", self.url, reason, seconds)
         if self.closed.wait(seconds):
             raise _closed(self.url)
@@ -189,6 +189,12 @@ def _pools_that_tell(
         ConnectionCls = Encrypted
 
     return {"http": PlainPool, "https": EncryptedPool}
+
+
+def _reason(error: Exception) -> str:
+    """What urllib3 says, without the connection that it says it of, which is ours to name."""
+    text = str(getattr(error, "reason", None) or error)
+    return re.sub(r"^\w+\(host='[^']*', port=\d+\): ", "", text)
 
 
 def _closed(url: str) -> ConnectionAbortedError:

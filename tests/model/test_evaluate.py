@@ -27,6 +27,7 @@ from model.recipe import load_recipe
 from model.run import Run
 from model.scores import COORDINATES, MORE_STATISTICS, STATISTICS, TRAINED, UNTRAINED
 from model.subset import write_subset
+from model.supervised import labelled_keys
 from model.train import train
 from pipeline.normalize import NormalizeConfig
 from pipeline.preprocess import PreprocessConfig, prepare, run
@@ -318,6 +319,14 @@ def test_test_samples_that_training_saw_are_counted(shards: Shards, checkpoint: 
     assert own.seen_in_training == 0  # another name of the protocol that was trained on
     other = evaluate(shards, checkpoint, Question(("knn",), "xview1"), device=CPU)
     assert other.seen_in_training == other.test_samples
+
+
+def test_a_supervised_run_saw_the_samples_whose_labels_it_used(shards: Shards, tmp_path: Path) -> None:
+    checkpoint = trained_on(shards, tmp_path, "objective=supervised", "label_fraction=0.3")
+    result = evaluate(shards, checkpoint, Question(("knn",), "xview1"), device=CPU)
+    used = labelled_keys(shards, checkpoint.recipe())
+    expected = set(used) & set(shards.split("xview1", "test")["key"])
+    assert 0 < result.seen_in_training == len(expected) < 0.5 * result.test_samples
 
 
 @pytest.mark.parametrize(

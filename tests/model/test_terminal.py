@@ -5,8 +5,30 @@ from pathlib import Path
 import pytest
 
 from model import terminal
-from model.terminal import print_scores
+from model.terminal import bar, print_scores, status
 from tests.model.report.made_up import evaluation_table, score_table
+
+
+def test_a_finished_bar_gives_the_rate_of_the_whole(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And not that of its last moments: what took time before the first file counts."""
+    moments = iter(range(0, 1_000_000, 10))  # ten seconds from look to look
+    monkeypatch.setattr("rich.progress.monotonic", lambda: next(moments), raising=False)
+    monkeypatch.setattr("time.monotonic", lambda: next(moments))
+    with bar("files", 200) as advance:
+        for _ in range(100):
+            advance(2, "")
+    shown = capsys.readouterr().err.splitlines()[-1]
+    assert "200/200" in shown
+    assert " 0 files/s" in shown  # 200 in more than 1,000 s
+
+
+def test_stages_are_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with status() as say:
+        say("reading the samples")
+        say("features: trained encoder")
+    assert capsys.readouterr().err == "reading the samples\nfeatures: trained encoder\n"
 
 
 @pytest.mark.parametrize("width", [80, 160])

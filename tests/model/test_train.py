@@ -124,8 +124,18 @@ def test_pretexts_can_be_switched_off(shards: Shards, tmp_path: Path) -> None:
     recipe, new = started(shards, tmp_path / "run", "epochs=1", "spatial_weight=0", "temporal_weight=0")
     heard: list[Progress] = []
     train(shards, recipe, new, device=CPU, on_progress=heard.append)
-    assert heard[0].losses["spatial"] == heard[0].losses["temporal"] == 0
+    assert set(heard[0].losses) == {"contrast", "total"}
     assert heard[0].losses["total"] == pytest.approx(heard[0].losses["contrast"])
+
+
+def test_a_batch_larger_than_the_set_is_told(shards: Shards, tmp_path: Path) -> None:
+    recipe, new = started(shards, tmp_path / "run", "epochs=1", "batch_size=5000")
+    notes: list[str] = []
+    train(shards, recipe, new, device=CPU, on_note=notes.append)
+    count = len(shards.split("xview", "train"))
+    assert notes == [f"batch_size is 5,000; a batch is all {count} training samples"]
+    train(shards, recipe, new, device=CPU, resume=True, on_note=notes.append)
+    assert notes[-1] == f"{new.folder} was finished already, at step 1 of 1"
 
 
 @pytest.mark.parametrize("views", ["['spatial', 'spatial']", "['temporal', 'temporal']"])
