@@ -30,6 +30,7 @@ NEW_FILE = click.Path(path_type=Path, dir_okay=False)
 # Options that several commands have.
 TRAINING_SHARDS = click.option(
     "--shards",
+    metavar="[DIR|URL]",
     is_flag=False,
     flag_value="",
     default="",
@@ -202,8 +203,19 @@ def synthesize(dataset: str, out: Path, samples: int, seed: int, oddities: float
 
 @main.command(short_help="Train CP-STN, or a baseline, on shards.")
 @TRAINING_SHARDS
-@click.option("--recipe", help="Built-in name, or path of a TOML file.  [default: compact]")
-@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a key of the recipe.")
+@click.option(
+    "--recipe",
+    metavar="NAME|FILE",
+    help="compact, wide, paper, paper:ROW of Table 5, best, three-streams, a baseline's, or a TOML file.  "
+    "[default: compact]",
+)
+@click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change a key of the recipe; as often as you like.",
+)
 @click.option("--name", help="Name of the run.  [default: DATASET-001 and so on]")
 @click.option("--resume", metavar="RUN", help="Go on with a run that was stopped.")
 @DEVICE
@@ -402,11 +414,18 @@ def evaluate(
 @click.option("--rows", help="Only these rows of any table, by name: cp-stn,graph-a.")
 @click.option(
     "--recipe",
+    metavar="NAME|FILE",
     default="paper",
     show_default=True,
-    help="What the rows change: a name, or the path of a file.",
+    help="What the rows change, as train --recipe.",
 )
-@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a key in every row.")
+@click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change a key in every row; as often as you like.",
+)
 @click.option(
     "--seeds",
     type=click.IntRange(1),

@@ -22,8 +22,8 @@ from pipeline.store.publish import publish_bytes
 
 # 4: the penalty of a linear classifier is chosen by cross-entropy and written down.
 FORMAT_VERSION = 4
-# What the picture shows: the first of these that is there.
-HEADLINES = (SEMI, SUPERVISED, LINEAR, FINETUNE)
+# What stands for a run: the first of these that is there.
+HEADLINES = (LINEAR, SUPERVISED, SEMI, FINETUNE)
 MODE_TITLES = {
     LINEAR: "linear",
     KNN: "nearest neighbours",

@@ -1,8 +1,9 @@
 """Test samples' features on a plane by t-SNE, as in the paper's Figure 3.
 
-Axes: N sample, D feature, X coordinate on the plane.
+Axes: N sample, D feature, X coordinate on the plane, A angle.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,8 +93,31 @@ def on_a_plane(x_ND: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
 
 def dense_place(points_NX: NDArray[np.float64]) -> NDArray[np.float64]:
     """(2,) the point to which half of the others are nearest: in the largest of several groups."""
+    if len(points_NX) == 1:
+        return np.array(points_NX[0])
     distance_NN = np.linalg.norm(points_NX[:, None] - points_NX, axis=2)
-    half = max(len(points_NX) // 2, 1)
-    reach_N = np.sort(distance_NN, axis=1)[:, :half].mean(axis=1)
+    half = len(points_NX) // 2
+    # The first is the point itself.
+    reach_N = np.sort(distance_NN, axis=1)[:, 1 : half + 1].mean(axis=1)
     place: NDArray[np.float64] = points_NX[int(reach_N.argmin())]
     return place
+
+
+def free_place(
+    point_X: NDArray[np.float64], taken_NX: NDArray[np.float64], reaches: Sequence[float], room: float
+) -> NDArray[np.float64]:
+    """(2,) a place beside a point, so far from it and at least `room` from all that is taken.
+
+    reaches: distances to try, the first that has such a place counts. Where none has, the freest of all does.
+    """
+    angle_A = np.arange(16) * (2 * np.pi / 16) + np.pi / 4
+    around_AX = np.stack([np.cos(angle_A), np.sin(angle_A)], axis=1)
+    freest, best = point_X, -np.inf
+    for reach in reaches:
+        places_AX = point_X + reach * around_AX
+        clear_A = np.linalg.norm(places_AX[:, None] - taken_NX, axis=2).min(axis=1)
+        if clear_A.max() > best:
+            freest, best = places_AX[int(clear_A.argmax())], float(clear_A.max())
+        if best >= room:
+            break
+    return freest

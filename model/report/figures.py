@@ -22,7 +22,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from model.pictures.style import FAINT_INK, INK
 from model.published import own_curve, published_curves
 from model.report.curves import Curve
-from model.report.embedding import Embedding, dense_place
+from model.report.embedding import Embedding, dense_place, free_place
 from model.report.saved import SavedEvaluation, SavedScore
 from model.scores import LINEAR, SEMI
 from pipeline.store.publish import published
@@ -49,7 +49,7 @@ SERIES_STYLES: dict[tuple[str, bool], dict[str, Any]] = {
 
 
 def draw_curves(path: Path, curves: Mapping[str, Mapping[str, Curve]]) -> None:
-    """One panel for each loss, one line for each run: every step faintly, the mean about it in full.
+    """One panel for each loss, one line for each run. Faint: every step; bold: running mean.
 
     curves: by run, then by loss; of both at least one.
     """
@@ -97,7 +97,7 @@ def draw_fractions(path: Path, evaluations: Mapping[str, SavedEvaluation], *, pa
             filled = scores[0].of_trained
             colour = RUN_COLOURS[index % len(RUN_COLOURS)]
             bars = axes.errorbar(
-                [100 * score.label_fraction for score in scores],
+                [100 * score.share for score in scores],
                 [100 * score.top1.mean for score in scores],
                 [100 * (score.top1.deviation or 0) for score in scores],
                 color=colour, capsize=2, elinewidth=1, markerfacecolor=colour if filled else "white",
@@ -115,15 +115,15 @@ def draw_fractions(path: Path, evaluations: Mapping[str, SavedEvaluation], *, pa
 
 
 def by_fraction(evaluation: SavedEvaluation, mode: str, features: str) -> list[SavedScore]:
-    """The scores of one mode and features over the fraction of labels, the smallest first.
+    """The scores of one mode and features over the labelled share, the smallest first.
 
-    One a fraction: of drawn labels, where id files name as many.
+    One a share: of drawn labels, where id files name as many.
     """
     found = [score for score in evaluation.scores if (score.mode, score.features) == (mode, features)]
     drawn_last = sorted(found, key=lambda score: score.subset is None)
     return sorted(
-        {score.label_fraction: score for score in drawn_last}.values(),
-        key=lambda score: score.label_fraction,
+        {score.share: score for score in drawn_last}.values(),
+        key=lambda score: score.share,
     )
 
 
@@ -160,7 +160,10 @@ def draw_gains(path: Path, gains: Sequence[tuple[str, float]], *, title: str) ->
 
 
 def draw_embedding(path: Path, embedding: Embedding, *, title: str) -> None:
-    """Every sample as a point in the colour and shape of its class, and each class's name in a legend."""
+    """Every sample as a point in the colour and shape of its class, and each class's name in a legend.
+
+    Its number stands beside the samples, in the thick of them, and hides as few as can be.
+    """
     figure = Figure(figsize=(6.2, 6.2), facecolor="white")
     axes = figure.add_axes((0.02, 0.02, 0.96, 0.9))
     axes.set_title(title, fontsize=12, color=INK, loc="left", fontweight="bold", parse_math=False)
@@ -171,15 +174,29 @@ def draw_embedding(path: Path, embedding: Embedding, *, title: str) -> None:
         colour, marker = CLASS_COLOURS[label], CLASS_MARKERS[label]
         clouds.append(axes.scatter(points_NX[:, 0], points_NX[:, 1], s=size, c=colour, marker=marker,
                                    edgecolors="white", linewidths=0.4))  # fmt: skip
-        across, up = dense_place(points_NX)
-        axes.text(across, up, str(label + 1), fontsize=11, fontweight="bold", color=INK, ha="center",
-                  va="center", path_effects=[withStroke(linewidth=3, foreground="white")])  # fmt: skip
     names = [f"{number}  {_short(name)}" for number, name in enumerate(embedding.classes, 1)]
     _legend(axes, clouds, names, loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=10, labelspacing=0.75)
     axes.set(xticks=[], yticks=[])
     axes.margins(0.04)
     axes.spines[:].set_color(GRID)
+    _draw_numbers(figure, axes, embedding)
     _publish(figure, path)
+
+
+def _draw_numbers(figure: Figure, axes: Axes, embedding: Embedding) -> None:
+    """Of all classes, by the axes' limits as they are now."""
+    axes.autoscale_view()
+    # In points of print, in which letters and markers have their sizes.
+    scale = 72 / figure.dpi
+    taken_NX = axes.transData.transform(embedding.points_NX) * scale
+    for label in range(len(embedding.classes)):
+        dense_X = dense_place(embedding.points_NX[embedding.labels_N == label])
+        point_X = axes.transData.transform(dense_X) * scale
+        place_X = free_place(point_X, taken_NX, reaches=(9, 12, 15, 18), room=8.0)
+        taken_NX = np.concatenate([taken_NX, place_X[None]])
+        axes.annotate(str(label + 1), tuple(dense_X), tuple(place_X - point_X), textcoords="offset points",
+                      fontsize=11, fontweight="bold", color=INK, ha="center", va="center",
+                      path_effects=[withStroke(linewidth=1.5, foreground="white")])  # fmt: skip
 
 
 def _fraction_series(evaluation: SavedEvaluation) -> list[tuple[str, str]]:
@@ -187,7 +204,7 @@ def _fraction_series(evaluation: SavedEvaluation) -> list[tuple[str, str]]:
     fractions: dict[tuple[str, str], set[float]] = {}
     for score in evaluation.scores:
         if (score.mode, score.of_trained) in SERIES_STYLES:
-            fractions.setdefault((score.mode, score.features), set()).add(score.label_fraction)
+            fractions.setdefault((score.mode, score.features), set()).add(score.share)
     return [series for series, found in fractions.items() if len(found) > 1]
 
 

@@ -4,12 +4,12 @@ Axes: K class.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
-from data_specs.spec import built_in_names, load_spec
 from model.pictures.confusion import draw_confusion
 from model.published import (
     PublishedCurve,
@@ -21,6 +21,8 @@ from model.published import (
     same_split,
 )
 from model.report.album import Album, Picture
+from model.report.datasets import split_title
+from model.report.evaluated_shards import EvaluatedShards, difference_text
 from model.report.figures import draw_fractions, draw_gains, has_fractions
 from model.report.runs import ReportedRun
 from model.report.saved import SavedEvaluation, SavedScore, Spread
@@ -32,12 +34,14 @@ from model.report.tables import (
     class_gains,
     class_lines,
     has_deviations,
-    mode_title,
     most_confused,
-    score_text,
     shared_headlines,
 )
-from model.scores import LINEAR, MORE_STATISTICS, STATISTICS, TRAINED, UNTRAINED
+from model.report.words import details_text, feature_notes, mode_title, score_text
+from model.scores import LINEAR, MORE_STATISTICS, STATISTICS, UNTRAINED
+
+# Differences that chance alone makes less often are coloured.
+SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,13 @@ class Reference:
     percent: str
     ahead: float
     p: float | None = None
+
+    @property
+    def standing(self) -> str:
+        """Which side a difference falls on that is more than chance; "level" also where nobody asked."""
+        if self.p is None or self.p >= SIGNIFICANT or self.ahead == 0:
+            return "level"
+        return "ahead" if self.ahead > 0 else "behind"
 
 
 @dataclass(frozen=True)
@@ -85,8 +96,9 @@ class Gain:
 class Group:
     """Everything on one data set and protocol.
 
-    evaluations: by run, in the order of the runs.  headlines: of which scores the confusions and the classes'
-    accuracies are, in words: of one kind where the runs have one in common.
+    evaluations: by run, in the order of the runs.  shards_differ: that runs were evaluated on different
+    shards, "" where they were not.  headlines: of which classifiers the confusions and the classes'
+    accuracies are and what these have, in words: of one kind where the runs have one in common.
     """
 
     title: str
@@ -95,6 +107,7 @@ class Group:
     protocol: str
     evaluations: dict[str, SavedEvaluation]
     cards: list[Card]
+    shards_differ: str
     lines: list[Line]
     published: list[PublishedRow]
     curves: tuple[PublishedCurve, ...]
@@ -107,28 +120,36 @@ class Group:
     @property
     def split(self) -> str:
         """Which samples train and which test, where the protocol is a built-in one."""
-        if self.dataset not in built_in_names():
-            return ""
-        try:
-            return load_spec(self.dataset).protocol(self.protocol).title
-        except ValueError:
-            return ""
+        return split_title(self.dataset, self.protocol)
+
+    @property
+    def significant(self) -> bool:
+        """Whether any difference on a card says how likely chance makes it."""
+        return any(reference.p is not None for card in self.cards for reference in card.references)
+
+    @property
+    def notes(self) -> list[tuple[str, str]]:
+        """What the names of features hold that not everybody knows, and what it says."""
+        found = [score.features for evaluation in self.evaluations.values() for score in evaluation.scores]
+        return feature_notes(found)
 
     @property
     def deviations(self) -> bool:
         """Whether any score was repeated."""
         return has_deviations(self.lines)
 
-    @property
-    def modes(self) -> dict[str, list[Line]]:
-        """The lines by their mode, in words."""
+    def modes(self, run: int | None = None) -> dict[str, list[Line]]:
+        """The lines by their mode, in words. run: by its place; then those alone in which it has a score."""
         found: dict[str, list[Line]] = {}
         for line in self.lines:
-            found.setdefault(mode_title(line.mode), []).append(line)
+            if run is None or line.scores[run] is not None:
+                found.setdefault(mode_title(line.mode), []).append(line)
         return found
 
 
-def make_groups(reported: list[ReportedRun], album: Album) -> list[Group]:
+def make_groups(
+    reported: list[ReportedRun], shards: Mapping[SavedEvaluation, EvaluatedShards], album: Album
+) -> list[Group]:
     """One for each data set and protocol, by whichever name of it, in the order of the runs."""
     found: dict[tuple[str, str], dict[str, SavedEvaluation]] = {}
     for run in reported:
@@ -139,10 +160,16 @@ def make_groups(reported: list[ReportedRun], album: Album) -> list[Group]:
             apart = not same or run.name in found[same[0]]
             key = (evaluation.dataset, evaluation.protocol) if apart else same[0]
             found.setdefault(key, {})[run.name] = evaluation
-    return [_group(dataset, protocol, runs, album) for (dataset, protocol), runs in found.items()]
+    return [_group(dataset, protocol, runs, shards, album) for (dataset, protocol), runs in found.items()]
 
 
-def _group(dataset: str, protocol: str, evaluations: dict[str, SavedEvaluation], album: Album) -> Group:
+def _group(
+    dataset: str,
+    protocol: str,
+    evaluations: dict[str, SavedEvaluation],
+    shards: Mapping[SavedEvaluation, EvaluatedShards],
+    album: Album,
+) -> Group:
     first = next(iter(evaluations.values()))
     title, name = f"{first.title}, {protocol}", f"{dataset}-{protocol}"
     same_classes = {run: found for run, found in evaluations.items() if found.classes == first.classes}
@@ -164,6 +191,7 @@ def _group(dataset: str, protocol: str, evaluations: dict[str, SavedEvaluation],
         protocol=protocol,
         evaluations=evaluations,
         cards=[_card(run, found, dataset, protocol) for run, found in evaluations.items()],
+        shards_differ=difference_text({run: shards[found] for run, found in evaluations.items()}),
         lines=accuracy_lines(evaluations, dataset, protocol),
         published=published_rows(dataset, protocol),
         curves=published_curves() if is_table4 else (),
@@ -172,14 +200,14 @@ def _group(dataset: str, protocol: str, evaluations: dict[str, SavedEvaluation],
             for (run, found), score in zip(evaluations.items(), heads, strict=True)
         ],
         classes=class_lines(heads, first.classes) if len(same_classes) == len(evaluations) else [],
-        headlines=" and ".join(dict.fromkeys(map(score_text, heads))),
+        headlines=details_text(dict(zip(evaluations, heads, strict=True))),
         gains=_gains(same_classes, title, name, album),
         fractions=fractions,
     )
 
 
 def _card(run: str, evaluation: SavedEvaluation, dataset: str, protocol: str) -> Card:
-    score = evaluation.linear(TRAINED) or evaluation.headlines[0]
+    score = evaluation.headlines[0]
     references = []
     for name in (UNTRAINED, STATISTICS, MORE_STATISTICS):
         other = evaluation.linear(name)

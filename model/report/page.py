@@ -14,15 +14,17 @@ from markupsafe import Markup
 
 from model.checkpoint import Checkpoint, load_checkpoint
 from model.report.album import Album, Picture
+from model.report.datasets import data_set_title
 from model.report.embedding import embed
+from model.report.evaluated_shards import evaluated_shards
 from model.report.figures import draw_curves, draw_embedding
 from model.report.groups import make_groups
 from model.report.player import player_fragment
 from model.report.runs import Gap, ReportedRun, eval_command, gather, recipe_differences, recipe_rows
 from model.report.saved import SavedEvaluation
 from model.report.scene import check_sample, scene_of
-from model.report.tables import percent_text
 from model.report.templates import read_part, render
+from model.report.words import percent_text
 from model.run import Run
 from pipeline.store.publish import publish_bytes
 from pipeline.store.shards import Shards, open_shards
@@ -73,7 +75,13 @@ def write_report(
         check_sample(shown.shards, sample)
     album = Album(out)
     on_stage("drawing curves and tables")
-    curves, groups = _curves(reported, album), make_groups(reported, album)
+    opened = [*([] if shards is None else [shards]), *(found.shards for found in trained)]
+    evaluated_on = {
+        evaluation: evaluated_shards(run.run, evaluation, opened)
+        for run in reported
+        for evaluation in run.evaluations
+    }
+    curves, groups = _curves(reported, album), make_groups(reported, evaluated_on, album)
     embeddings: list[tuple[str, Picture]] = []
     for found in trained:
         on_stage(f"t-SNE of the test samples' features, {found.name}")
@@ -82,6 +90,7 @@ def write_report(
     content = _render(
         runs=reported,
         groups=groups,
+        evaluated_on=evaluated_on,
         curves=curves,
         embeddings=embeddings,
         player=None if shown is None else _player(shown, sample, gaps),
@@ -147,7 +156,12 @@ def _player(found: Trained, sample: str | None, gaps: list[Gap]) -> Markup | Non
 
 
 def _render(**content: object) -> str:
-    filters = {"percent": percent_text, "points": _points, "hundred": _hundred}
+    filters: dict[str, Callable[..., str]] = {
+        "percent": percent_text,
+        "points": _points,
+        "hundred": _hundred,
+        "data_set": data_set_title,
+    }
     return render("page.html.j2", filters, style=Markup(read_part("page.css")), **content)
 
 

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from model.config import flat
+from model.recipe import CPSTN_OBJECTIVE
 from model.report.curves import Curve, read_curves
+from model.report.datasets import named_protocol
 from model.report.saved import SavedEvaluation, saved_evaluations
 from model.run import Run
 
@@ -30,7 +32,8 @@ class ReportedRun:
     """A run with all that was found of it.
 
     name: its folder's, or its path where several runs have that name.  recipe: by dotted key, {} where there
-    is none to read.  saved_step: of the newest checkpoint, None without one.
+    is none to read.  saved_step: of the newest checkpoint, None without one.  curves: of the losses that have
+    a weight in the recipe.
     """
 
     name: str
@@ -72,7 +75,7 @@ def recipe_differences(runs: Sequence[ReportedRun]) -> list[tuple[str, list[str]
     "" stands for a run that does not have the key.
     """
     keys = dict.fromkeys(key for run in runs for key in run.recipe)
-    rows = [(key, [_shown(run.recipe.get(key)) for run in runs]) for key in keys]
+    rows = [(key, [_value(run, key) for run in runs]) for key in keys]
     with_recipe = [bool(run.recipe) for run in runs]
     return [
         (key, values)
@@ -83,7 +86,7 @@ def recipe_differences(runs: Sequence[ReportedRun]) -> list[tuple[str, list[str]
 
 def recipe_rows(run: ReportedRun) -> list[tuple[str, str]]:
     """The whole recipe as rows of dotted key and value."""
-    return [(key, _shown(value)) for key, value in run.recipe.items()]
+    return [(key, _value(run, key)) for key in run.recipe]
 
 
 def _reported(run: Run, name: str) -> ReportedRun:
@@ -102,7 +105,15 @@ def _reported(run: Run, name: str) -> ReportedRun:
         gaps.append(Gap(name, "its folder holds no logs for TensorBoard, so that it has no training curves"))
     if not recipe:
         gaps.append(Gap(name, "its recipe.toml cannot be read"))
-    return ReportedRun(name, run, recipe, saved_step, curves, tuple(evaluations), tuple(gaps))
+    weighted = _weighted(curves, recipe)
+    return ReportedRun(name, run, recipe, saved_step, weighted, tuple(evaluations), tuple(gaps))
+
+
+def _weighted(curves: dict[str, Curve], recipe: dict[str, Any]) -> dict[str, Curve]:
+    """Without the losses that have no part in the total: they are logged as 0."""
+    objective = recipe.get("objective", CPSTN_OBJECTIVE)
+    group = "" if objective == CPSTN_OBJECTIVE else f"{objective}."
+    return {name: curve for name, curve in curves.items() if recipe.get(f"{group}{name}_weight") != 0}
 
 
 def _outdated(evaluations: list[SavedEvaluation], saved_step: int | None) -> list[str]:
@@ -135,6 +146,15 @@ def _recipe(run: Run, evaluations: list[SavedEvaluation]) -> dict[str, Any]:
         return flat(evaluations[0].recipe) if evaluations else {}
 
 
+def _value(run: ReportedRun, key: str) -> str:
+    """As it stands on the page; of the protocol, which may be left open, the one that was trained by."""
+    value = run.recipe.get(key)
+    if key == "protocol" and value == "":
+        trained_on = run.evaluations[0].pretrained_on if run.evaluations else ""
+        return named_protocol(trained_on, "") or "the data set's default"
+    return _shown(value)
+
+
 def _shown(value: Any) -> str:
     """As TOML has it, without quotes."""
     if value is None:
@@ -144,5 +164,5 @@ def _shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, list):
-        return ", ".join(map(_shown, value))
+        return ", ".join(map(_shown, value)) or "none"
     return str(value)

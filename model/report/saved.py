@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.evaluation_file import FORMAT_VERSION, HEADLINES
-from model.published import is_comparable
-from model.scores import FROM_LABELS, LINEAR, TRAINED
+from model.published import is_comparable, same_split
+from model.report.datasets import named_protocol
+from model.scores import COORDINATES, FROM_LABELS, LINEAR, STATISTICS, SUPERVISED, TRAINED
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,10 @@ class SavedScore:
     """One row of an evaluation.
 
     features: what was classified.  k: neighbours, None for other modes.  label_fraction: share of the
-    training labels, which are `labels` in number.  subset: the id files that name these, None where they were
-    drawn.  top1_without_copies: of the test samples that are no
-    copies of training samples, None where all are like that.  top5, macro_f1: None where the mode has none.
+    training labels that was asked for.  labels, share: how many that came to, and their share of the training
+    samples: more than was asked for where that is less than one a class.  subset: the id files that name
+    these labels, None where they were drawn.  top1_without_copies: of the test samples that are no copies of
+    training samples, None where all are like that.  top5, macro_f1: None where the mode has none.
     p_untrained: how likely chance alone would set the encoder as far apart from the same untrained, None
     where that was not asked; see `model.versus`.
     per_class_K: mean accuracy of each class, NaN without test samples.  confusion_KK: int64, true class down,
@@ -45,6 +47,7 @@ class SavedScore:
     k: int | None
     label_fraction: float
     labels: int
+    share: float
     seeds: int
     top1: Spread
     top1_without_copies: Spread | None
@@ -65,6 +68,11 @@ class SavedScore:
         """Whether it is of the trained encoder's own features, fine-tuned or not, not of whitened ones."""
         return self.features.split(",")[0] == TRAINED and "whitened" not in self.features
 
+    @property
+    def of_network(self) -> bool:
+        """Whether a network has part in it: what none has differs between runs by their shards only."""
+        return not self.features.startswith((STATISTICS, COORDINATES))
+
 
 @dataclass(frozen=True, eq=False)
 class SavedEvaluation:
@@ -72,6 +80,7 @@ class SavedEvaluation:
 
     title: the data set's.  pretrained_on: the data set of the training; another one is a transfer.
     copied: how many test samples hold the very numbers of a training sample.
+    evaluated_on: digest of the shards' manifest, "" where that is not said.
     step, steps: of the checkpoint that was evaluated, and of the whole training.  recipe: nested, as in TOML.
     """
 
@@ -84,6 +93,7 @@ class SavedEvaluation:
     test_samples: int
     seen_in_training: int
     copied: int
+    evaluated_on: str
     step: int
     steps: int
     recipe: dict[str, Any]
@@ -138,39 +148,54 @@ def read_evaluation(path: Path) -> SavedEvaluation:
 
 def _evaluation(table: dict[str, Any]) -> SavedEvaluation:
     classes, made_from = tuple(str(name) for name in table["classes"]), table["made_from"]
-    scores = tuple(_score(row, len(classes)) for row in table["scores"])
+    train_samples, recipe = int(table["train_samples"]), dict(made_from["recipe"])
+    dataset, protocol = str(table["dataset"]), str(table["protocol"])
+    own = named_protocol(str(table["pretrained_on"]), str(recipe.get("protocol", "")))
+    # A supervised run's own layer learnt from labels of the shards and protocol that the run was trained by.
+    same_shards = made_from.get("trained_on") == made_from.get("evaluated_on")
+    same_samples = same_shards and same_split(dataset, own, protocol)
+    scores = tuple(
+        _score(row, len(classes), None if row["mode"] == SUPERVISED and not same_samples else train_samples)
+        for row in table["scores"]
+    )
     if not scores:
         raise ValueError("no scores")
     return SavedEvaluation(
-        dataset=str(table["dataset"]),
+        dataset=dataset,
         title=str(table["title"]),
         pretrained_on=str(table["pretrained_on"]),
-        protocol=str(table["protocol"]),
+        protocol=protocol,
         classes=classes,
-        train_samples=int(table["train_samples"]),
+        train_samples=train_samples,
         test_samples=int(table["test_samples"]),
         seen_in_training=int(table["seen_in_training"]),
         copied=int(table["copied"]),
+        evaluated_on=str(made_from.get("evaluated_on", "")),
         step=int(made_from["step"]),
         steps=int(made_from["steps"]),
-        recipe=dict(made_from["recipe"]),
+        recipe=recipe,
         scores=scores,
     )
 
 
-def _score(row: dict[str, Any], num_classes: int) -> SavedScore:
+def _score(row: dict[str, Any], num_classes: int, train_samples: int | None) -> SavedScore:
+    """train_samples: of which the labels are a share; None where that is not known."""
     confusion_KK = np.array(row["confusion"], np.int64)
     if confusion_KK.shape != (num_classes, num_classes) or confusion_KK.min() < 0:
         raise ValueError(f"confusion of shape {confusion_KK.shape}; expected counts of {num_classes} classes")
     per_class_K = np.array([math.nan if share is None else _share(share) for share in row["per_class"]])
     if len(per_class_K) != num_classes:
         raise ValueError(f"per_class has {len(per_class_K)} entries for {num_classes} classes")
+    labels, asked = int(row["labels"]), _share(row["label_fraction"])
+    if train_samples is not None and labels > train_samples:
+        raise ValueError(f"{labels:,} labels of {train_samples:,} training samples")
     return SavedScore(
         mode=str(row["mode"]),
         features=str(row["features"]),
         k=None if row["k"] is None else int(row["k"]),
-        label_fraction=_share(row["label_fraction"]),
-        labels=int(row["labels"]),
+        label_fraction=asked,
+        labels=labels,
+        share=asked if train_samples is None else labels / train_samples,
         seeds=int(row["seeds"]),
         top1=_spread(row["top1"]),
         top1_without_copies=_spread_or_none(row["top1_without_copies"]),

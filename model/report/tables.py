@@ -9,18 +9,10 @@ from decimal import Decimal
 
 import numpy as np
 
-from model.evaluation_file import MODE_TITLES
 from model.published import is_curves_split, own_curve, own_row
 from model.report.saved import SavedEvaluation, SavedScore
-from model.scores import FINETUNE, KNN, LINEAR, SEMI, SUPERVISED
-
-MODES = {
-    LINEAR: "Linear classifier on the frozen encoder",
-    KNN: "Nearest neighbours, by cosine",
-    SEMI: "Semi-supervised: fine-tuned, then a linear classifier on the same labels",
-    FINETUNE: "Fine-tuned end to end",
-    SUPERVISED: "Supervised: the linear layer that was trained with the encoder",
-}
+from model.report.words import MODES, feature_text
+from model.scores import LINEAR, SEMI
 
 # By the name of the run.
 Evaluations = Mapping[str, SavedEvaluation]
@@ -30,19 +22,21 @@ Evaluations = Mapping[str, SavedEvaluation]
 class Line:
     """One row of the table of accuracies.
 
-    scores: of every run, None where it has no such score.  paper: the paper's own method in this place.
+    share: of the training samples that have labels.  scores: of every run, None where it has no such score.
+    paper: the paper's own method in this place.
     """
 
     mode: str
     features: str
     label_fraction: float
     labels: int
+    share: float
     scores: tuple[SavedScore | None, ...]
     paper: Decimal | None
 
     def best(self) -> float | None:
-        """The highest mean top-1 where runs differ."""
-        means = [score.top1.mean for score in self.scores if score is not None]
+        """The highest mean top-1 where runs differ; None of what no network has part in."""
+        means = [score.top1.mean for score in self.scores if score is not None and score.of_network]
         return max(means) if len(set(means)) > 1 else None
 
 
@@ -70,7 +64,10 @@ class ClassLine:
 
 
 def accuracy_lines(evaluations: Evaluations, dataset: str, protocol: str) -> list[Line]:
-    """One line for each kind of score that any run has; by mode, all labels first, then by fraction."""
+    """One line for each kind of score that any run has; by mode, all labels first, then by fraction.
+
+    Of several runs, what one alone has comes last: modes, and lines within a mode, run by run.
+    """
     found: dict[tuple[str, str, int | None, float, str | None], dict[str, SavedScore]] = {}
     for name, evaluation in evaluations.items():
         for score in evaluation.scores:
@@ -78,10 +75,14 @@ def accuracy_lines(evaluations: Evaluations, dataset: str, protocol: str) -> lis
             found.setdefault(key, {})[name] = score
     modes = [*MODES, *dict.fromkeys(key[0] for key in found if key[0] not in MODES)]
     features = list(dict.fromkeys(key[1] for key in found))
+    names = list(evaluations)
+    runs_with = {mode: {run for key in found if key[0] == mode for run in found[key]} for mode in modes}
     keys = sorted(
         found,
         key=lambda key: (
+            len(runs_with[key[0]]) == 1,
             modes.index(key[0]),
+            names.index(next(iter(found[key]))) if len(found[key]) == 1 else -1,
             key[3] != 1,
             key[3],
             key[4] or "",
@@ -93,12 +94,10 @@ def accuracy_lines(evaluations: Evaluations, dataset: str, protocol: str) -> lis
     for key in keys:
         mode, name, k, fraction, subset = key
         scores = tuple(found[key].get(run) for run in evaluations)
-        shown = name if k is None else f"{name}, k = {k}"
-        shown += f", labels of {subset}" if subset else ""
-        labels = next(score.labels for score in scores if score)
         some = next(score for score in scores if score)
         paper = _paper(some, dataset, protocol) if comparable else None
-        lines.append(Line(mode, shown, fraction, labels, scores, paper))
+        shown = feature_text(name, k, subset)
+        lines.append(Line(mode, shown, fraction, some.labels, some.share, scores, paper))
     return lines
 
 
@@ -106,22 +105,6 @@ def has_deviations(lines: Sequence[Line]) -> bool:
     """Whether any score was repeated, so that deviations need room."""
     scores = [score for line in lines for score in line.scores if score is not None]
     return any(score.top1.deviation is not None for score in scores)
-
-
-def score_text(score: SavedScore) -> str:
-    """What a score is of, for a reader."""
-    share = f", {percent_text(score.label_fraction)} % of the labels" if score.label_fraction < 1 else ""
-    return f"{MODE_TITLES.get(score.mode, score.mode)}, {score.features}{share}"
-
-
-def percent_text(share: float) -> str:
-    """A share as per cent, without digits that say nothing."""
-    return f"{100 * share:.4g}"
-
-
-def mode_title(mode: str) -> str:
-    """What a mode is, in words."""
-    return MODES.get(mode, mode)
 
 
 def most_confused(score: SavedScore, classes: Sequence[str], most: int = 5) -> list[Pair]:

@@ -8,8 +8,10 @@ import pytest
 from selenium.webdriver import Chrome, Keys
 from selenium.webdriver.common.by import By
 
+from model.report.page import write_report
 from model.run import Run
 from tests.model.report.conftest import visit
+from tests.model.report.made_up import evaluation_table, score_table, write_run
 
 MODE_OF_TITLE = {
     "Linear classifier on the frozen encoder": "linear",
@@ -53,35 +55,79 @@ def test_nothing_goes_wrong_and_every_picture_shows(opened: Chrome) -> None:
 
 
 def test_every_accuracy_is_that_of_the_json(opened: Chrome, trained_run: Run, other_run: Run) -> None:
-    expected: dict[tuple[str, str, str], list[str]] = {}
+    compared: dict[tuple[str, str, str], list[str]] = {}
     for index, run in enumerate((trained_run, other_run)):
         table = json.loads((run.folder / "eval-ucla-xview3.json").read_text())
+        whole = {}
         for score in table["scores"]:
             name = score["features"] + (f", k = {score['k']}" if score["k"] else "")
             key = score["mode"], name, f"{score['labels']:,}"
-            cells = [shown(score[measure]) for measure in ("top1", "top5", "macro_f1")]
-            expected.setdefault(key, ["", "", "", "", "", ""])[3 * index : 3 * index + 3] = cells
-    found = {}
+            whole[key] = [shown(score[measure]) for measure in ("top1", "top5", "macro_f1")]
+            compared.setdefault(key, ["", ""])[index] = whole[key][0]
+        assert rows_of(opened, index + 1, 3) == whole
+    assert rows_of(opened, 0, 2) == compared
+
+
+def rows_of(browser: Chrome, place: int, columns: int) -> dict[tuple[str, str, str], list[str]]:
+    """The first columns of numbers in a table of accuracies, by mode, features and labels."""
     bodies = ask(
-        opened,
-        "[...document.querySelectorAll('.accuracies tbody')].map(body =>"
-        " [...body.rows].map(row => [...row.cells].map(cell => cell.textContent.trim())))",
+        browser,
+        f"[...document.querySelectorAll('.accuracies')[{place}].tBodies].map(body =>"
+        " [...body.rows].map(row => [...row.cells].map("
+        "cell => cell.textContent.trim().replaceAll('\\xa0', ' '))))",
     )
-    for (title,), *rows in bodies:
-        for name, labels, _, *cells in rows:
-            values = [cell.replace("\xa0", " ") for cell in cells]
-            found[MODE_OF_TITLE[title], name, labels] = values[:6]
-    assert found == expected
+    return {
+        (MODE_OF_TITLE[title], name, labels): cells[:columns]
+        for (title,), *rows in bodies
+        for name, labels, _, *cells in rows
+    }
+
+
+def test_runs_can_be_compared_without_scrolling(browser: Chrome, tmp_path: Path) -> None:
+    """Three of them, with all that makes their table wide, in a window of a small laptop."""
+    subset = ", ".join(f"ucla-xview-0.1-seed-{seed}.txt" for seed in range(3))
+    copies = {"mean": 0.7, "deviation": 0.012, "by_seed": [0.69, 0.71]}
+    scores = [
+        score_table(features=features, by_seed=(0.6, 0.7)) | {"top1_without_copies": copies} | more
+        for features in (
+            "trained encoder",
+            "untrained encoder and input statistics, with distances, whitened",
+        )
+        for more in ({}, {"subset": subset, "label_fraction": 0.1, "labels": 102})
+    ]
+    table = evaluation_table(scores, copied=95)
+    runs = [write_run(tmp_path / f"run-{number}", table, steps=1) for number in range(3)]
+    look(browser, 1300, "light")
+    visit(browser, write_report(runs, tmp_path / "out.html"))
+    box = "document.querySelector('.compared').parentElement"
+    assert ask(browser, f"{box}.scrollWidth <= {box}.clientWidth")
+    look(browser, 500, "light")
+    assert ask(browser, f"{box}.scrollWidth > {box}.clientWidth")
+    name = "document.querySelector('.compared th[scope=row]').getBoundingClientRect().left"
+    before = ask(browser, name)
+    browser.execute_script(f"{box}.scrollLeft = 200")
+    assert ask(browser, name) == pytest.approx(before, abs=1)
+
+
+def test_a_difference_and_its_p_value_stay_on_one_line(browser: Chrome, tmp_path: Path) -> None:
+    trained = score_table() | {"versus_untrained": {"won": 9, "lost": 4, "p": 0.2668}}
+    more = ("untrained encoder", "input statistics, with distances")
+    table = evaluation_table([trained, *(score_table(features=name) for name in more)])
+    look(browser, 1300, "light")
+    visit(browser, write_report([write_run(tmp_path / "run", table, steps=1)], tmp_path / "out.html"))
+    heights = ask(browser, "[...document.querySelectorAll('.card tr')].map(row => row.offsetHeight)")
+    assert heights[0] < 1.5 * min(heights)
 
 
 def test_classes_and_confused_pairs_are_those_of_the_json(opened: Chrome, trained_run: Run) -> None:
     table = json.loads((trained_run.folder / "eval-ucla-xview3.json").read_text())
-    headline = next(row for row in table["scores"] if (row["mode"], row["label_fraction"]) == ("semi", 0.5))
+    headline = next(row for row in table["scores"] if row["features"] == "trained encoder")
     rows = "[...document.querySelectorAll('.{} tbody tr')]"
     script = rows + ".map(row => [...row.cells].map(cell => cell.textContent))"
     classes = ask(opened, script.format("classes"))
     assert [row[0] for row in classes] == table["classes"]
-    assert [row[1] for row in classes] == [str(sum(row) // 3) for row in headline["confusion"]]
+    assert (headline["mode"], headline["label_fraction"]) == ("linear", 1)
+    assert [row[1] for row in classes] == [str(sum(row)) for row in headline["confusion"]]
     assert [row[2] for row in classes] == [f"{100 * share:.1f}" for share in headline["per_class"]]
     names, counts = table["classes"], headline["confusion"]
     for true, predicted, times, share in ask(opened, script.format("confused"))[:5]:

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from model.report.curves import Curve, read_curves
-from tests.model.report.made_up import log, write_run
+from model.report.runs import gather
+from tests.model.report.made_up import evaluation_table, log, score_table, write_run
 
 
 def test_every_step_of_every_loss_is_read_the_total_first(tmp_path: Path) -> None:
@@ -34,6 +35,17 @@ def test_the_order_of_the_files_names_does_not_matter(tmp_path: Path) -> None:
     log(run, range(7, 21), value=3.0, purge_step=7)
     values_S = read_curves(run.folder)["contrast"].values_S
     np.testing.assert_allclose(values_S[6:], 3.0 / np.arange(7, 21), rtol=1e-6)
+
+
+def test_a_loss_without_weight_has_no_curve(tmp_path: Path) -> None:
+    """It is logged as 0, and has no part in the total."""
+    scores = evaluation_table([score_table()])
+    without = ("contrast_weight=0.0", "temporal_weight=0.5")
+    runs = [write_run(tmp_path / "with", scores), write_run(tmp_path / "without", scores, changes=without)]
+    assert [list(run.curves) for run in gather(runs)] == [["total", "contrast"], ["total"]]
+    recipe = runs[1].folder / "recipe.toml"
+    recipe.write_text(recipe.read_text().replace('objective = "cpstn"', 'objective = "ms2l_like"'))
+    assert list(gather(runs)[1].curves) == ["total", "contrast"]
 
 
 def test_a_folder_without_logs_or_with_damaged_ones_gives_no_curves(tmp_path: Path) -> None:

@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model.report.curves import Curve
-from model.report.embedding import Embedding, dense_place, most_frequent, on_a_plane
+from model.report.embedding import Embedding, dense_place, free_place, most_frequent, on_a_plane
 from model.report.figures import (
     CLASS_COLOURS,
     GAIN,
     LOSS,
     MOST_BARS,
     RUN_COLOURS,
+    by_fraction,
     draw_curves,
     draw_embedding,
     draw_fractions,
@@ -98,6 +99,16 @@ def test_accuracy_over_labels_is_drawn_where_there_are_several_fractions(
     assert not has_fractions(read_evaluation(path))
 
 
+def test_few_labels_are_drawn_at_the_share_that_they_are(tmp_path: Path) -> None:
+    """60 of 177 labels were asked for as a tenth: one a class at least."""
+    rows = [score_table(fraction=fraction) | {"labels": labels} for fraction, labels in
+            ((0.01, 60), (0.1, 60), (1.0, 177))]  # fmt: skip
+    path = tmp_path / "eval-x.json"
+    path.write_text(json.dumps(evaluation_table(rows, train_samples=177)))
+    scores = by_fraction(read_evaluation(path), "linear", "trained encoder")
+    assert [score.share for score in scores] == [60 / 177, 1]
+
+
 def test_ten_classes_have_ten_colours(tmp_path: Path) -> None:
     labels_N = np.repeat(np.arange(10), 7)
     random = np.random.default_rng(0)
@@ -140,3 +151,33 @@ def test_a_class_in_two_groups_is_named_in_the_larger() -> None:
     points_NX[:, 0] += 0.1 * np.arange(12)
     assert np.linalg.norm(dense_place(points_NX)) < 1
     assert dense_place(np.array([[3.0, 4.0]])).tolist() == [3, 4]
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2], [2, 0, 1], [1, 2, 0]])
+def test_a_class_of_three_is_named_where_two_of_them_are(order: list[int]) -> None:
+    """A point is no neighbour of itself: then any of them would be as good."""
+    points_NX = np.array([[9.0, 9.0], [0.0, 0.0], [1.0, 0.0]])[order]
+    assert np.linalg.norm(dense_place(points_NX)) <= 1
+
+
+def test_a_number_stands_beside_its_point_where_nothing_is_or_least() -> None:
+    point_X = np.zeros(2)
+    taken_NX = np.array([[0.0, 0.0], [5.0, 0.0], [0.0, 5.0], [-5.0, 0.0], [0.0, -5.0]])
+    taken_NX = np.concatenate([taken_NX, [[4.0, 4.0], [-4.0, 4.0], [-4.0, -4.0]]])
+    place_X = free_place(point_X, taken_NX, reaches=(5.0, 50.0), room=3.0)
+    np.testing.assert_allclose(place_X, [5 / np.sqrt(2), -5 / np.sqrt(2)])
+    assert np.linalg.norm(free_place(point_X, taken_NX, reaches=(5.0, 50.0), room=9.0)) == pytest.approx(50)
+    np.testing.assert_allclose(free_place(point_X, taken_NX, reaches=(5.0,), room=9.0), place_X)
+
+
+def test_no_number_hides_a_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many pixels of every class show as without numbers."""
+    labels_N = np.arange(30) % 3
+    points_NX = np.random.default_rng(0).normal(size=(30, 2)) + 5 * labels_N[:, None]
+    embedding = Embedding(points_NX, labels_N, ("a", "b", "c"))
+    draw_embedding(tmp_path / "with.png", embedding, title="t")
+    monkeypatch.setattr("model.report.figures._draw_numbers", lambda *_: None)
+    draw_embedding(tmp_path / "without.png", embedding, title="t")
+    assert (read(tmp_path / "with.png") != read(tmp_path / "without.png")).any()
+    for colour in CLASS_COLOURS[:3]:
+        assert len(where(tmp_path / "with.png", colour)[0]) == len(where(tmp_path / "without.png", colour)[0])

@@ -56,6 +56,69 @@ def test_recipes_are_compared_where_they_differ(page: Path) -> None:
     assert "temperature" not in keys
 
 
+def test_the_protocol_that_a_recipe_leaves_open_is_named(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / name, simple(), changes=changes, steps=1)
+            for name, changes in (("open", ()), ("named", ("protocol=xview1",)))]  # fmt: skip
+    rows = re.findall(r"<code>protocol</code></th><td>(.*?)</td><td>(.*?)</td>", report(runs, tmp_path))
+    assert rows == [("xview", "xview1")]
+    same = write_run(tmp_path / "same", simple(), changes=("protocol=xview",), steps=1)
+    assert "Their recipes do not differ" in report([runs[0], same], tmp_path)
+    other = write_run(tmp_path / "other", simple(pretrained_on="mine"), steps=1)
+    assert "<code>protocol</code></th><td>the data set&#39;s default</td>" in report([other], tmp_path)
+
+
+def test_a_data_set_has_one_name(tmp_path: Path) -> None:
+    """The heading of a table says of what it is."""
+    text = report([write_run(tmp_path / "run", simple(), steps=1)], tmp_path)
+    assert "<td>Northwestern-UCLA</td>" in text
+    assert "<td>ucla</td>" not in text
+    assert not re.search(r"<caption>[^<]*Northwestern-UCLA", text)
+    other = report([write_run(tmp_path / "other", simple(pretrained_on="ntu120"), steps=1)], tmp_path)
+    assert "<td>NTU RGB+D 120 (transfer)</td>" in other
+
+
+def test_the_shards_of_every_run_are_named_and_differences_said(
+    tmp_path: Path, trained_run: Run, shards: Shards
+) -> None:
+    recipe: dict[str, Any] = {}
+    runs = []
+    for name, digest in (("here", shards.manifest.digest), ("there", "digest")):
+        run = write_run(tmp_path / name, steps=1)
+        made_from = {"step": 40, "steps": 40, "recipe": recipe, "evaluated_on": digest}
+        write_evaluation(run, simple(made_from=made_from))
+        runs.append(run)
+    text = report(runs, tmp_path, shards=shards)
+    frames = shards.manifest.shape[3]
+    assert f'<td class="whole">{shards.folder.name}</td><td class="number">{frames}</td>' in text
+    assert '<td class="whole">no-shards</td><td class="number"></td>' in text
+    said = f"here was evaluated on the shards {shards.folder.name}, there on no-shards: their baselines may"
+    assert said in text
+    assert "their baselines" not in report([trained_run], tmp_path)
+
+
+def test_details_are_of_the_classifier_of_the_headline(page: Path) -> None:
+    """Asking for fewer labels as well does not change what the confusions are of."""
+    text = " ".join(page.read_text(encoding="utf-8").split())
+    words = "Of the linear classifier on the trained encoder, with all 1,020 labels; top-1 75.1 % (first), "
+    assert text.count(f'<p class="quiet">{words}78.3 % (second).</p>') == 2
+    assert "Accuracy of each class: second minus first." in text
+
+
+def test_what_names_of_features_hold_is_explained_beside_the_table(tmp_path: Path) -> None:
+    scores = [score_table(), score_table(features="trained encoder and input statistics, whitened")]
+    text = report([write_run(tmp_path / "run", simple(scores), steps=1)], tmp_path)
+    assert "<em>whitened</em>: what only tells changed copies of a recording apart" in text
+    assert "<em>raw coordinates</em>" not in text
+    assert "<em>" not in report([write_run(tmp_path / "plain", simple(), steps=1)], tmp_path)
+
+
+def test_few_labels_stand_as_the_share_that_they_are(tmp_path: Path) -> None:
+    few = score_table(fraction=0.1) | {"labels": 60}
+    text = report([write_run(tmp_path / "run", simple([few], train_samples=177), steps=1)], tmp_path)
+    assert '<td class="number">60</td><td class="number">33.9 %</td>' in text
+    assert "linear, trained encoder, 33.9 % of the labels" in text
+
+
 def test_the_same_runs_give_the_same_page(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", simple(), steps=2)
     first = report([run], tmp_path)
@@ -116,6 +179,7 @@ def test_copies_of_training_samples_are_named(tmp_path: Path) -> None:
     assert "65.4 % without copies" in text
     assert ">without copies</th>" in text
     assert "65.4</td>" in text
+    assert "a classifier that memorises gets them right" in " ".join(text.split())
     assert "<small>p" not in text
     assert "without copies" not in report([write_run(tmp_path / "plain", simple())], tmp_path)
 
@@ -142,7 +206,24 @@ def test_a_gain_over_the_untrained_encoder_has_its_p_value(tmp_path: Path) -> No
     trained = score_table() | {"versus_untrained": {"won": 9, "lost": 4, "p": 0.2668}}
     scores = [trained, score_table(features="untrained encoder", by_seed=(0.7,))]
     text = report([write_run(tmp_path / "run", simple(scores))], tmp_path)
-    assert "+5.0 <small>p&nbsp;0.27</small></td>" in text
+    assert '<td class="difference level">+5.0 <small>p&nbsp;0.27</small></td>' in text
+    assert "McNemar" in text
+    assert "McNemar" not in report([write_run(tmp_path / "plain", simple())], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("untrained", "p", "standing"),
+    [(0.7, 0.049, "ahead"), (0.8, 0.049, "behind"), (0.7, 0.05, "level"), (0.8, 1.0, "level")],
+)
+def test_a_difference_is_coloured_where_it_is_more_than_chance(
+    tmp_path: Path, untrained: float, p: float, standing: str
+) -> None:
+    trained = score_table() | {"versus_untrained": {"won": 9, "lost": 4, "p": p}}
+    others = [score_table(features=name, by_seed=(untrained,))
+              for name in ("untrained encoder", "input statistics")]  # fmt: skip
+    text = report([write_run(tmp_path / "run", simple([trained, *others]))], tmp_path)
+    expected = [standing, "level", "level"]  # of the untrained, statistics and the paper
+    assert re.findall(r'<td class="difference (\w+)">', text) == expected
 
 
 def test_names_cannot_break_out_of_the_page(tmp_path: Path) -> None:
@@ -168,7 +249,8 @@ def test_two_names_of_one_split_are_one_table(tmp_path: Path) -> None:
         for protocol in ("xview", "xview3", "xview1")
     ]
     text = report(runs, tmp_path)
-    assert text.count('<table class="accuracies">') == 2
+    assert text.count('<table class="accuracies compared">') == 1
+    assert text.count('<table class="accuracies">') == 2 + 1  # all measures of two runs, and the third one
     assert text.count("85.12</td>") == 1 + 1 + 2  # in the column, in the paper's table, on two cards
 
 

@@ -46,13 +46,19 @@ def test_a_class_without_test_samples_has_no_accuracy(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("scores", "mode", "fraction"),
     [
-        (full_scores(), "semi", 0.5),
+        (full_scores(), "linear", 1.0),
+        (
+            [score_table("semi", fraction=0.1), score_table("semi", fraction=0.5), score_table("finetune")],
+            "semi",
+            0.5,
+        ),
         (
             [score_table("knn", k=1), score_table("linear", fraction=0.1), score_table("linear")],
             "linear",
             1.0,
         ),
-        ([score_table(), score_table("supervised", "encoder and linear layer")], "supervised", 1.0),
+        ([score_table(), score_table("supervised", "encoder and linear layer")], "linear", 1.0),
+        ([score_table("knn", k=1), score_table("supervised", "encoder and linear layer")], "supervised", 1.0),
         ([score_table("semi", "untrained encoder", fraction=0.1), score_table()], "linear", 1.0),
         ([score_table("linear", "trained encoder, whitened"), score_table("knn", k=1)], "linear", 1.0),
     ],
@@ -62,6 +68,34 @@ def test_the_headline_is_of_the_trained_encoder(
 ) -> None:
     headline = read(tmp_path, evaluation_table(scores)).headlines[0]
     assert (headline.mode, headline.label_fraction) == (mode, fraction)
+
+
+@pytest.mark.parametrize(
+    ("mode", "protocol", "trained_on", "share"),
+    [
+        ("linear", "xsub", "other", 0.4),
+        ("supervised", "", "same", 0.4),
+        ("supervised", "xview3", "same", 0.4),
+        ("supervised", "xsub", "same", 0.1),
+        ("supervised", "xview3", "other", 0.1),
+    ],
+)
+def test_a_share_is_of_the_samples_that_the_labels_are_of(
+    tmp_path: Path, mode: str, protocol: str, trained_on: str, share: float
+) -> None:
+    """A supervised run evaluated by another protocol or on other shards learnt from other samples."""
+    made_from = {"step": 1, "steps": 1, "recipe": {"protocol": protocol}}
+    made_from |= {"trained_on": trained_on, "evaluated_on": "same"}
+    row = score_table(mode, fraction=0.1) | {"labels": 60}
+    found = read(tmp_path, evaluation_table([row], train_samples=150, made_from=made_from))
+    assert (found.scores[0].label_fraction, found.scores[0].share) == (0.1, share)
+
+
+def test_the_evaluated_shards_are_read(tmp_path: Path) -> None:
+    made_from = {"step": 1, "steps": 1, "recipe": {}}
+    assert read(tmp_path, evaluation_table(made_from=made_from)).evaluated_on == ""
+    made_from["evaluated_on"] = "abc"
+    assert read(tmp_path, evaluation_table(made_from=made_from)).evaluated_on == "abc"
 
 
 def test_counts_over_seeds_are_divided_by_them(tmp_path: Path) -> None:
@@ -81,7 +115,9 @@ def test_counts_over_seeds_are_divided_by_them(tmp_path: Path) -> None:
         ({"scores": [score_table() | {"top1": 0.5}]}, "not what it should be"),
         ({"scores": [score_table() | {"top1": {"mean": 0.5}}]}, "the key 'deviation' is missing"),
         ({"classes": None}, "not what it should be"),
-        ({"made_from": {}}, "the key 'step' is missing"),
+        ({"made_from": {}}, "the key 'recipe' is missing"),
+        ({"made_from": {"recipe": {}}}, "the key 'step' is missing"),
+        ({"train_samples": 1019}, "1,020 labels of 1,019 training samples"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:

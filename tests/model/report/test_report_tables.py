@@ -39,7 +39,10 @@ def test_runs_stand_side_by_side_and_a_missing_score_leaves_a_hole(tmp_path: Pat
     assert first.best() == pytest.approx(0.7612)
     assert lines[-1].scores[1] is None
     assert lines[-1].best() is None
-    assert [line.features for line in lines[6:8]] == ["trained encoder, k = 1", "trained encoder, k = 20"]
+    assert [line.features for line in lines[6:8]] == [
+        "trained encoder, k\xa0=\xa01",
+        "trained encoder, k\xa0=\xa020",
+    ]
 
 
 def test_labels_of_an_id_file_have_a_line_of_their_own(tmp_path: Path) -> None:
@@ -48,6 +51,39 @@ def test_labels_of_an_id_file_have_a_line_of_their_own(tmp_path: Path) -> None:
     lines = accuracy_lines({"run": evaluation}, "ucla", "xview3")
     assert [line.features for line in lines] == ["trained encoder", "trained encoder, labels of mine.txt"]
     assert [score.subset for score in by_fraction(evaluation, "linear", "trained encoder")] == [None]
+
+
+def test_what_one_run_alone_has_comes_last_run_by_run(tmp_path: Path) -> None:
+    """Between rows that compare, it would tear these apart."""
+    both = [score_table(), score_table(fraction=0.1), score_table("semi", fraction=0.1)]
+    first = read(tmp_path, [*both, score_table("knn", k=1), score_table(fraction=0.01)])
+    other = read(tmp_path, [score_table(features="trained encoder, whitened"), *both])
+    lines = accuracy_lines({"first": first, "other": other}, "ucla", "xview3")
+    assert [(line.mode, line.features, line.label_fraction) for line in lines] == [
+        ("linear", "trained encoder", 1),
+        ("linear", "trained encoder", 0.1),
+        ("linear", "trained encoder", 0.01),
+        ("linear", "trained encoder, whitened", 1),
+        ("semi", "trained encoder", 0.1),
+        ("knn", "trained encoder, k\xa0=\xa01", 1),
+    ]
+
+
+@pytest.mark.parametrize(
+    "features", ["input statistics", "input statistics, with distances, whitened", "raw coordinates"]
+)
+def test_no_run_is_best_in_what_no_network_has_part_in(tmp_path: Path, features: str) -> None:
+    """Such rows differ by the runs' shards only."""
+    runs = {name: read(tmp_path, [score_table(features=features, by_seed=(top1,))])
+            for name, top1 in (("a", 0.5), ("b", 0.6))}  # fmt: skip
+    assert [line.best() for line in accuracy_lines(runs, "ucla", "xview3")] == [None]
+
+
+def test_the_share_of_labels_is_what_it_came_to(tmp_path: Path) -> None:
+    """A tenth of 177 samples is less than one of each of 60 classes."""
+    score = score_table(fraction=0.1) | {"labels": 60}
+    (line,) = accuracy_lines({"run": read(tmp_path, [score], train_samples=177)}, "ucla", "xview3")
+    assert (line.labels, line.share) == (60, 60 / 177)
 
 
 def test_the_papers_number_stands_in_its_own_place_only(tmp_path: Path) -> None:
@@ -94,6 +130,7 @@ def test_gains_are_of_the_other_run_over_the_first(tmp_path: Path) -> None:
 
 def test_runs_are_compared_by_class_in_the_best_score_that_both_have(tmp_path: Path) -> None:
     """A gain of fine-tuning over a linear classifier would be taken for one of the pre-training."""
+    semi = read(tmp_path, [score_table("semi", fraction=share) for share in (0.1, 0.5)])
     linear, full = read(tmp_path, [score_table()]), read(tmp_path, full_scores())
     less = read(tmp_path, [*full_scores(0.01), score_table("semi", fraction=0.7)])
 
@@ -101,7 +138,8 @@ def test_runs_are_compared_by_class_in_the_best_score_that_both_have(tmp_path: P
         found = shared_headlines(dict(zip("abc", evaluations, strict=False)))
         return [(score.mode, score.label_fraction) for score in found or []]
 
-    assert kinds(full, full) == [("semi", 0.5)] * 2
-    assert kinds(full, less, full) == [("semi", 0.5)] * 3
-    assert kinds(linear, full) == kinds(full, linear) == [("linear", 1.0)] * 2
+    assert kinds(full, full) == kinds(linear, full) == kinds(full, linear) == [("linear", 1.0)] * 2
+    assert kinds(full, less, full) == [("linear", 1.0)] * 3
+    assert kinds(semi, less, full) == [("semi", 0.5)] * 3
+    assert kinds(linear, semi) == []
     assert kinds(linear, read(tmp_path, [score_table("linear", fraction=0.1)])) == []
