@@ -1,5 +1,5 @@
 # make test: set up and run every check.   make demo: set up and go from raw files to a report.
-# make bench: set up and measure; about fifteen minutes.
+# make bench: set up and measure; about twenty minutes.
 PYTHON ?= python3
 BIN := .venv/bin
 SETUP := .venv/.ready
@@ -31,6 +31,7 @@ bench: $(SETUP)
 	$(BIN)/python -m benchmarks.views
 	$(BIN)/python -m benchmarks.feed
 	$(BIN)/python -m benchmarks.preprocess
+	$(BIN)/python -m benchmarks.whole
 	$(BIN)/python -m benchmarks.train_step
 
 clean:

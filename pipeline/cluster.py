@@ -46,9 +46,9 @@ class StoppedError(RuntimeError):
 def suitable_processes(recordings: int, workers: int) -> int:
     """Over how many processes to spread so many workers: one each for large jobs, 1 for small ones.
 
-    One thread of a process runs Python at a time, and the others wait for it at every file: on two cores, two
-    threads make a quarter more shards than one, two processes twice as many. But processes take some four
-    seconds to start, in which two threads make several thousand recordings.
+    One thread of a process runs Python at a time, and the others wait for it at every file: two threads make
+    1.2 to 1.7 times as many shards as one, two processes twice as many, and more threads would wait more. But
+    processes take some seconds to start, in which two threads make several thousand recordings.
     """
     return workers if recordings >= RECORDINGS_WORTH_PROCESSES else 1
 
