@@ -5,7 +5,6 @@ import re
 import shlex
 import sys
 import time
-import webbrowser
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -533,6 +532,8 @@ def view(
     shards: str, sample: str | None, run_name: str | None, seed: int, out: Path | None, show: bool
 ) -> None:
     """Show a sample of SHARDS and its two views in 3D: one page for the browser, which needs no network."""
+    import webbrowser
+
     from model.checkpoint import load_checkpoint
     from model.report.player import player_page
     from model.report.scene import scene_of
