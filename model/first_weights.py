@@ -58,8 +58,8 @@ def begin_as_streams(spatial_DKC: Tensor, temporal_DCT1: Tensor, motion_frames: 
     each joint is, how it lies to its neighbours of each partition but the first (bones), and how these change
     (motion): their mean over `motion_frames` frames less their mean over as many before; in pairs of opposite
     sign, and as many as there are filters. What is over keeps the weights that it has, which are to look
-    linear. Both are changed in place. A kernel of one frame sees no motion; others at least twice
-    `motion_frames`, rounded up.
+    linear. Both are changed in place. A kernel of one frame sees no motion; of any other, `motion_frames` is
+    at most half.
     """
     filters, partitions, channels = spatial_DKC.shape
     named = min(filters // 2, partitions * channels)

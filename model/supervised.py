@@ -4,6 +4,7 @@ Axes: N sample, P packed present body, C channel, t frame, V joint, D representa
 """
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -23,20 +24,20 @@ from pipeline.store.shards import Shards
 
 def labelled_samples(shards: Shards, recipe: Recipe) -> Samples:
     """The training samples whose labels a supervised recipe uses: of every class the same share."""
-    samples = split_samples(shards, recipe.protocol or shards.spec.default_protocol, "train")
-    return samples.take(_labelled_places(shards, recipe))
+    protocol = recipe.protocol or shards.spec.default_protocol
+    samples = split_samples(shards, protocol, "train")
+    return samples.take(_labelled_places(shards.split(protocol, "train"), recipe))
 
 
 def labelled_keys(shards: Shards, recipe: Recipe) -> list[str]:
     """Their keys."""
     table = shards.split(recipe.protocol or shards.spec.default_protocol, "train")
-    keys: list[str] = table["key"].iloc[_labelled_places(shards, recipe)].tolist()
+    keys: list[str] = table["key"].iloc[_labelled_places(table, recipe)].tolist()
     return keys
 
 
-def _labelled_places(shards: Shards, recipe: Recipe) -> NDArray[np.int64]:
-    """Where they are among the protocol's training samples."""
-    table = shards.split(recipe.protocol or shards.spec.default_protocol, "train")
+def _labelled_places(table: pd.DataFrame, recipe: Recipe) -> NDArray[np.int64]:
+    """Where they are in the table of a protocol's training samples."""
     return balanced_subset(table["label"].to_numpy(), table["key"].tolist(), recipe.label_fraction)
 
 

@@ -110,7 +110,7 @@ def _reported(run: Run, name: str) -> ReportedRun:
 
 
 def _weighted(curves: dict[str, Curve], recipe: dict[str, Any]) -> dict[str, Curve]:
-    """Without the losses that have no part in the total: they are logged as 0."""
+    """Without the losses that have no part in the total: baselines and former versions log them, as 0."""
     objective = recipe.get("objective", CPSTN_OBJECTIVE)
     group = "" if objective == CPSTN_OBJECTIVE else f"{objective}."
     return {name: curve for name, curve in curves.items() if recipe.get(f"{group}{name}_weight") != 0}
