@@ -9,7 +9,9 @@ encoded in several calls and, with `accumulate`, more than once a step.
 Axes: N sample or another first axis.
 """
 
+import importlib
 import os
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,7 +34,7 @@ class Ranks:
 
     rank: int = 0
     world: int = 1
-    patient: Any = None  # the group of all that waits for LONG_PATIENCE
+    patient: Callable[[], Any] = lambda: None  # gives the group of all that waits for LONG_PATIENCE
 
     @property
     def is_first(self) -> bool:
@@ -78,7 +80,7 @@ class Ranks:
     def wait_for_first(self) -> None:
         """Nobody goes on before the first rank has come here, which may take it hours."""
         if self.world > 1:
-            dist.barrier(group=self.patient)
+            dist.barrier(group=self.patient())
 
 
 ALONE = Ranks()
@@ -115,8 +117,12 @@ def joined(device: torch.device) -> Iterator[Ranks]:
     rank = _number("RANK")
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    # Nothing may hold a group for longer than this block: its threads would still run while Python shuts down,
+    # and abort a process that has done all it should. This module would hold the group of all, as the default
+    # of its functions, if it were first imported later (by an optimiser, say).
+    importlib.import_module("torch.distributed.nn.functional")
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
-    yield Ranks(rank, world, dist.new_group(backend="gloo", timeout=LONG_PATIENCE))
+    yield Ranks(rank, world, weakref.ref(dist.new_group(backend="gloo", timeout=LONG_PATIENCE)))
     # Not after an error: the others may be waiting for what this process will not send, and it for them.
     dist.destroy_process_group()
 

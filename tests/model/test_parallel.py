@@ -109,6 +109,8 @@ with joined(CPU) as ranks:
     steps = {name: one_step(recipe, ranks) for name, recipe in recipes.items()}
     if ranks.is_first:
         torch.save(steps, folder / "steps.pt")
+threads = [(task / "comm").read_text() for task in Path("/proc/self/task").glob("*")]
+(folder / f"threads-{ranks.rank}.json").write_text(json.dumps(threads))
 """
 
 FAILS_ON_ONE_RANK = """
@@ -189,6 +191,13 @@ def test_two_processes_train_as_one_does(trained: dict[int, Path], way: str) -> 
     assert len(found) == len(expected) >= 2
     assert found[0] == pytest.approx(expected[0], rel=2e-2 if way == "bf16" else 1e-5)
     assert found[-1] == pytest.approx(expected[-1], rel=5e-2 if way == "bf16" else 2e-3)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are listed by Linux alone")
+def test_no_thread_of_the_group_outlives_it(trained: dict[int, Path]) -> None:
+    """One that lets go of a tensor while Python shuts down aborts a process that has trained to its end."""
+    for rank in range(2):
+        assert not [name for name in json.loads((trained[2] / f"threads-{rank}.json").read_text()) if "gloo" in name]
 
 
 def test_a_failing_process_takes_the_others_with_it(tmp_path: Path) -> None:
