@@ -117,9 +117,9 @@ def joined(device: torch.device) -> Iterator[Ranks]:
     rank = _number("RANK")
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    # Nothing may hold a group for longer than this block: its threads would still run while Python shuts down,
-    # and abort a process that has done all it should. This module would hold the group of all, as the default
-    # of its functions, if it were first imported later (by an optimiser, say).
+    # Nothing may hold a group for longer than this block: its threads would go on while Python shuts down,
+    # and abort a process that has done all it should. This module, first imported later (by an optimiser,
+    # say), would hold the group of all as the default of its functions.
     importlib.import_module("torch.distributed.nn.functional")
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     yield Ranks(rank, world, weakref.ref(dist.new_group(backend="gloo", timeout=LONG_PATIENCE)))

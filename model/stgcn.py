@@ -44,15 +44,17 @@ FIRST_DEVIATIONS = 0.1
 class EncoderConfig:
     """The encoder: one st-gcn unit for each width. The paper (4.1.4) gives six units, no widths, no strides.
 
-    kernel: frames that a temporal convolution sees, odd.  graph: see `model.graph.adjacency`.
+    kernel: frames that a temporal convolution sees, odd.  first_kernel: ... that of the first unit, which
+    alone works on every frame; 0 for as many.
+    graph: see `model.graph.adjacency`.
     adaptive: the terms of Eq. 1 that are used.  dropout: probability, after each unit.
     input_scale: what comes in is divided by a deviation of each coordinate of each "joint", as in ST-GCN, or
     by one of each "stream", so that the difference of two joints is still a bone.
     shortcut_frames: what a shortcut hands on of frames that a stride makes one: the "first", or their "mean".
     first_weights: "random", or, for even widths, filters that look linear: all ("looks_linear"), or all but
     those that begin as the usual "streams" and those that hand them on; see `model.first_weights`.
-    motion_frames: of "streams", over how many frames a motion is seen, of at most half a kernel. One is the
-    usual difference of neighbouring frames, which is mostly noise where many frames are stored.
+    motion_frames: of "streams", over how many frames a motion is seen, of at most half the first kernel. One
+    is the usual difference of neighbouring frames, which is mostly noise where many frames are stored.
     branch_gain: what the last batch normalisation of each unit but the first begins to multiply with; near 0
     a unit begins as its shortcut, and the whole encoder as little more than its first unit.
     Raises ValueError that names the key.
@@ -61,6 +63,7 @@ class EncoderConfig:
     widths: tuple[int, ...] = (32, 32, 64, 64, 128, 128)
     strides: tuple[int, ...] = (2, 2, 2, 1, 1, 1)
     kernel: int = 5
+    first_kernel: int = 0
     graph: str = "inward_outward"
     adaptive: str = "A"
     residual: bool = True
@@ -83,18 +86,28 @@ class EncoderConfig:
         check_choice("input_scale", self.input_scale, INPUT_SCALES)
         check_choice("shortcut_frames", self.shortcut_frames, SHORTCUT_FRAMES)
         check_choice("first_weights", self.first_weights, FIRST_WEIGHTS)
-        _check_kernel_and_dropout(self.kernel, self.dropout)
+        _check_kernel(self.kernel)
+        if self.first_kernel != 0:
+            _check_kernel(self.first_kernel, "first_kernel")
+        _check_dropout(self.dropout)
         _check_pairs(self.first_weights, self.widths)
-        most = max(1, self.kernel // 2)
+        most = max(1, self.kernels[0] // 2)
         if not 1 <= self.motion_frames <= most:
+            name = "first_kernel" if self.first_kernel else "kernel"
             raise ValueError(
-                f"motion_frames is {self.motion_frames}; expected 1 to {most}, half of kernel = {self.kernel}"
+                f"motion_frames is {self.motion_frames}; expected 1 to {most}, "
+                f"half of {name} = {self.kernels[0]}"
             )
         check_not_negative(self, "branch_gain")
         if self.branch_gain == 0 and not self.residual:
             raise ValueError(
                 "branch_gain: 0 needs shortcuts, without them all units give 0; set branch_gain=1"
             )
+
+    @property
+    def kernels(self) -> tuple[int, ...]:
+        """Of each unit, how many frames its temporal convolution sees."""
+        return (self.first_kernel or self.kernel, *[self.kernel] * (len(self.widths) - 1))
 
     def frames_left(self, num_frames: int) -> int:
         """t: how many of that many frames the strides leave, each rounded up."""
@@ -127,13 +140,17 @@ class DecoderConfig:
         check_choice("output", self.output, (METRES, DEVIATIONS))
         check_choice("first_weights", self.first_weights, (RANDOM, LOOKS_LINEAR))
         check_positive_list("widths", self.widths, NUM_DECODER_UNITS)
-        _check_kernel_and_dropout(self.kernel, self.dropout)
+        _check_kernel(self.kernel)
+        _check_dropout(self.dropout)
         _check_pairs(self.first_weights, self.widths)
 
 
-def _check_kernel_and_dropout(kernel: int, dropout: float) -> None:
+def _check_kernel(kernel: int, name: str = "kernel") -> None:
     if kernel < 1 or kernel % 2 == 0:
-        raise ValueError(f"kernel is {kernel}; expected an odd number of frames")
+        raise ValueError(f"{name} is {kernel}; expected an odd number of frames")
+
+
+def _check_dropout(dropout: float) -> None:
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout is {dropout}; expected a probability, at least 0 and below 1")
 
@@ -231,13 +248,13 @@ class STGCN(nn.Module):
         self.input_norm = FrameNorm(in_channels * skeleton.num_joints, together=together)
         A_KVV = torch.from_numpy(adjacency(skeleton, config.graph))
         self.units = nn.Sequential()
-        for width, stride in zip(config.widths, config.strides, strict=True):
+        for width, stride, kernel in zip(config.widths, config.strides, config.kernels, strict=True):
             self.units.append(
                 STGCNUnit(
                     A_KVV,
                     in_channels,
                     width,
-                    kernel=config.kernel,
+                    kernel=kernel,
                     stride=stride,
                     adaptive=config.adaptive,
                     residual=config.residual,

@@ -197,7 +197,8 @@ def test_two_processes_train_as_one_does(trained: dict[int, Path], way: str) -> 
 def test_no_thread_of_the_group_outlives_it(trained: dict[int, Path]) -> None:
     """One that lets go of a tensor while Python shuts down aborts a process that has trained to its end."""
     for rank in range(2):
-        assert not [name for name in json.loads((trained[2] / f"threads-{rank}.json").read_text()) if "gloo" in name]
+        threads = json.loads((trained[2] / f"threads-{rank}.json").read_text())
+        assert not [name for name in threads if "gloo" in name]
 
 
 def test_a_failing_process_takes_the_others_with_it(tmp_path: Path) -> None:

@@ -195,6 +195,17 @@ def test_decoder_drops_features_only_while_training(skeleton: Skeleton) -> None:
     assert [unit.dropout.p for unit in decoder.units if isinstance(unit, STGCNUnit)] == [0.2] * 5
 
 
+@pytest.mark.parametrize(("first", "expected"), [(0, [5, 5, 5]), (15, [15, 5, 5])])
+def test_the_first_unit_may_see_more_frames_than_the_others(
+    skeleton: Skeleton, first: int, expected: list[int]
+) -> None:
+    """It alone works on every frame; of many frames, motion over a few is mostly noise."""
+    config = EncoderConfig(widths=(4, 4, 8), strides=(4, 1, 1), kernel=5, first_kernel=first)
+    encoder = STGCN(skeleton, config)
+    assert [unit.temporal.kernel_size[0] for unit in encoder.units if isinstance(unit, STGCNUnit)] == expected
+    assert encoder(torch.randn(P, C, 20, V)).shape == (P, 8, 5, V)
+
+
 def test_every_parameter_of_the_decoder_learns(skeleton: Skeleton) -> None:
     """A part without a gradient would be trained in name only."""
     decoder = Decoder(skeleton, DecoderConfig(), in_channels=4)
@@ -219,6 +230,11 @@ def test_every_parameter_of_the_decoder_learns(skeleton: Skeleton) -> None:
         ({"first_weights": "looks_linear", "widths": (8,) * 5 + (9,)}, r"widths holds 9; expected even"),
         ({"motion_frames": 3}, r"motion_frames is 3; expected 1 to 2, half of kernel = 5"),
         ({"motion_frames": 0}, r"motion_frames is 0; expected 1 to 2"),
+        (
+            {"first_kernel": 9, "motion_frames": 5},
+            r"motion_frames is 5; expected 1 to 4, half of first_kernel = 9",
+        ),
+        ({"first_kernel": 8}, r"first_kernel is 8; expected an odd"),
         ({"branch_gain": -1}, r"branch_gain is -1; expected a finite number, at least 0"),
         ({"branch_gain": 0, "residual": False}, r"branch_gain: 0 needs shortcuts"),
         ({"graph": "line"}, r"graph is 'line'; expected one of inward_outward"),
