@@ -72,7 +72,8 @@ class Evaluation:
     pretrained_on: name of the data set that the encoder was trained on.  seen_in_training: how many test
     samples pre-training used, by their keys: not 0 where the run was trained on another protocol than it is
     evaluated on.  copied_N: bool, which test samples hold the very numbers of a training sample.
-    made_from: what the scores belong to: steps, recipe, shards.  labelled: the sets of labels.
+    shards_name, frames: of the shards that it was evaluated on, their folder's name and the length of every
+    sample.  made_from: what the scores belong to: steps, recipe, shards.  labelled: the sets of labels.
     """
 
     dataset: str
@@ -84,6 +85,8 @@ class Evaluation:
     test_samples: int
     seen_in_training: int
     copied_N: NDArray[np.bool_]
+    shards_name: str
+    frames: int
     made_from: dict[str, Any]
     labelled: tuple[Labelled, ...]
     keys: tuple[str, ...]
@@ -136,6 +139,8 @@ def evaluate(
         test_samples=len(parts.test),
         seen_in_training=seen_in_training(shards, [checkpoint, *others.values()], protocol),
         copied_N=shards.copied(protocol),
+        shards_name=shards.location.name,
+        frames=shards.source.shape[3],
         made_from={
             "step": checkpoint.step,
             "steps": checkpoint.steps,

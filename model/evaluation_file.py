@@ -70,6 +70,7 @@ def to_table(evaluation: Evaluation, run: str) -> dict[str, Any]:
         "test_samples": evaluation.test_samples,
         "seen_in_training": evaluation.seen_in_training,
         "copied": int(evaluation.copied_N.sum()),
+        "shards": {"name": evaluation.shards_name, "frames": evaluation.frames},
         "made_from": evaluation.made_from,
         "scores": [_score_table(score, evaluation) for score in evaluation.scores],
     }

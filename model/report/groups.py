@@ -4,7 +4,6 @@ Axes: K class.
 """
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -22,7 +21,7 @@ from model.published import (
 )
 from model.report.album import Album, Picture
 from model.report.datasets import split_title
-from model.report.evaluated_shards import EvaluatedShards, difference_text
+from model.report.evaluated_shards import difference_text
 from model.report.figures import draw_fractions, draw_gains, has_fractions
 from model.report.runs import ReportedRun
 from model.report.saved import SavedEvaluation, SavedScore, Spread
@@ -147,9 +146,7 @@ class Group:
         return found
 
 
-def make_groups(
-    reported: list[ReportedRun], shards: Mapping[SavedEvaluation, EvaluatedShards], album: Album
-) -> list[Group]:
+def make_groups(reported: list[ReportedRun], album: Album) -> list[Group]:
     """One for each data set and protocol, by whichever name of it, in the order of the runs."""
     found: dict[tuple[str, str], dict[str, SavedEvaluation]] = {}
     for run in reported:
@@ -160,14 +157,13 @@ def make_groups(
             apart = not same or run.name in found[same[0]]
             key = (evaluation.dataset, evaluation.protocol) if apart else same[0]
             found.setdefault(key, {})[run.name] = evaluation
-    return [_group(dataset, protocol, runs, shards, album) for (dataset, protocol), runs in found.items()]
+    return [_group(dataset, protocol, runs, album) for (dataset, protocol), runs in found.items()]
 
 
 def _group(
     dataset: str,
     protocol: str,
     evaluations: dict[str, SavedEvaluation],
-    shards: Mapping[SavedEvaluation, EvaluatedShards],
     album: Album,
 ) -> Group:
     first = next(iter(evaluations.values()))
@@ -191,7 +187,7 @@ def _group(
         protocol=protocol,
         evaluations=evaluations,
         cards=[_card(run, found, dataset, protocol) for run, found in evaluations.items()],
-        shards_differ=difference_text({run: shards[found] for run, found in evaluations.items()}),
+        shards_differ=difference_text(evaluations),
         lines=accuracy_lines(evaluations, dataset, protocol),
         published=published_rows(dataset, protocol),
         curves=published_curves() if is_table4 else (),

@@ -16,7 +16,6 @@ from model.checkpoint import Checkpoint, load_checkpoint
 from model.report.album import Album, Picture
 from model.report.datasets import data_set_title
 from model.report.embedding import embed
-from model.report.evaluated_shards import evaluated_shards
 from model.report.figures import draw_curves, draw_embedding
 from model.report.groups import make_groups
 from model.report.player import player_fragment
@@ -75,13 +74,7 @@ def write_report(
         check_sample(shown.shards, sample)
     album = Album(out)
     on_stage("drawing curves and tables")
-    opened = [*([] if shards is None else [shards]), *(found.shards for found in trained)]
-    evaluated_on = {
-        evaluation: evaluated_shards(run.run, evaluation, opened)
-        for run in reported
-        for evaluation in run.evaluations
-    }
-    curves, groups = _curves(reported, album), make_groups(reported, evaluated_on, album)
+    curves, groups = _curves(reported, album), make_groups(reported, album)
     embeddings: list[tuple[str, Picture]] = []
     for found in trained:
         on_stage(f"t-SNE of the test samples' features, {found.name}")
@@ -90,7 +83,6 @@ def write_report(
     content = _render(
         runs=reported,
         groups=groups,
-        evaluated_on=evaluated_on,
         curves=curves,
         embeddings=embeddings,
         player=None if shown is None else _player(shown, sample, gaps),

@@ -80,7 +80,8 @@ class SavedEvaluation:
 
     title: the data set's.  pretrained_on: the data set of the training; another one is a transfer.
     copied: how many test samples hold the very numbers of a training sample.
-    evaluated_on: digest of the shards' manifest, "" where that is not said.
+    shards_name, frames: of the shards, their folder's name and the length of every sample; "" and None where
+    that is not said, as `eval` once left it out.  evaluated_on: digest of their manifest, "" as well.
     step, steps: of the checkpoint that was evaluated, and of the whole training.  recipe: nested, as in TOML.
     """
 
@@ -93,6 +94,8 @@ class SavedEvaluation:
     test_samples: int
     seen_in_training: int
     copied: int
+    shards_name: str
+    frames: int | None
     evaluated_on: str
     step: int
     steps: int
@@ -150,6 +153,7 @@ def _evaluation(table: dict[str, Any]) -> SavedEvaluation:
     classes, made_from = tuple(str(name) for name in table["classes"]), table["made_from"]
     train_samples, recipe = int(table["train_samples"]), dict(made_from["recipe"])
     dataset, protocol = str(table["dataset"]), str(table["protocol"])
+    shards = dict(table.get("shards", {}))
     own = named_protocol(str(table["pretrained_on"]), str(recipe.get("protocol", "")))
     # A supervised run's own layer learnt from labels of the shards and protocol that the run was trained by.
     same_shards = made_from.get("trained_on") == made_from.get("evaluated_on")
@@ -170,6 +174,8 @@ def _evaluation(table: dict[str, Any]) -> SavedEvaluation:
         test_samples=int(table["test_samples"]),
         seen_in_training=int(table["seen_in_training"]),
         copied=int(table["copied"]),
+        shards_name=str(shards.get("name", "")),
+        frames=int(shards["frames"]) if "frames" in shards else None,
         evaluated_on=str(made_from.get("evaluated_on", "")),
         step=int(made_from["step"]),
         steps=int(made_from["steps"]),

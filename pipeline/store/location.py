@@ -18,6 +18,11 @@ Stream = Generator[bytes, None, None]
 class Location(Protocol):
     """The place of a folder of shards; as text, what a user would type. Any number of threads may read."""
 
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        ...
+
     def read(self, name: str) -> bytes:
         """A whole small file. Errors as `open`."""
         ...
@@ -65,6 +70,10 @@ class Folder:
 
     def __str__(self) -> str:
         return str(self.path)
+
+    @property
+    def name(self) -> str:
+        return self.path.resolve().name
 
     def read(self, name: str) -> bytes:
         return (self.path / name).read_bytes()

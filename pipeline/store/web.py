@@ -60,6 +60,10 @@ class WebFolder:
     def __str__(self) -> str:
         return self._address
 
+    @property
+    def name(self) -> str:
+        return self._address.rsplit("/", 1)[-1]
+
     def read(self, name: str) -> bytes:
         return self.get(name, {}, SMALL_FILE_RETRIES).data
 

@@ -32,6 +32,8 @@ def evaluation(*scores: Score) -> Evaluation:
         test_samples=10,
         seen_in_training=0,
         copied_N=np.arange(10) < 4,
+        shards_name="ucla-64",
+        frames=64,
         made_from={"step": 7, "evaluated_on": "digest"},
         labelled=(Labelled(1.0, (np.arange(4),)), Labelled(0.5, (np.array([0, 2]), np.array([1, 3])))),
         keys=KEYS,
@@ -46,6 +48,7 @@ def test_everything_lies_beside_the_run(tmp_path: Path) -> None:
     assert table["classes"] == ["sit down", "stand up"]
     assert table["scores"][0]["confusion"] == CONFUSION.tolist()
     assert table["copied"] == 4
+    assert table["shards"] == {"name": "ucla-64", "frames": 64}
     assert table["scores"][0]["top1"]["mean"] == 0.5  # the first five are hit, four of them copies
     assert table["scores"][0]["top1_without_copies"]["mean"] == pytest.approx(1 / 6)
     assert saved.picture is not None

@@ -15,6 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 from data_specs.spec import load_spec
 from model.evaluation_file import FORMAT_VERSION
 from model.recipe import load_recipe
+from model.report.saved import SavedEvaluation, read_evaluation
 from model.run import Run
 
 UCLA = load_spec("ucla").classes
@@ -94,9 +95,17 @@ def evaluation_table(scores: list[dict[str, Any]] | None = None, **changes: Any)
         "test_samples": 464,
         "seen_in_training": 0,
         "copied": 0,
+        "shards": {"name": "ucla-64", "frames": 64},
         "made_from": {"step": 40, "steps": 40, "recipe": load_recipe("compact").to_table()},
         "scores": full_scores() if scores is None else scores,
     } | changes
+
+
+def read_table(table: Mapping[str, Any], folder: Path) -> SavedEvaluation:
+    """An evaluation as the report reads it, by way of a file in the folder."""
+    path = folder / "eval-x.json"
+    path.write_text(json.dumps(table), encoding="utf-8")
+    return read_evaluation(path)
 
 
 def write_run(

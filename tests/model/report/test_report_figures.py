@@ -3,7 +3,6 @@
 Axes: Y X pixel, C colour, N sample, S step.
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +25,8 @@ from model.report.figures import (
     draw_gains,
     has_fractions,
 )
-from model.report.saved import SavedEvaluation, read_evaluation
-from tests.model.report.made_up import evaluation_table, full_scores, score_table
+from model.report.saved import SavedEvaluation
+from tests.model.report.made_up import evaluation_table, full_scores, read_table, score_table
 
 
 def read(path: Path) -> NDArray[np.uint8]:
@@ -49,9 +48,7 @@ def curve(level: float) -> Curve:
 
 @pytest.fixture
 def evaluation(tmp_path: Path) -> SavedEvaluation:
-    path = tmp_path / "eval-x.json"
-    path.write_text(json.dumps(evaluation_table(full_scores())), encoding="utf-8")
-    return read_evaluation(path)
+    return read_table(evaluation_table(full_scores()), tmp_path)
 
 
 def test_every_run_has_its_colour_and_the_higher_loss_is_above(tmp_path: Path) -> None:
@@ -94,18 +91,16 @@ def test_accuracy_over_labels_is_drawn_where_there_are_several_fractions(
     draw_fractions(tmp_path / "x.png", {"run": evaluation, "other": evaluation}, paper="paper")
     assert all(len(where(tmp_path / "x.png", colour)[0]) > 200 for colour in RUN_COLOURS[1:2])
     assert has_fractions(evaluation)
-    path = tmp_path / "eval-y.json"
-    path.write_text(json.dumps(evaluation_table([score_table(), score_table("semi", fraction=0.1)])))
-    assert not has_fractions(read_evaluation(path))
+    table = evaluation_table([score_table(), score_table("semi", fraction=0.1)])
+    assert not has_fractions(read_table(table, tmp_path))
 
 
 def test_few_labels_are_drawn_at_the_share_that_they_are(tmp_path: Path) -> None:
     """60 of 177 labels were asked for as a tenth: one a class at least."""
     rows = [score_table(fraction=fraction) | {"labels": labels} for fraction, labels in
             ((0.01, 60), (0.1, 60), (1.0, 177))]  # fmt: skip
-    path = tmp_path / "eval-x.json"
-    path.write_text(json.dumps(evaluation_table(rows, train_samples=177)))
-    scores = by_fraction(read_evaluation(path), "linear", "trained encoder")
+    evaluation = read_table(evaluation_table(rows, train_samples=177), tmp_path)
+    scores = by_fraction(evaluation, "linear", "trained encoder")
     assert [score.share for score in scores] == [60 / 177, 1]
 
 

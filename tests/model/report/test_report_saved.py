@@ -1,25 +1,25 @@
 """Evaluations are read as they were written, and damaged ones never get further than their file."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from model.report.saved import read_evaluation, saved_evaluations
-from tests.model.report.made_up import evaluation_table, full_scores, score_table, write_evaluation, write_run
-
-
-def read(tmp_path: Path, table: dict[str, Any]) -> Any:
-    path = tmp_path / "eval-x.json"
-    path.write_text(json.dumps(table), encoding="utf-8")
-    return read_evaluation(path)
+from model.report.saved import saved_evaluations
+from tests.model.report.made_up import (
+    evaluation_table,
+    full_scores,
+    read_table,
+    score_table,
+    write_evaluation,
+    write_run,
+)
 
 
 def test_every_number_is_read(tmp_path: Path) -> None:
     table = evaluation_table()
-    found = read(tmp_path, table)
+    found = read_table(table, tmp_path)
     assert (found.dataset, found.protocol, found.step) == ("ucla", "xview3", 40)
     for score, row in zip(found.scores, table["scores"], strict=True):
         assert (score.mode, score.features, score.k, score.label_fraction) == (
@@ -38,7 +38,7 @@ def test_a_class_without_test_samples_has_no_accuracy(tmp_path: Path) -> None:
     score = score_table()
     score["per_class"][3] = None
     score["confusion"][3] = [0] * 10
-    found = read(tmp_path, evaluation_table([score]))
+    found = read_table(evaluation_table([score]), tmp_path)
     assert np.isnan(found.scores[0].per_class_K[3])
     assert found.scores[0].test_counts().tolist() == [9, 10, 11, 0, 13, 14, 15, 16, 17, 18]
 
@@ -66,7 +66,7 @@ def test_a_class_without_test_samples_has_no_accuracy(tmp_path: Path) -> None:
 def test_the_headline_is_of_the_trained_encoder(
     tmp_path: Path, scores: list[dict[str, Any]], mode: str, fraction: float
 ) -> None:
-    headline = read(tmp_path, evaluation_table(scores)).headlines[0]
+    headline = read_table(evaluation_table(scores), tmp_path).headlines[0]
     assert (headline.mode, headline.label_fraction) == (mode, fraction)
 
 
@@ -87,19 +87,25 @@ def test_a_share_is_of_the_samples_that_the_labels_are_of(
     made_from = {"step": 1, "steps": 1, "recipe": {"protocol": protocol}}
     made_from |= {"trained_on": trained_on, "evaluated_on": "same"}
     row = score_table(mode, fraction=0.1) | {"labels": 60}
-    found = read(tmp_path, evaluation_table([row], train_samples=150, made_from=made_from))
+    found = read_table(evaluation_table([row], train_samples=150, made_from=made_from), tmp_path)
     assert (found.scores[0].label_fraction, found.scores[0].share) == (0.1, share)
 
 
 def test_the_evaluated_shards_are_read(tmp_path: Path) -> None:
     made_from = {"step": 1, "steps": 1, "recipe": {}}
-    assert read(tmp_path, evaluation_table(made_from=made_from)).evaluated_on == ""
+    assert read_table(evaluation_table(made_from=made_from), tmp_path).evaluated_on == ""
     made_from["evaluated_on"] = "abc"
-    assert read(tmp_path, evaluation_table(made_from=made_from)).evaluated_on == "abc"
+    assert read_table(evaluation_table(made_from=made_from), tmp_path).evaluated_on == "abc"
+    found = read_table(evaluation_table(shards={"name": "ucla", "frames": 200}), tmp_path)
+    assert (found.shards_name, found.frames) == ("ucla", 200)
+    earlier = evaluation_table()
+    del earlier["shards"]
+    found = read_table(earlier, tmp_path)
+    assert (found.shards_name, found.frames) == ("", None)
 
 
 def test_counts_over_seeds_are_divided_by_them(tmp_path: Path) -> None:
-    found = read(tmp_path, evaluation_table([score_table(by_seed=[0.1, 0.2, 0.3])]))
+    found = read_table(evaluation_table([score_table(by_seed=[0.1, 0.2, 0.3])]), tmp_path)
     assert found.scores[0].test_counts().tolist() == list(range(9, 19))
 
 
@@ -122,7 +128,7 @@ def test_counts_over_seeds_are_divided_by_them(tmp_path: Path) -> None:
 )
 def test_what_is_wrong_with_a_file_is_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=f"eval-x.json: .*{message}"):
-        read(tmp_path, evaluation_table() | change)
+        read_table(evaluation_table() | change, tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", "\ufffe", '{"version": 4}'])
@@ -139,4 +145,4 @@ def test_a_file_of_the_first_version_says_so(tmp_path: Path) -> None:
     table = evaluation_table()
     del table["version"]
     with pytest.raises(ValueError, match="version 1; expected 4"):
-        read(tmp_path, table)
+        read_table(table, tmp_path)

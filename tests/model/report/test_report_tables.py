@@ -1,6 +1,5 @@
 """What the page says in numbers, on scores with a known answer."""
 
-import json
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -8,17 +7,15 @@ from typing import Any
 import pytest
 
 from model.report.figures import by_fraction
-from model.report.saved import SavedEvaluation, read_evaluation
+from model.report.saved import SavedEvaluation
 from model.report.tables import accuracy_lines, class_gains, class_lines, most_confused, shared_headlines
-from tests.model.report.made_up import evaluation_table, full_scores, score_table
+from tests.model.report.made_up import evaluation_table, full_scores, read_table, score_table
 
 CLASSES = ["sit", "stand", "wave", "walk"]
 
 
 def read(tmp_path: Path, scores: list[dict[str, Any]], **changes: Any) -> SavedEvaluation:
-    path = tmp_path / "eval-x.json"
-    path.write_text(json.dumps(evaluation_table(scores, **changes)), encoding="utf-8")
-    return read_evaluation(path)
+    return read_table(evaluation_table(scores, **changes), tmp_path)
 
 
 def of_matrix(tmp_path: Path, confusion: list[list[int]]) -> SavedEvaluation:

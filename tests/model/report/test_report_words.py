@@ -1,20 +1,17 @@
 """What scores are called, for a reader."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from model.report.saved import SavedScore, read_evaluation
+from model.report.saved import SavedScore
 from model.report.words import details_text, feature_notes, feature_text, listed, percent_text, score_text
-from tests.model.report.made_up import evaluation_table, score_table
+from tests.model.report.made_up import evaluation_table, read_table, score_table
 
 
 def score(tmp_path: Path, row: dict[str, Any]) -> SavedScore:
-    path = tmp_path / "eval-x.json"
-    path.write_text(json.dumps(evaluation_table([row])), encoding="utf-8")
-    return read_evaluation(path).scores[0]
+    return read_table(evaluation_table([row]), tmp_path).scores[0]
 
 
 def test_details_say_of_which_classifier_and_accuracy_they_are(tmp_path: Path) -> None:
