@@ -1,7 +1,6 @@
 """The commands. Each parses, makes one call into the library, and prints; heavy imports wait inside."""
 
 import json
-import re
 import shlex
 import sys
 import time
@@ -389,11 +388,11 @@ def evaluate(
             on_stage=say,
         )
     for drawn in (labels for labels in result.labelled if labels.drawn):
-        count, asked_for = len(drawn.sets[0]), drawn.fraction * result.train_samples
-        if count > asked_for + len(result.classes) / 2:  # more than rounding class by class makes of it
+        if drawn.topped_up:
             _note(
-                f"a share of {drawn.fraction:g} leaves classes without a label; one of every class is used "
-                f"at least, in all {count:,} of {result.train_samples:,}"
+                f"a share of {drawn.fraction:g} leaves {drawn.topped_up} of {len(result.classes)} classes "
+                f"without a label; one of every class is used at least, in all {len(drawn.sets[0]):,} of "
+                f"{result.train_samples:,}"
             )
     saved = save_evaluation(result, run.folder)
     print_scores(to_table(result, run.folder.name), run.folder)
@@ -453,13 +452,14 @@ def ablate(
     from model.ablate import ablate as run_ablation
     from model.ablate import plan, save_ablation
     from model.device import choose_device
+    from model.run import named_run
     from model.table5 import choose_rows
     from pipeline.store.shards import newest_shards, open_shards
 
     chosen_device = choose_device(device)
     chosen = choose_rows(table, tuple(rows.split(",")) if rows else ())
     opened = open_shards(shards or newest_shards(SHARDS))
-    folder = RUNS / _checked_name(name or f"ablate-{opened.manifest.dataset}")
+    folder = named_run(RUNS, name or f"ablate-{opened.manifest.dataset}").folder
     trials = plan(chosen, folder, opened, recipe=recipe, changes=changes, seeds=seeds)
     try:
         result = run_ablation(
@@ -562,19 +562,13 @@ def _numbers(option: str, text: str | None) -> tuple[float, ...]:
         ) from None
 
 
-def _checked_name(name: str) -> str:
-    if not re.fullmatch(r"[\w.-]*\w", name):
-        raise ValueError(f"--name {name!r}: expected letters, digits, dots, - and _, as it names a folder")
-    return name
-
-
 def _new_run(shards: "Shards", recipe: "Recipe", name: str | None, world: int) -> Path:
     """The folder of a run that was made; a mistake shows before there is one."""
-    from model.run import Run, next_run
+    from model.run import named_run, next_run
     from model.train import training_samples
 
     training_samples(shards, recipe, world)
-    run = Run(RUNS / _checked_name(name)) if name else next_run(RUNS, shards.manifest.dataset)
+    run = named_run(RUNS, name) if name else next_run(RUNS, shards.manifest.dataset)
     run.create(recipe, shards.location, shards.manifest.digest)
     return run.folder
 

@@ -6,6 +6,7 @@ runs/NAME/checkpoints/step-00000123.pt      the state after that many steps; the
 """
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,6 +123,13 @@ def find_run(name_or_path: str, parent: Path) -> Run:
             return Run(folder)
     known = ", ".join(sorted(path.parent.name for path in parent.glob("*/run.json"))) or "none"
     raise ValueError(f"no run {name_or_path!r}; runs under {parent}/: {known}")
+
+
+def named_run(parent: Path, name: str) -> Run:
+    """A run's folder, be it there or not. Raises ValueError if the name is none of a folder."""
+    if not re.fullmatch(r"[\w.-]*\w", name):
+        raise ValueError(f"--name {name!r}: expected letters, digits, dots, - and _, as it names a folder")
+    return Run(parent / name)
 
 
 def newest_run(parent: Path) -> Run:

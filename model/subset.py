@@ -22,11 +22,13 @@ class Labelled:
 
     fraction: of all training labels, 0 to 1.  sets: indices among the training samples, int64, sorted.
     files: the names of the id files that hold them; none where they were drawn here.
+    topped_up: how many classes had their share rounded up to the one label that every class has.
     """
 
     fraction: float
     sets: tuple[NDArray[np.int64], ...]
     files: tuple[str, ...] = ()
+    topped_up: int = 0
 
     @property
     def drawn(self) -> bool:
@@ -48,7 +50,9 @@ def balanced(labels_N: NDArray[np.int64], keys: Sequence[str], fraction: float, 
     """One balanced subset for every seed from 0 on."""
     if fraction == 1:
         return all_labels(len(keys))
-    return Labelled(fraction, tuple(balanced_subset(labels_N, keys, fraction, seed) for seed in range(seeds)))
+    sets = tuple(balanced_subset(labels_N, keys, fraction, seed) for seed in range(seeds))
+    topped_up = sum(_share(fraction, count) == 0 for count in np.unique(labels_N, return_counts=True)[1])
+    return Labelled(fraction, sets, topped_up=topped_up)
 
 
 def balanced_subset(
@@ -66,9 +70,13 @@ def balanced_subset(
     chosen = []
     for label in np.unique(labels_N):
         members = np.flatnonzero(labels_N == label)
-        count = max(1, round(fraction * len(members)))
+        count = max(1, _share(fraction, len(members)))
         chosen.append(members[np.argsort(place_N[members], kind="stable")][:count])
     return np.sort(np.concatenate(chosen))
+
+
+def _share(fraction: float, count: int) -> int:
+    return round(fraction * count)
 
 
 def hashed_places(keys: Sequence[str], seed: int) -> NDArray[np.str_]:

@@ -22,6 +22,13 @@ def test_subsets_are_balanced(fraction: float) -> None:
     assert len(set(chosen)) == len(chosen)
 
 
+@pytest.mark.parametrize(("fraction", "topped_up"), [(0.004, 3), (0.01, 2), (0.05, 1), (0.1, 0), (1.0, 0)])
+def test_classes_whose_share_is_no_label_are_counted(fraction: float, topped_up: int) -> None:
+    """Who asks for a tenth and gets a third, one label a class, is to be told."""
+    labels_N = np.repeat(np.arange(3), [100, 50, 10])
+    assert balanced(labels_N, keys(160), fraction).topped_up == topped_up
+
+
 @pytest.mark.parametrize("seed", [0, 3])
 def test_subsets_are_nested_and_follow_the_keys_alone(seed: int) -> None:
     labels_N = np.arange(90) % 3
