@@ -22,6 +22,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from model.stop import Stopped
+
 # For how long a rank waits for another before it gives up. torchrun ends the others sooner when one fails.
 PATIENCE = timedelta(minutes=10)
 # ... where the first one does for all what takes it long.
@@ -122,7 +124,11 @@ def joined(device: torch.device) -> Iterator[Ranks]:
     # say), would hold the group of all as the default of its functions.
     importlib.import_module("torch.distributed.nn.functional")
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
-    yield Ranks(rank, world, weakref.ref(dist.new_group(backend="gloo", timeout=LONG_PATIENCE)))
+    try:
+        yield Ranks(rank, world, weakref.ref(dist.new_group(backend="gloo", timeout=LONG_PATIENCE)))
+    except Stopped:  # as all have agreed
+        dist.destroy_process_group()
+        raise
     # Not after an error: the others may be waiting for what this process will not send, and it for them.
     dist.destroy_process_group()
 

@@ -58,6 +58,7 @@ def test_two_processes_that_were_stopped_go_on_to_the_same_bits(shards: Shards, 
     at = load_checkpoint(stopped)
     assert f"stopped at step {at.step} of {at.steps}, saved in " in said
     assert at.step < at.steps
+    assert "terminate called" not in said
     assert finished(start(tmp_path, "--resume", "stopped")).count("training on ") == 1
     found, expected = (load_checkpoint(run).content for run in (stopped, Run(tmp_path / "runs/whole")))
     assert found["step"] == expected["step"]
