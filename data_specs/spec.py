@@ -241,9 +241,15 @@ def parse_spec(text: str, missing: frozenset[str] = frozenset()) -> DatasetSpec:
 def _build(raw: dict[str, Any], missing: frozenset[str], text: str) -> DatasetSpec:
     _check_keys(raw, KEYS)
     classes = raw["classes"]
-    actions = raw.get("actions", list(range(1, len(classes) + 1)))
+    actions = _numbers("actions", raw.get("actions", list(range(1, len(classes) + 1))))
     protocols = {name: _protocol(name, table) for name, table in raw["protocols"].items()}
     for alias, target in raw.get("aliases", {}).items():
+        if target not in raw["protocols"]:
+            raise ValueError(
+                f"aliases: {alias} stands for {target!r}; expected one of {', '.join(raw['protocols'])}"
+            )
+        if alias in raw["protocols"]:
+            raise ValueError(f"aliases: {alias} is a protocol of its own; expected another name")
         protocols[alias] = dataclasses.replace(protocols[target], name=alias)
     spec = DatasetSpec(
         name=raw["name"],

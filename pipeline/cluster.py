@@ -44,13 +44,14 @@ class StoppedError(RuntimeError):
 
 
 def suitable_processes(recordings: int, workers: int) -> int:
-    """Over how many processes to spread so many workers: one each for large jobs, 1 for small ones.
+    """Over how many processes to spread so many workers: one each for large jobs by many, 1 for others.
 
-    One thread of a process runs Python at a time, and the others wait for it at every file: two threads make
-    1.2 to 1.7 times as many shards as one, two processes twice as many, and more threads would wait more. But
-    processes take some seconds to start, in which two threads make several thousand recordings.
+    One thread of a process runs Python at a time, a fifth of what a recording takes, and the others wait for
+    it. Two threads hardly do: they are a little faster than two processes, whatever the size of the job. More
+    of them would, five times as fast as one at most; but processes take some seconds to start, in which two
+    threads make several thousand recordings (docs/performance.md).
     """
-    return workers if recordings >= RECORDINGS_WORTH_PROCESSES else 1
+    return workers if workers > 2 and recordings >= RECORDINGS_WORTH_PROCESSES else 1
 
 
 def check_spread(workers: int | None, processes: int | None) -> None:
@@ -79,7 +80,9 @@ def make_shards(
         return
     if workers is None:
         workers = max(ALL_CORES // (processes or 1), 1) * (processes or 1)
-    processes = processes or suitable_processes(sum(len(task.recordings) for task in tasks), workers)
+    if processes is None:
+        suitable = suitable_processes(sum(len(task.recordings) for task in tasks), workers)
+        processes = min(suitable, len(tasks))  # of which no more than one works on a shard
     if cluster is not None:
         with _running_cluster(cluster) as client:
             _make_shards_on_cluster(tasks, client, on_recordings)

@@ -1,5 +1,8 @@
 """Moving blocks of bytes in kernels: the C library's own copy and fill, and both around the cache.
 
+Who changes a kernel here touches augment_kernel.py as well: numba keeps that module's compiled kernels, with
+these inside, until its own file changes.
+
 Addresses are uint64, as `array.ctypes.data` gives them to a kernel. Nothing is checked here.
 """
 

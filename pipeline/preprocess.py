@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -82,6 +83,8 @@ def prepare(
     Raises ValueError where the user has to decide: nothing fits the data set, the output cannot be written,
     holds something else, or holds shards of other settings and `overwrite` is not set.
     """
+    if out.resolve() in {path.resolve() for path in raw}:
+        raise ValueError(f"{out}: holds the raw data; write the shards into another folder by --out")
     found = scan(raw, spec, skip=out)
     keys = [key for key in found.recordings if config.keep_missing or key not in spec.missing]
     if not keys:
@@ -130,7 +133,7 @@ def run(
     its workers die; what a task raises.
     """
     check_spread(workers, processes)
-    with alone(job.out):
+    with _only_one_in(job.out):
         tasks, todo = job.tasks(), []
         for task in tasks:
             if task.is_done():
@@ -195,6 +198,10 @@ def _left_out(found: Scan, planned: int) -> dict[str, int]:
     }
 
 
+def _only_one_in(out: Path) -> AbstractContextManager[None]:
+    return alone(out, "another preprocess", "write elsewhere by --out")
+
+
 def _claim(out: Path, plan: Plan, overwrite: bool) -> None:
     """Make the folder ours for this plan, or say why not."""
     try:
@@ -214,7 +221,7 @@ def _claim(out: Path, plan: Plan, overwrite: bool) -> None:
         )
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with alone(out):
+        with _only_one_in(out):
             if differences:
                 _clear(out)
             store.write_plan(out, plan)

@@ -40,21 +40,19 @@ class Samples:
     """The samples to iterate over, such as one split. All arrays are int64 of shape (N,).
 
     rows_N: row in the source's array, and the sample's stable id.  num_bodies_N: 1..M.
-    num_frames_N: captured frames.  labels_N: class index.  performances_N: a number for each performance;
-    recordings of one by several cameras share it, where the data set's cameras film at once.
-    skeleton: of V joints.
+    labels_N: class index.  performances_N: a number for each performance; recordings of one by several
+    cameras share it, where the data set's cameras film at once.  skeleton: of V joints.
     """
 
     source: BodySource | TarShards
     rows_N: NDArray[np.int64]
     num_bodies_N: NDArray[np.int64]
-    num_frames_N: NDArray[np.int64]
     labels_N: NDArray[np.int64]
     performances_N: NDArray[np.int64]
     skeleton: Skeleton
 
     def __post_init__(self) -> None:
-        arrays = (self.rows_N, self.num_bodies_N, self.num_frames_N, self.labels_N, self.performances_N)
+        arrays = (self.rows_N, self.num_bodies_N, self.labels_N, self.performances_N)
         for array_N in arrays:
             assert array_N.dtype == np.int64
             assert array_N.shape == self.rows_N.shape
@@ -69,7 +67,6 @@ class Samples:
             self.source,
             self.rows_N[indices],
             self.num_bodies_N[indices],
-            self.num_frames_N[indices],
             self.labels_N[indices],
             self.performances_N[indices],
             self.skeleton,
@@ -88,7 +85,6 @@ def split_samples(shards: Shards, protocol: str, part: str) -> Samples:
         source=shards.source,
         rows_N=table["row"].to_numpy(np.int64),
         num_bodies_N=table["num_bodies"].to_numpy(np.int64),
-        num_frames_N=table["num_frames"].to_numpy(np.int64),
         labels_N=table["label"].to_numpy(np.int64),
         performances_N=_performances(table, shards.spec),
         skeleton=shards.spec.skeleton,

@@ -81,8 +81,9 @@ def read_member(archive: str, member: Member) -> bytes:
 def _packed(archive: str, member: Member) -> bytes:
     descriptor = os.open(archive, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        # What was cut off in front makes offsets negative.
-        header = os.pread(descriptor, LOCAL_HEADER.size, member.offset) if member.offset >= 0 else b""
+        # What was cut off in front makes offsets negative, and damage may make them anything.
+        last = os.fstat(descriptor).st_size - member.packed_bytes
+        header = os.pread(descriptor, LOCAL_HEADER.size, member.offset) if 0 <= member.offset <= last else b""
         if len(header) < LOCAL_HEADER.size or not header.startswith(SIGNATURE):
             raise zipfile.BadZipFile(f"no file at byte {member.offset}; is the archive complete?")
         _, name_length, extra_length = LOCAL_HEADER.unpack(header)

@@ -254,19 +254,19 @@ def _nothing_found(raw: list[Path], spec: DatasetSpec, found: Scan, files_seen: 
         return f"{where}: empty; {spec.name} needs {expected}"
     if found.foreign:
         names = [Path(path).stem for path in found.foreign[:1000]]
-        fitting = [name for name in built_in_names() if any(load_spec(name).parse_name(n) for n in names)]
+        known = [load_spec(name) for name in built_in_names()]
+        fitting = [one.name for one in known if any(one.parse_name(name) for name in names)]
         hint = f"; they look like {' or '.join(fitting)}" if fitting else ""
         return f"{where}: {len(found.foreign)} recordings, none of {spec.name} (first: {names[0]}){hint}"
-    other = "ucla" if spec.reader == "ntu" else "ntu60"
+    other = load_spec("ucla" if spec.reader == "ntu" else "ntu60")
     hint = ""
     if any(_is_recording(file.path, other) for file in _walk(raw)):
-        hint = (
-            f"; the files look like {'NW-UCLA (ucla)' if other == 'ucla' else 'NTU RGB+D (ntu60 or ntu120)'}"
-        )
+        title = "NW-UCLA (ucla)" if other.reader == "ucla" else "NTU RGB+D (ntu60 or ntu120)"
+        hint = f"; the files look like {title}"
     return f"{where}: none of {files_seen} files is a recording of {spec.name}, which needs {expected}{hint}"
 
 
-def _is_recording(file: str, dataset: str) -> bool:
+def _is_recording(file: str, spec: DatasetSpec) -> bool:
     path = Path(file)
-    is_frame = dataset == "ucla" and UCLA_FRAME.fullmatch(path.name) is not None
-    return is_frame or load_spec(dataset).parse_name(path.stem) is not None
+    is_frame = spec.reader == "ucla" and UCLA_FRAME.fullmatch(path.name) is not None
+    return is_frame or spec.parse_name(path.stem) is not None

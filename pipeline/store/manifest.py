@@ -27,7 +27,7 @@ from pipeline.store.publish import file_facts, publish_bytes
 from pipeline.store.tar_shard import tar_name
 from pipeline.store.zarr_shard import shard_path
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 ZARR_FOLDER = "skeletons.zarr"
 TAR_FOLDER = "tar"
 FIRST_COLUMNS = ("key", "row", "shard", "label")
@@ -114,7 +114,7 @@ class ShardRecord:
     """What became of one shard's recordings.
 
     plan: the plan's mark.  inputs: digest of the recordings' keys and stamps.
-    files: every file's bytes and crc32c, by path relative to the output folder.
+    files: every file's bytes and crc32, by path relative to the output folder.
     samples: key, row, what the name says, captured frames, bodies and content, of each that was written.
     rejects: key, file, line and reason of each that could not be used.  too_short: keys.
     try_again: an input could not be had this time, so the shard is done, but not for good.
@@ -207,7 +207,7 @@ class Manifest:
     samples: how many there are to use; `planned` counts the rows, rejected inputs' empty ones included.
     left_out: how many recordings were not used by reason: "missing" (on the official list), "too_short",
         "foreign" (not of this data set), "duplicate".
-    files: every file's bytes and crc32c, by path relative to the folder.
+    files: every file's bytes and crc32, by path relative to the folder.
     """
 
     dataset: str
@@ -231,13 +231,18 @@ class Manifest:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 that names this very content: equal inputs and settings give equal digests."""
-        return hashlib.sha256(_json(dataclasses.asdict(self))).hexdigest()
+        """SHA-256 that names these very samples: equal where equal recordings were taken with equal settings,
+        wherever they lay and whatever lay beside them that was not used."""
+        content = dataclasses.asdict(self)
+        for name in ("left_out", "planned", "plan", "rejected"):
+            del content[name]
+        content["files"] = {name: found for name, found in self.files.items() if name != "rejects.csv"}
+        return hashlib.sha256(_json(content)).hexdigest()
 
     def write(self, folder: Path) -> None:
         """Commit: from here on the folder counts as finished."""
-        content = dataclasses.asdict(self) | {"digest": self.digest}
-        publish_bytes(folder / "manifest.json", _json(content))
+        content = dataclasses.asdict(self)
+        publish_bytes(folder / "manifest.json", _json(content | {"digest": _seal(content)}))
 
 
 def load_manifest(place: Path | str | Location) -> Manifest:
@@ -263,9 +268,14 @@ def load_manifest(place: Path | str | Location) -> Manifest:
             f"{location}: shards of version {raw.get('version')}; expected {FORMAT_VERSION}; "
             f"run preprocess again"
         )
-    if hashlib.sha256(_json(raw)).hexdigest() != digest:
+    if _seal(raw) != digest:
         raise DamagedError(f"{location}/manifest.json: damaged: it does not match its own digest")
     return Manifest(**raw | {"shape": tuple(raw["shape"])})
+
+
+def _seal(content: dict[str, Any]) -> str:
+    """Of everything that a manifest says, by which damage shows."""
+    return hashlib.sha256(_json(content)).hexdigest()
 
 
 def write_tables(folder: Path, shard_samples: int, records: list[ShardRecord]) -> None:

@@ -2,11 +2,10 @@
 
 import fcntl
 import os
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-import google_crc32c
 
 
 @contextmanager
@@ -30,19 +29,18 @@ def publish_bytes(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path, who_else: str, way_out: str) -> Iterator[None]:
     """Nobody else who asks like this works in the folder, which is there; it ends with the process, too.
 
-    Raises ValueError if somebody does. Where the file system knows no locks, nobody is kept out.
+    Raises ValueError if somebody does, with who that is and the way out. Where the file system knows no
+    locks, nobody is kept out.
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(
-                f"{folder}: another preprocess is writing there; wait for it, or write elsewhere by --out"
-            ) from None
+            raise ValueError(f"{folder}: {who_else} is writing there; wait for it, or {way_out}") from None
         except OSError:
             pass
         yield
@@ -61,14 +59,23 @@ def sync(path: Path) -> None:
 
 def content_facts(content: bytes) -> dict[str, int | str]:
     """As `file_facts`, of what is in memory."""
-    return {"bytes": len(content), "crc32c": f"{google_crc32c.value(content):08x}"}
+    return facts(len(content), zlib.crc32(content))
 
 
 def file_facts(path: Path) -> dict[str, int | str]:
-    """{"bytes": size, "crc32c": eight hex digits} of a file's present content."""
+    """{"bytes": size, "crc32": eight hex digits} of a file's present content.
+
+    Not CRC-32C: a zarr shard is bodies with theirs behind each, and CRC-32C of that is the same whatever the
+    bodies hold.
+    """
     checksum = size = 0
     with path.open("rb") as file:
         while block := file.read(1 << 20):
-            checksum = google_crc32c.extend(checksum, block)
+            checksum = zlib.crc32(block, checksum)
             size += len(block)
-    return {"bytes": size, "crc32c": f"{checksum:08x}"}
+    return facts(size, checksum)
+
+
+def facts(size: int, checksum: int) -> dict[str, int | str]:
+    """What a manifest says of a file. checksum: CRC-32."""
+    return {"bytes": size, "crc32": f"{checksum:08x}"}

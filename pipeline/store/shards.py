@@ -59,7 +59,13 @@ class Shards:
             raise ValueError(
                 f"{self.location}: zarr shards are read from disk; serve ones made with --format webdataset"
             )
-        return ZarrShards(self.folder / ZARR_FOLDER, verify=True)
+        prefix = f"{ZARR_FOLDER}/"
+        sizes = {
+            name.removeprefix(prefix): facts["bytes"]
+            for name, facts in self.manifest.files.items()
+            if name.startswith(prefix)
+        }
+        return ZarrShards(self.folder / ZARR_FOLDER, verify=True, sizes=sizes)
 
     @cached_property
     def tars(self) -> TarShards:
@@ -213,8 +219,8 @@ def verify_shards(place: Path | str) -> dict[str, list[str]]:
             continue
         if found != expected:
             problems[name] = [
-                f"{found['bytes']} bytes, crc32c {found['crc32c']}, where "
-                f"{expected['bytes']} bytes, crc32c {expected['crc32c']} were written",
+                f"{found['bytes']} bytes, crc32 {found['crc32']}, where "
+                f"{expected['bytes']} bytes, crc32 {expected['crc32']} were written",
                 *_inside(manifest, location, name),
             ]
     return problems

@@ -12,17 +12,18 @@ import math
 import os
 import re
 import tarfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.store.damage import DamagedError
 from pipeline.store.location import Location, Stream, file_stream
+from pipeline.store.publish import facts
 
 ARRAY, METADATA = ".npy", ".json"
 NPY_PREFIX_BYTES = 10
@@ -126,12 +127,12 @@ class CheckedStream:
         while self._fill():
             self.position += len(self._block)
         self._used = len(self._block)
-        return {"bytes": self.position, "crc32c": f"{self._checksum:08x}"}
+        return facts(self.position, self._checksum)
 
     def _fill(self) -> bool:
         """Get the next block; False at the end."""
         block = next(self._stream, b"")
-        self._checksum = google_crc32c.extend(self._checksum, block)
+        self._checksum = zlib.crc32(block, self._checksum)
         self._block, self._used = memoryview(block), 0
         return bool(block)
 
@@ -204,8 +205,8 @@ class TarShards:
         found = stream.facts()
         if found != expected:
             raise DamagedError(
-                f"{place}: {found['bytes']} bytes, crc32c {found['crc32c']}, where "
-                f"{expected['bytes']} bytes, crc32c {expected['crc32c']} were written; run verify"
+                f"{place}: {found['bytes']} bytes, crc32 {found['crc32']}, where "
+                f"{expected['bytes']} bytes, crc32 {expected['crc32']} were written; run verify"
             )
         if held:
             yield held

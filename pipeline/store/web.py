@@ -52,10 +52,11 @@ class WebFolder:
         self._address = address.rstrip("/")
         self._closed = threading.Event()
         self._sockets: WeakSet[socket.socket] = WeakSet()
+        self._lock = threading.Lock()  # of the sockets
         self._pools = urllib3.PoolManager(
             maxsize=16, timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=SILENCE_SECONDS)
         )
-        self._pools.pool_classes_by_scheme = _pools_that_tell(self._sockets, self._closed)
+        self._pools.pool_classes_by_scheme = _pools_that_tell(self._sockets, self._lock, self._closed)
 
     def __str__(self) -> str:
         return self._address
@@ -88,7 +89,9 @@ class WebFolder:
 
     def close(self) -> None:
         self._closed.set()
-        for open_socket in list(self._sockets):
+        with self._lock:
+            sockets = list(self._sockets)
+        for open_socket in sockets:
             try:
                 # Past TLS: its own shutdown would wait for the other side.
                 socket.socket.shutdown(open_socket, socket.SHUT_RDWR)
@@ -124,8 +127,9 @@ class WebFolder:
             raise FileNotFoundError(f"{found}; is the address right, and the copy on the server complete?")
         if answer.status in FORBIDDEN:
             raise PermissionError(f"{found}; the files must be readable without a password")
-        tried = f", {retries + 1} times in a row" if answer.status in RETRIED_STATUS else ""
-        raise OSError(f"{found}{tried}; expected the file; try again when the server is well")
+        if answer.status in RETRIED_STATUS:
+            raise ConnectionError(f"{found}, {retries + 1} times in a row; try again when the server is well")
+        raise OSError(f"{found}; expected the file; try again when the server is well")
 
     def _size_told(self, name: str, answer: BaseHTTPResponse, first: int) -> int:
         """The file's size, from an answer that must be the range that begins at `first`."""
@@ -165,13 +169,14 @@ class _Pauses(urllib3.Retry):
 
 
 def _pools_that_tell(
-    sockets: "WeakSet[socket.socket]", closed: threading.Event
+    sockets: "WeakSet[socket.socket]", lock: threading.Lock, closed: threading.Event
 ) -> dict[str, type[HTTPConnectionPool]]:
     """Connection pools that note every socket they open: only its shutdown ends a read in another thread."""
 
     def note(connection: HTTPConnection) -> None:
         if isinstance(connection.sock, socket.socket):
-            sockets.add(connection.sock)
+            with lock:
+                sockets.add(connection.sock)
         if closed.is_set():
             connection.close()
             raise _closed(connection.host)

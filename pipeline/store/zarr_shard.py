@@ -12,13 +12,16 @@ Axes: N sample, R row within a shard, M body slot, B present body of one sample,
 C channel, T frame, V joint, K shard.
 """
 
+import errno
 import json
 import math
 import mmap
 import os
+import resource
 import struct
 import threading
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +37,8 @@ METADATA_FILE = "zarr.json"
 DIMENSIONS = ("sample", "body", "channel", "frame", "joint")
 EMPTY = 2**64 - 1
 CRC_BYTES = 4
+# Beside the shards: libraries, logs, connections.
+OTHER_OPEN_FILES = 256
 WRITE_BUFFER_BYTES = 1 << 20
 
 
@@ -152,15 +157,18 @@ class ZarrShards:
 
     verify: compare every body that is read with its checksum (needs google_crc32c). The index of a shard is
         always compared with its own.
+    sizes: bytes of every shard file, by its path in the folder, where that is known: a file of another size
+        is not read.
     shape: (N, M, C, T, V).  shape_CTV, num_samples, max_bodies, num_frames, num_joints, num_shards,
     shard_samples, attributes: as in zarr.json.
     chunk_bytes: bytes of one body's values, without the checksum.
     Raises DamagedError if zarr.json is missing or does not describe an array that `array_metadata` describes.
     """
 
-    def __init__(self, folder: Path, verify: bool = False) -> None:
+    def __init__(self, folder: Path, verify: bool = False, sizes: Mapping[str, int] | None = None) -> None:
         self.folder = folder
         self.verify = verify
+        self.sizes = sizes or {}
         if verify:
             know_crc32c()
         shape, self.shard_samples, self.attributes = _read_metadata(folder / METADATA_FILE)
@@ -170,6 +178,7 @@ class ZarrShards:
         self.shape_CTV = self.shape[2:]
         self.num_shards = -(-self.num_samples // self.shard_samples)
         self.chunk_bytes = math.prod(self.shape_CTV) * 4
+        _allow_open_files(self.num_shards)
         self._lock = threading.Lock()
         self._mapped: dict[int, NDArray[np.uint8]] = {}
         self._bases_K = np.zeros(self.num_shards, dtype=np.uint64)
@@ -255,11 +264,21 @@ class ZarrShards:
         path = self._file(shard)
         try:
             with path.open("rb") as file:
-                if os.fstat(file.fileno()).st_size == 0:
-                    raise DamagedError(f"{path}: the file is empty; is the copy complete? run verify")
+                size = os.fstat(file.fileno()).st_size
+                expected = self.sizes.get(shard_path(shard), size)
+                if size == 0 or size != expected:
+                    found = "empty" if size == 0 else f"{size} bytes long, where {expected} were written"
+                    raise DamagedError(f"{path}: the file is {found}; is the copy complete? run verify")
                 content = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), dtype=np.uint8)
         except FileNotFoundError:
             raise DamagedError(f"{path}: this shard is missing; is the copy complete? run verify") from None
+        except OSError as error:
+            if error.errno != errno.EMFILE:
+                raise
+            raise ValueError(
+                f"{self.folder}: its {self.num_shards:,} shards are open at the same time, more than this "
+                "system allows; raise the limit by ulimit -n, or preprocess with a larger --shard-samples"
+            ) from None
         try:
             offsets_RM = _parse_index(content, self.chunk_bytes, self.max_bodies, self.shard_samples)
         except ValueError as error:
@@ -270,6 +289,16 @@ class ZarrShards:
         # The base address comes last: other threads take it as the sign that the offsets are there.
         self._mapped[shard] = content
         self._bases_K[shard] = content.ctypes.data
+
+
+def _allow_open_files(shards: int) -> None:
+    """Raise this process's limit on open files, as far as the system lets it: each mapped shard is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = shards + OTHER_OPEN_FILES
+    if soft != resource.RLIM_INFINITY and needed > soft:
+        allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, allowed), hard))
 
 
 def _read_metadata(path: Path) -> tuple[tuple[int, ...], int, dict[str, Any]]:

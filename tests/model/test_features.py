@@ -43,7 +43,7 @@ def memory() -> Memory:
 @pytest.fixture
 def samples(memory: Memory) -> Samples:
     labels_N, skeleton = np.array([3, 1, 4, 1, 5]), load_spec("ntu60").skeleton
-    return Samples(memory, np.arange(N), NUM_BODIES, np.full(N, T), labels_N, np.arange(N), skeleton)
+    return Samples(memory, np.arange(N), NUM_BODIES, labels_N, np.arange(N), skeleton)
 
 
 def test_statistics_equal_their_definition(memory: Memory, samples: Samples) -> None:

@@ -220,4 +220,5 @@ def test_cores_are_spread_evenly_where_no_workers_are_asked_for(
 def test_processes_are_for_large_jobs() -> None:
     """A small job would wait longer for the processes than for the work; a large one leave cores idle."""
     assert suitable_processes(1_000, 32) == 1
+    assert suitable_processes(113_945, 2) == 1
     assert suitable_processes(113_945, 32) == 32

@@ -55,9 +55,7 @@ class FakeSource:
 def all_samples(source: FakeSource | None = None) -> Samples:
     """Every row of the source, from the last to the first; each third has two bodies."""
     rows_N = np.arange(N)[::-1].copy()
-    return Samples(
-        source or FakeSource(), rows_N, 1 + (rows_N % 3 == 0), 40 + rows_N, rows_N % 10, rows_N // 3, SKELETON
-    )
+    return Samples(source or FakeSource(), rows_N, 1 + (rows_N % 3 == 0), rows_N % 10, rows_N // 3, SKELETON)
 
 
 def batches(samples: Samples | None = None, **options: Any) -> Generator[Batch, None, None]:

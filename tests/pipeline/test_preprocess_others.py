@@ -15,6 +15,7 @@ from pipeline.store import manifest as store
 from pipeline.store.damage import DamagedError
 from pipeline.store.publish import alone
 from pipeline.store.shards import Shards, open_shards, verify_shards
+from pipeline.store.zarr_shard import ZarrShards
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def test_half_done_shards_of_another_version_are_not_finished(
 
 def test_two_runs_in_one_folder_are_not_let(shards: Shards, job: Job) -> None:
     """The first to finish would remove what the other is about to publish."""
-    with alone(job.out):
+    with alone(job.out, "another preprocess", "write elsewhere"):
         with pytest.raises(ValueError, match="another preprocess is writing there; wait for it"):
             run(job)
         with pytest.raises(ValueError, match="another preprocess is writing there; wait for it"):
@@ -99,3 +100,53 @@ def test_a_record_holds_what_a_record_has(job: Job) -> None:
     content = json.loads((job.out / store.record_name(0)).read_text())
     fields = {field.name for field in dataclasses.fields(store.ShardRecord)}
     assert content.keys() == fields | {"digest"}
+
+
+def test_shards_that_changed_places_are_damage(job: Job) -> None:
+    """Each is whole, and as long as the other: a checksum that their content does not enter finds nothing."""
+    run(job)
+    one, other = (job.out / f"skeletons.zarr/c/{shard}/0/0/0/0" for shard in (0, 1))
+    content = one.read_bytes(), other.read_bytes()
+    assert len(content[0]) == len(content[1])
+    one.write_bytes(content[1])
+    other.write_bytes(content[0])
+    assert set(verify_shards(job.out)) == {str(path.relative_to(job.out)) for path in (one, other)}
+    assert [task.is_done() for task in job.tasks()] == [False, False, True, True]
+
+
+def test_a_shard_of_another_length_is_not_read(job: Job) -> None:
+    """Whole, but not the one that the table speaks of: its rows would be taken for others."""
+    run(job)
+    first, last = (job.out / f"skeletons.zarr/c/{shard}/0/0/0/0" for shard in (0, 3))
+    last.write_bytes(first.read_bytes())
+    shards = open_shards(job.out)
+    assert isinstance(shards.source, ZarrShards)
+    with pytest.raises(
+        DamagedError, match=r"c/3/0/0/0/0: the file is \d+ bytes long, where \d+ were written"
+    ):
+        shards.source.read(119)
+
+
+def test_the_same_samples_have_one_digest_wherever_they_lay(shards: Shards, tmp_path: Path) -> None:
+    """A run would not go on with shards that were made of the zip instead of its folder."""
+    raw, digests = shards.folder.parent / "raw", set()
+    damaged = min(raw.iterdir()).name
+    for place, others in (("a", ()), ("b/deep", ()), ("c", ("notes.json",))):
+        folder = tmp_path / place
+        folder.mkdir(parents=True)
+        for path in sorted(raw.iterdir())[:8]:
+            (folder / path.name).write_bytes(path.read_bytes())
+        for name in (damaged, *others):
+            (folder / name).write_text("{")
+        config = PreprocessConfig(NormalizeConfig(frames=16, max_bodies=1))
+        top = tmp_path / place.partition("/")[0]
+        made = run(prepare(shards.spec, [top], tmp_path / f"out-{place[0]}", config, overwrite=False))
+        assert made.rejected == 1
+        digests.add(made.digest)
+    assert len(digests) == 1
+
+
+def test_shards_are_not_written_among_the_raw_data(shards: Shards) -> None:
+    raw, config = shards.folder.parent / "raw", PreprocessConfig(NormalizeConfig(frames=16))
+    with pytest.raises(ValueError, match="raw: holds the raw data; write the shards into another folder"):
+        prepare(shards.spec, [raw], raw / "../raw", config, overwrite=False)

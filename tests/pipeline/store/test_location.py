@@ -70,7 +70,7 @@ def test_a_hiccup_is_survived(folder: Path, serve: Callable[..., str], faults: l
 @pytest.mark.parametrize(
     ("fault", "kind", "message"),
     [
-        ("503", OSError, r"answers 503 .*9 times in a row; .*when the server is well"),
+        ("503", ConnectionError, r"answers 503 .*9 times in a row; .*when the server is well"),
         ("drop", ConnectionError, r"cannot be read, 9 times in a row: .*is the server up\?"),
         ("404", FileNotFoundError, r"answers 404 .*is the address right"),
         ("403", PermissionError, r"answers 403 .*readable without a password"),

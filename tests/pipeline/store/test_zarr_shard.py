@@ -4,7 +4,10 @@ Axes: N sample, R row within a shard, M body slot, B present body, P packed pres
 V joint.
 """
 
+import errno
 import json
+import mmap
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -498,3 +501,25 @@ class TestWriting:
         """Two samples in one row would silently lose the first."""
         with pytest.raises(AssertionError, match="rows must increase"):
             write_shard(tmp_path / "shard", [(r, samples_NMCTV[0, :1]) for r in rows], M, SHARD_SAMPLES)
+
+
+class TestOpenFiles:
+    """Every mapped shard is an open file, and a process may have as few as 256."""
+
+    def test_the_limit_is_raised_as_far_as_it_goes(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked: list[object] = []
+        monkeypatch.setattr(resource, "setrlimit", lambda *given: asked.append(given[1]))
+        for soft, hard in ((1024, 4096), (100, 4096), (100, 200)):
+            monkeypatch.setattr(resource, "getrlimit", lambda _, both=(soft, hard): both)
+            ZarrShards(folder)
+        assert asked == [(3 + zarr_shard.OTHER_OPEN_FILES, 4096), (200, 200)]
+
+    def test_too_many_are_told(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(*_: object, **__: object) -> None:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        monkeypatch.setattr(mmap, "mmap", refuse)
+        with pytest.raises(ValueError, match=r"its 3 shards are open at the same time, .* --shard-samples"):
+            ZarrShards(folder).read(0)
