@@ -366,9 +366,9 @@ def evaluate(
     run = find_run(run_name, RUNS) if run_name else newest_run(RUNS)
     checkpoint = load_checkpoint(run, _note)
     beside = [find_run(name, RUNS) for name in fuse]
-    if len({one.folder.resolve().name for one in (run, *beside)}) <= len(beside):
+    if len({one.name for one in (run, *beside)}) <= len(beside):
         raise ValueError(f"--fuse {', '.join(fuse)}: expected other runs than {run.folder}, each name once")
-    others = {one.folder.resolve().name: load_checkpoint(one, _note) for one in beside}
+    others = {one.name: load_checkpoint(one, _note) for one in beside}
     opened = open_shards(shards or run.shards())
     for name, other in others.items():
         if other.manifest != checkpoint.manifest:
@@ -395,9 +395,10 @@ def evaluate(
                 f"{result.train_samples:,}"
             )
     saved = save_evaluation(result, run.folder)
-    print_scores(to_table(result, run.folder.name), run.folder)
+    print_scores(to_table(result, run.name), run.folder)
     if result.seen_in_training:
-        labels = "with" if checkpoint.recipe().objective == "supervised" else "without"
+        objectives = {one.recipe().objective for one in (checkpoint, *others.values())}
+        labels = "with" if "supervised" in objectives else "without"
         _note(
             f"training saw {result.seen_in_training:,} of {result.test_samples:,} test samples, {labels} "
             "their labels"
@@ -564,12 +565,15 @@ def _numbers(option: str, text: str | None) -> tuple[float, ...]:
 
 def _new_run(shards: "Shards", recipe: "Recipe", name: str | None, world: int) -> Path:
     """The folder of a run that was made; a mistake shows before there is one."""
-    from model.run import named_run, next_run
+    from model.run import create_next, named_run
     from model.train import training_samples
 
     training_samples(shards, recipe, world)
-    run = named_run(RUNS, name) if name else next_run(RUNS, shards.manifest.dataset)
-    run.create(recipe, shards.location, shards.manifest.digest)
+    made_from = recipe, shards.location, shards.manifest.digest
+    if not name:
+        return create_next(RUNS, shards.manifest.dataset, *made_from).folder
+    run = named_run(RUNS, name)
+    run.create(*made_from)
     return run.folder
 
 

@@ -26,7 +26,7 @@ from model.cpstn import CPSTN
 from model.feature_cache import FEATURES_VERSION
 from model.features import Extractor, calibrated, encoder_extractor, extract_features, statistics_extractor
 from model.question import Parts, read_parts
-from model.recipe import CPSTN_OBJECTIVE, Recipe, check_row, load_recipe
+from model.recipe import CPSTN_OBJECTIVE, Recipe, check_row, load_recipe, row_base
 from model.run import Run
 from model.scores import STATISTICS, UNTRAINED
 from model.table5 import Row
@@ -104,6 +104,9 @@ def plan(
     """
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise ValueError("ablate trains row after row in one process; start it without torchrun")
+    base = row_base(recipe)
+    if base:
+        raise ValueError(f"--recipe {recipe}: the table changes {base} row by row; give --recipe {base}")
     _check_changes(rows, changes)
     trials = []
     for row in rows:
@@ -114,10 +117,10 @@ def plan(
                 f"objective is {first.objective!r} by recipe {recipe!r} and --set; expected "
                 f"{CPSTN_OBJECTIVE!r}: in another, rows of one encoder would be one and the same"
             )
+        training_samples(shards, first)
         for seed in range(first.seed, first.seed + seeds):
             run = Run(folder / f"{row.name}-{seed}")
             trials.append(Trial(row, replace(first, seed=seed), run))
-    training_samples(shards, trials[0].recipe)
     for trial in trials:
         _check_run(trial, shards)
     return trials
@@ -137,7 +140,7 @@ def ablate(
 
     A trial that fails is said to `on_stage` and kept in its line's problems; the others go on.
     """
-    protocol = trials[0].recipe.protocol or shards.spec.default_protocol
+    protocol = trials[0].recipe.protocol_on(shards.spec)
     bench = _Bench(shards, read_parts(shards, protocol), protocol, device, threads, watch, on_stage)
     lines: dict[str, Line] = {}
     first_of_encoder: dict[tuple[str, int], Trial] = {}

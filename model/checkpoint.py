@@ -19,13 +19,15 @@ from torch import nn
 
 from data_specs.spec import DatasetSpec, parse_spec
 from model.cpstn import CPSTN
+from model.memory import is_out_of_memory
 from model.recipe import CPSTN_OBJECTIVE, SUPERVISED, Recipe, recipe_from
 from model.run import Run, foreign_recipe
 from model.supervised import new_head
 from pipeline.store.damage import DamagedError
 from pipeline.store.publish import published
 
-FORMAT_VERSION = 2
+# 3: how many samples it was trained on.
+FORMAT_VERSION = 3
 # Whatever zipfile, pickle and torch say of a file that is not what was written.
 UNREADABLE = (
     OSError,
@@ -61,6 +63,11 @@ class Checkpoint:
     @property
     def manifest(self) -> str:
         return str(self.content["manifest"])
+
+    @property
+    def samples(self) -> int:
+        """How many it was trained on, of a supervised run those with a label."""
+        return int(self.content["samples"])
 
     def recipe(self) -> Recipe:
         """The recipe that it was trained by."""
@@ -113,6 +120,7 @@ def save_checkpoint(
     recipe: Recipe,
     spec: DatasetSpec,
     manifest: str,
+    samples: int,
     step: int,
     steps: int,
     keep: int,
@@ -130,6 +138,7 @@ def save_checkpoint(
         "recipe": recipe.to_table(),
         "spec": spec.text,
         "manifest": manifest,
+        "samples": samples,
         "step": step,
         "steps": steps,
     }
@@ -173,7 +182,8 @@ def load_checkpoint(run: Run, on_note: Callable[[str], None] = lambda _: None) -
 
 
 def _read(path: Path) -> Checkpoint:
-    """Raises DamagedError if the file is not whole, ValueError if it is of another version."""
+    """Raises DamagedError if the file is not whole, ValueError if it is of another version, RuntimeError if
+    memory does not suffice."""
     # First of all: whatever fails from here on is the content's fault, not the disk's.
     file = io.BytesIO(path.read_bytes())
     try:
@@ -182,11 +192,15 @@ def _read(path: Path) -> Checkpoint:
             damaged = archive.testzip()
         if damaged is not None:
             raise DamagedError(f"checksum of {damaged} is wrong")
-        file.seek(0)
+    except UNREADABLE as error:
+        raise _damaged(path, error) from None
+    file.seek(0)
+    try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DamagedError(f"{path}: not a readable checkpoint: {first_line}") from None
+        if is_out_of_memory(error):  # of a whole file: it is not to be blamed, and then removed
+            raise RuntimeError(f"out of memory while {path} was read; free some") from None
+        raise _damaged(path, error) from None
     if not isinstance(content, dict) or content.get("version") != FORMAT_VERSION:
         found = content.get("version") if isinstance(content, dict) else type(content).__name__
         raise ValueError(f"{path}: a checkpoint of version {found}; expected {FORMAT_VERSION}")
@@ -196,6 +210,11 @@ def _read(path: Path) -> Checkpoint:
     except ValueError as error:
         raise ValueError(foreign_recipe(path, error)) from None
     return checkpoint
+
+
+def _damaged(path: Path, error: BaseException) -> DamagedError:
+    first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return DamagedError(f"{path}: not a readable checkpoint: {first_line}")
 
 
 def _tensors(state: Any, name: str) -> Iterator[tuple[str, torch.Tensor]]:

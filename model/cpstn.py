@@ -70,6 +70,12 @@ class ModelConfig:
                 f"expected it among the streams {list(self.streams)}, or output = {METRES!r}"
             )
 
+    def frames_left(self, num_frames: int) -> int:
+        """t: how many of that many frames the encoder leaves."""
+        if self.backbone == STATISTICS:
+            return 1
+        return self.encoder.frames_left(num_frames) if self.backbone == ST_GCN else num_frames
+
     def check_frames(self, num_frames: int) -> None:
         """Raises ValueError if recordings of that many frames leave too few for a pool's spans."""
         if self.backbone == STATISTICS and max(self.statistics.spans) > num_frames:
@@ -77,7 +83,7 @@ class ModelConfig:
                 f"model.statistics.spans holds {max(self.statistics.spans)}; expected at most the "
                 f"{num_frames} frames of the recordings"
             )
-        left = {ST_GCN: self.encoder.frames_left(num_frames), STATISTICS: 1}.get(self.backbone, num_frames)
+        left = self.frames_left(num_frames)
         for name, config in (("pool", self.pool), ("contrast_pool", self.contrast_pool)):
             if max(config.spans) > left:
                 raise ValueError(
@@ -156,7 +162,7 @@ class CPSTN(nn.Module):
             part.load_state_dict(own)
 
     def encode(self, x_PCTV: Tensor) -> Tensor:
-        """Coordinates (P, 3, T, V) -> features q (P, C, t, V); t = `encoder.frames_left(T)`."""
+        """Coordinates (P, 3, T, V) -> features q (P, C, t, V); t = `ModelConfig.frames_left(T)`."""
         q_PCtV: Tensor = self.encoder(streams(x_PCTV, self.config.streams, self.skeleton))
         return q_PCtV
 

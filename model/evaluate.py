@@ -22,7 +22,7 @@ from model.checkpoint import Checkpoint
 from model.classify import linear_evaluation, nearest_neighbours
 from model.cpstn import CPSTN
 from model.device import reuse_freed_memory
-from model.feature_cache import FeatureCache, cache_of
+from model.feature_cache import FeatureCache, cache_of, weights_digest
 from model.features import (
     FLOOR_STREAMS,
     Extractor,
@@ -55,7 +55,7 @@ from model.scores import (
     result_of_scores,
 )
 from model.subset import Labelled
-from model.supervised import head_scores, labelled_samples
+from model.supervised import head_scores
 from model.whitening import fit_whitening, join, view_scatter
 from pipeline.samples import Samples
 from pipeline.store.shards import Shards
@@ -73,7 +73,8 @@ class Evaluation:
     samples pre-training used, by their keys: not 0 where the run was trained on another protocol than it is
     evaluated on.  copied_N: bool, which test samples hold the very numbers of a training sample.
     shards_name, frames: of the shards that it was evaluated on, their folder's name and the length of every
-    sample.  made_from: what the scores belong to: steps, recipe, shards.  labelled: the sets of labels.
+    sample.  made_from: what the scores belong to: steps, recipe, weights, shards.  fused: the weights' digest
+    of each run that it was fused with, by name.  labelled: the sets of labels.
     """
 
     dataset: str
@@ -88,6 +89,7 @@ class Evaluation:
     shards_name: str
     frames: int
     made_from: dict[str, Any]
+    fused: dict[str, str]
     labelled: tuple[Labelled, ...]
     keys: tuple[str, ...]
     scores: tuple[Score, ...]
@@ -145,9 +147,11 @@ def evaluate(
             "step": checkpoint.step,
             "steps": checkpoint.steps,
             "recipe": checkpoint.recipe().to_table(),
+            "weights": weights_digest(checkpoint),
             "trained_on": checkpoint.manifest,
             "evaluated_on": shards.manifest.digest,
         },
+        fused={name: weights_digest(other) for name, other in others.items()},
         labelled=tuple(labelled),
         keys=tuple(parts.keys),
         scores=tuple(scores),
@@ -273,9 +277,10 @@ class _Bench:
             return []
         head = self.checkpoint.build_head(self.trained)
         assert head is not None
-        used = len(labelled_samples(self.shards, recipe))
         result = self._head_result(self.trained, head.to(self.device))
-        return [Score(SUPERVISED, FROM_LABELS, None, recipe.label_fraction, used, (result,))]
+        return [
+            Score(SUPERVISED, FROM_LABELS, None, recipe.label_fraction, self.checkpoint.samples, (result,))
+        ]
 
     def finetuned_scores(self, labelled: Sequence[Labelled], question: Question) -> list[Score]:
         """Fine-tuning end to end, and the paper's semi-supervised protocol (4.2.2): fine-tune, freeze, fit a

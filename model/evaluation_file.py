@@ -5,6 +5,7 @@ RUN/eval-DATASET-PROTOCOL-confusion.png     of the headline
 RUN/subsets/DATASET-PROTOCOL-0.1-seed-0.txt
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -72,6 +73,7 @@ def to_table(evaluation: Evaluation, run: str) -> dict[str, Any]:
         "copied": int(evaluation.copied_N.sum()),
         "shards": {"name": evaluation.shards_name, "frames": evaluation.frames},
         "made_from": evaluation.made_from,
+        "behind_names": {"subset": _digests_of_files(evaluation), "fused": evaluation.fused},
         "scores": [_score_table(score, evaluation) for score in evaluation.scores],
     }
 
@@ -91,17 +93,44 @@ def headline(scores: list[dict[str, Any]]) -> dict[str, Any] | None:
     return None
 
 
+def _digests_of_files(evaluation: Evaluation) -> dict[str, str]:
+    """Of the samples that each id file names."""
+    return {
+        name: hashlib.sha256("\n".join(evaluation.keys[index] for index in chosen).encode()).hexdigest()
+        for labelled in evaluation.labelled
+        for name, chosen in zip(labelled.files, labelled.sets if labelled.files else (), strict=True)
+    }
+
+
 def _with_earlier_rows(table: dict[str, Any], path: Path) -> dict[str, Any]:
-    """With the rows that are there already, of the same weights and shards, and were not measured again."""
+    """With the rows that are there already, of the same weights and shards, and were not measured again.
+
+    Where a file of labels or a run that was fused with bears a name that stood for another then, rows of that
+    name are left out.
+    """
     try:
         earlier = json.loads(path.read_text(encoding="utf-8"))
-        same = all(earlier[name] == table[name] for name in ("version", "made_from", "classes"))
-        rows = earlier["scores"] if same else []
-        kept = {_identity(row): row for row in rows}
-    except (OSError, ValueError, KeyError, TypeError):
+        if any(earlier[name] != table[name] for name in ("version", "made_from", "classes")):
+            return table
+        before, now = earlier["behind_names"], table["behind_names"]
+        behind = {kind: before[kind] | now[kind] for kind in now}
+        changed = {
+            kind: {name for name in now[kind] if before[kind].get(name, now[kind][name]) != now[kind][name]}
+            for kind in now
+        }
+        kept = {
+            _identity(row): row
+            for row in earlier["scores"]
+            if changed["subset"].isdisjoint((row["subset"] or "").split(", "))
+            and changed["fused"].isdisjoint(row["fused"])
+        }
+        # The rows that were fused with others count what these saw, too.
+        seen = max(int(earlier["seen_in_training"]), table["seen_in_training"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return table
     new = {_identity(row): row for row in table["scores"]}
-    return table | {"scores": sorted((kept | new).values(), key=_place)}
+    rows = sorted((kept | new).values(), key=_place)
+    return table | {"behind_names": behind, "seen_in_training": seen, "scores": rows}
 
 
 def _identity(row: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -35,7 +35,7 @@ def cache_of(folder: Path, shards: Shards, checkpoint: Checkpoint, train: Sample
     train: the protocol's training samples, on which batch normalisation's statistics are measured.
     """
     identity = {
-        "weights": _weights_digest(checkpoint),
+        "weights": weights_digest(checkpoint),
         "recipe": checkpoint.recipe().to_table(),
         "shards": shards.manifest.digest,
         "calibrated_on": hashlib.sha256(train.rows_N.tobytes()).hexdigest(),
@@ -88,7 +88,7 @@ class FeatureCache:
         return self.folder / f"{re.sub(r'[^a-z]+', '-', name.lower())}-{digest[:16]}.npz"
 
 
-def _weights_digest(checkpoint: Checkpoint) -> str:
+def weights_digest(checkpoint: Checkpoint) -> str:
     """Of the encoder's weights and everything else in the model."""
     digest = hashlib.sha256()
     weights: dict[str, torch.Tensor] = checkpoint.content["model"]
@@ -103,7 +103,7 @@ def _read(path: Path, num_samples: int) -> torch.Tensor | None:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
             x_ND = content["x_ND"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except (OSError, RuntimeError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
     fits = x_ND.dtype == np.float32 and x_ND.ndim == 2 and len(x_ND) == num_samples
     return torch.from_numpy(x_ND) if fits else None

@@ -66,13 +66,11 @@ def encoder_extractor(model: CPSTN) -> Extractor:
     return extract
 
 
-def statistics_extractor(
-    skeleton: Skeleton, names: tuple[str, ...] = FLOOR_STREAMS, spans: tuple[int, ...] = SPANS
-) -> Extractor:
+def statistics_extractor(skeleton: Skeleton, names: tuple[str, ...] = FLOOR_STREAMS) -> Extractor:
     """The floor that needs no network: mean, deviation and mean absolute value over time of every coordinate
     of these streams, over the whole sequence and each third, mean over present bodies."""
 
-    return extractor_of(lambda x_PCTV: input_statistics(x_PCTV, spans), skeleton, names)
+    return extractor_of(lambda x_PCTV: input_statistics(x_PCTV, SPANS), skeleton, names)
 
 
 def extractor_of(
@@ -124,8 +122,9 @@ def calibrated(model: CPSTN, samples: Samples, device: torch.device) -> CPSTN:
     """
     model = copy.deepcopy(model).train()
     norms = [norm for norm in batch_norms(model) if norm.training]
+    model.eval()  # without dropout, as the features will be
     measure_norms(norms, encoder_extractor(model), samples, device)
-    return model.eval()
+    return model
 
 
 @torch.no_grad()

@@ -42,5 +42,6 @@ def fused_scores(
             ]
             _, test = features[0]
             results.append(result_of_scores(torch.stack(probabilities).mean(0), test.labels_N))
-        scores.append(Score(LINEAR, name, None, labels.fraction, count, tuple(results), labels.subset))
+        row = Score(LINEAR, name, None, labels.fraction, count, tuple(results), labels.subset, tuple(others))
+        scores.append(row)
     return scores

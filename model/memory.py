@@ -24,7 +24,7 @@ def memory_explained(recipe: Recipe, frames: int, device: torch.device) -> Itera
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         parts = f"in {recipe.accumulate} parts" if recipe.accumulate > 1 else "at once"
         size, value = "model.encoder.widths", str(list(recipe.model.encoder.widths))
@@ -40,7 +40,8 @@ def memory_explained(recipe: Recipe, frames: int, device: torch.device) -> Itera
         ) from error
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch or Python says so, in any of their ways."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return any(text in str(error) for text in MESSAGES)

@@ -66,8 +66,8 @@ def read_parts(shards: Shards, protocol: str) -> Parts:
 
 def usual_protocol(checkpoint: Checkpoint, spec: DatasetSpec) -> str:
     """The protocol that the run was trained by; of another data set its default one."""
-    own = checkpoint.recipe().protocol if checkpoint.spec().name == spec.name else ""
-    return own or spec.default_protocol
+    of_its_own = checkpoint.spec().name == spec.name
+    return checkpoint.recipe().protocol_on(spec) if of_its_own else spec.default_protocol
 
 
 def labelled_sets(question: Question, parts: Parts) -> list[Labelled]:
@@ -112,6 +112,6 @@ def seen_in_training(shards: Shards, checkpoints: Sequence[Checkpoint], protocol
         if recipe.objective == SUPERVISED and checkpoint.manifest == shards.manifest.digest:
             seen |= set(labelled_keys(shards, recipe)).intersection(keys)
             continue
-        trained_by = spec.protocol(recipe.protocol or spec.default_protocol)
+        trained_by = spec.protocol(recipe.protocol_on(spec))
         seen |= {key for key in keys if (fact := spec.parse_name(key)) and trained_by.split(fact) == "train"}
     return len(seen)

@@ -8,6 +8,7 @@ from typing import Any
 
 import tomli_w
 
+from data_specs.spec import DatasetSpec
 from model.baselines.settings import AS_CAL, BASELINES, MS2L, AsCalConfig, MS2LConfig, PCConfig
 from model.checks import check_above_zero, check_choice, check_not_negative
 from model.config import from_table, set_key, to_table
@@ -148,6 +149,10 @@ class Recipe:
         """Plain nested dictionaries, as TOML and checkpoints hold them."""
         return to_table(self)
 
+    def protocol_on(self, spec: DatasetSpec) -> str:
+        """The protocol that it trains by: its own, or the data set's default one."""
+        return self.protocol or spec.default_protocol
+
     def save(self, path: Path) -> None:
         """Write as TOML that `load_recipe` reads back."""
         publish_bytes(path, tomli_w.dumps(self.to_table()).encode())
@@ -169,10 +174,11 @@ def load_recipe(name_or_path: str, changes: tuple[str, ...] = ()) -> Recipe:
     "paper:bilstm" is the recipe "paper" with the changes of the row "bilstm" of the paper's Table 5.
     Raises ValueError that names the key, what was found and what was expected.
     """
-    base, colon, row = name_or_path.rpartition(":")
-    if colon and _recipe_file(base) is not None:
-        recipe = load_recipe(base, (*find_row(row).changes(), *changes))
-        check_row(find_row(row), recipe, base)
+    base = row_base(name_or_path)
+    if base:
+        row = find_row(name_or_path.rpartition(":")[2])
+        recipe = load_recipe(base, (*row.changes(), *changes))
+        check_row(row, recipe, base)
         return recipe
     path = _recipe_file(name_or_path)
     if path is None:
@@ -187,6 +193,12 @@ def load_recipe(name_or_path: str, changes: tuple[str, ...] = ()) -> Recipe:
     for change in changes:
         set_key(table, change)
     return recipe_from(table)
+
+
+def row_base(name_or_path: str) -> str:
+    """The recipe that a row of Table 5 changes, of a name such as "paper:bilstm"; "" of any other name."""
+    base, colon, _ = name_or_path.rpartition(":")
+    return base if colon and _recipe_file(base) is not None else ""
 
 
 def check_row(row: Row, recipe: Recipe, name: str) -> None:

@@ -49,10 +49,6 @@ class RecurrentEncoder(nn.Module):
         self.backward_channels = config.hidden if self.layers.bidirectional else 0
         self.out_channels = config.hidden + self.backward_channels
 
-    def frames_left(self, num_frames: int) -> int:
-        """t: all of them."""
-        return num_frames
-
     def forward(self, x_PCTV: Tensor) -> Tensor:
         """float (P, C_in, T, V) -> features q (P, out_channels, T, 1). A body's absent frame is 0 0 0."""
         bodies, channels, frames, joints = x_PCTV.shape

@@ -5,6 +5,7 @@ runs/NAME/run.json                          on which shards
 runs/NAME/checkpoints/step-00000123.pt      the state after that many steps; the last few are kept
 """
 
+import itertools
 import json
 import re
 from dataclasses import dataclass
@@ -20,6 +21,11 @@ class Run:
     """One folder under runs/."""
 
     folder: Path
+
+    @property
+    def name(self) -> str:
+        """The folder's own, wherever it was named from."""
+        return self.folder.resolve().name
 
     def checkpoint_at(self, step: int) -> Path:
         return self.folder / "checkpoints" / f"step-{step:08d}.pt"
@@ -69,6 +75,12 @@ class Run:
 
         Raises ValueError if it cannot be made.
         """
+        if not self._create(recipe, shards, manifest):
+            way_on = f"go on with --resume {self.folder}" if self.exists else "remove what is there"
+            raise ValueError(f"{self.folder}: exists already; choose another --name, or {way_on}")
+
+    def _create(self, recipe: Recipe, shards: Path | str | Location, manifest: str) -> bool:
+        """Whether that was done: not where anything lies there already."""
         location = locate(shards)
         place = location.path.resolve() if isinstance(location, Folder) else location
         try:
@@ -77,10 +89,10 @@ class Run:
             facts = {"shards": str(place), "manifest": manifest}
             publish_bytes(self.folder / "run.json", json.dumps(facts, indent=1).encode() + b"\n")
         except FileExistsError:
-            way_on = f"go on with --resume {self.folder}" if self.exists else "remove what is there"
-            raise ValueError(f"{self.folder}: exists already; choose another --name, or {way_on}") from None
+            return False
         except OSError as error:
             raise ValueError(f"{self.folder}: cannot be written: {error.strerror}") from None
+        return True
 
     def recipe(self) -> Recipe:
         """What it was started with. Raises ValueError if the run does not say, or no recipe holds that."""
@@ -142,12 +154,14 @@ def newest_run(parent: Path) -> Run:
     return Run(checkpoints[-1].parent.parent)
 
 
-def next_run(parent: Path, dataset: str) -> Run:
-    """A run folder that does not exist yet: DATASET-001, DATASET-002 and so on."""
-    number = 1
-    while (parent / f"{dataset}-{number:03d}").exists():
-        number += 1
-    return Run(parent / f"{dataset}-{number:03d}")
+def create_next(parent: Path, dataset: str, recipe: Recipe, shards: Location, manifest: str) -> Run:
+    """`Run.create` of the first that is free of DATASET-001, DATASET-002 and so on, also where several
+    processes look for one at the same time."""
+    numbers = itertools.count(1)
+    while True:
+        run = Run(parent / f"{dataset}-{next(numbers):03d}")
+        if run._create(recipe, shards, manifest):
+            return run
 
 
 def _step(checkpoint: Path) -> str:

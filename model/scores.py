@@ -66,7 +66,8 @@ class Score:
 
     mode: one of MODES, or SUPERVISED.  features: what was classified.
     k: of the nearest neighbours, else None.  label_fraction: of all training labels; labels: how many.
-    subset: the id files that name these, None where they were drawn here.
+    subset: the id files that name these, None where they were drawn here.  fused: the other runs whose
+    classifiers decide, too, by name.
     """
 
     mode: str
@@ -76,6 +77,7 @@ class Score:
     labels: int
     results: tuple[Result, ...]
     subset: str | None = None
+    fused: tuple[str, ...] = ()
 
     @property
     def top1(self) -> float:
@@ -103,6 +105,7 @@ class Score:
             "label_fraction": self.label_fraction,
             "labels": self.labels,
             "subset": self.subset,
+            "fused": list(self.fused),
             "seeds": len(self.results),
             "penalties": penalties or None,
             "top1": _summary([result.top1 for result in self.results]),

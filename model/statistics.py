@@ -121,10 +121,6 @@ class StatisticsEncoder(nn.Module):
             parts["input_norm"] = self.input_norm
         return nn.ModuleDict(parts)
 
-    def frames_left(self, num_frames: int) -> int:  # noqa: ARG002
-        """t: 1."""
-        return 1
-
     def measure(self, x_PCTV: Tensor) -> Tensor:
         """float (P, C_in, T, V) -> float32 (P, D): all statistics, as they are; first those of the input."""
         statistics_PD = input_statistics(x_PCTV, self.config.spans)

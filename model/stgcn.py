@@ -283,12 +283,8 @@ class STGCN(nn.Module):
     def out_channels(self) -> int:
         return self.config.widths[-1]
 
-    def frames_left(self, num_frames: int) -> int:
-        """t: how many of that many frames the strides leave, each rounded up."""
-        return self.config.frames_left(num_frames)
-
     def forward(self, x_PCTV: Tensor) -> Tensor:
-        """float (P, C_in, T, V) -> features q (P, widths[-1], t, V), t = `frames_left(T)`.
+        """float (P, C_in, T, V) -> features q (P, widths[-1], t, V), t = `EncoderConfig.frames_left(T)`.
 
         A frame that is 0 in all joints, of an absent body or masked, is unseen: see `FrameNorm`.
         """

@@ -24,14 +24,14 @@ from pipeline.store.shards import Shards
 
 def labelled_samples(shards: Shards, recipe: Recipe) -> Samples:
     """The training samples whose labels a supervised recipe uses: of every class the same share."""
-    protocol = recipe.protocol or shards.spec.default_protocol
+    protocol = recipe.protocol_on(shards.spec)
     samples = split_samples(shards, protocol, "train")
     return samples.take(_labelled_places(shards.split(protocol, "train"), recipe))
 
 
 def labelled_keys(shards: Shards, recipe: Recipe) -> list[str]:
     """Their keys."""
-    table = shards.split(recipe.protocol or shards.spec.default_protocol, "train")
+    table = shards.split(recipe.protocol_on(shards.spec), "train")
     keys: list[str] = table["key"].iloc[_labelled_places(table, recipe)].tolist()
     return keys
 

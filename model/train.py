@@ -7,7 +7,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -36,6 +36,7 @@ from model.whitening import fit_encoder
 from pipeline.loader import train_batches
 from pipeline.order import steps_per_epoch
 from pipeline.samples import Samples, check_positives, split_samples
+from pipeline.store.publish import alone
 from pipeline.store.shards import Shards
 
 Objective = Pretraining | Supervised | Baseline
@@ -89,7 +90,8 @@ def train(
     same weights. With several ranks all call this and see the run's folder; the first writes and reports.
     `on_note` hears of damaged checkpoints, and of what is fitted before the first step.
 
-    Raises ValueError if the shards or the recipe are not those of the run, or cannot be trained on;
+    Raises ValueError if the shards or the recipe are not those of the run, or cannot be trained on, or if
+    another process trains the run;
     RuntimeError if a number stops being one or memory does not suffice; Stopped after SIGINT or SIGTERM.
     """
     reuse_freed_memory(device)
@@ -100,16 +102,20 @@ def train(
         on_note(f"batch_size is {recipe.batch_size:,}; a batch is all {len(samples):,} training samples")
     per_epoch = steps_per_epoch(len(samples), recipe.batch_size)
     steps = recipe.epochs * per_epoch
-    checkpoint = _to_go_on_from(run, recipe, ranks, on_note) if resume else None
-    step = checkpoint.step if checkpoint else 0
-    if step == steps and ranks.is_first:
-        on_note(f"{run.folder} was finished already, at step {step} of {steps}")
-    with memory_explained(recipe, samples.source.shape[3], device), stop_sign() as sign:
+    with (
+        _the_only_one(run, ranks),
+        memory_explained(recipe, samples.source.shape[3], device),
+        stop_sign() as sign,
+    ):
+        checkpoint = _to_go_on_from(run, recipe, ranks, on_note) if resume else None
+        step = checkpoint.step if checkpoint else 0
+        if step == steps and ranks.is_first:
+            on_note(f"{run.folder} was finished already, at step {step} of {steps}")
         objective = _objective(shards, recipe, checkpoint, ranks, device)
         if checkpoint is None:
             fit_encoder(objective.model, samples, recipe, ranks, on_note)
         optimiser = _optimiser(objective, recipe, checkpoint, device)
-        saver = _Saver(shards, recipe, run, objective, optimiser, steps, keep, save_minutes)
+        saver = _Saver(shards, recipe, run, objective, optimiser, len(samples), steps, keep, save_minutes)
         watch = Watch(objective.loss_names, late=reads_late(device))
         batches = train_batches(
             samples,
@@ -143,6 +149,7 @@ def train(
                     wish = wish | tell(watch.settle())
                     if ranks.is_first:
                         saver.save(step)
+                    ranks.wait_for_first()  # who says "saved", or ends and takes the others along
                     if wish.stop:
                         raise _stopped(sign, step, steps, run)
         if sign.number:  # while the last step was saved
@@ -168,7 +175,7 @@ def training_samples(shards: Shards, recipe: Recipe, world: int = 1) -> Samples:
         )
     if recipe.objective == SUPERVISED:
         return labelled_samples(shards, recipe)
-    samples = split_samples(shards, recipe.protocol or shards.spec.default_protocol, "train")
+    samples = split_samples(shards, recipe.protocol_on(shards.spec), "train")
     check_positives(samples, recipe.positives)
     return samples
 
@@ -181,6 +188,13 @@ def views_of(recipe: Recipe) -> tuple[str, ...]:
         return ("temporal",)
     supervised = recipe.objective == SUPERVISED and recipe.supervised_view != "none"
     return (recipe.supervised_view,) if supervised else ()
+
+
+def _the_only_one(run: Run, ranks: Ranks) -> AbstractContextManager[None]:
+    """Two trainings of one run would remove each other's checkpoints."""
+    if not ranks.is_first:
+        return nullcontext()
+    return alone(run.folder, "another training", "start a new run")
 
 
 def reads_late(device: torch.device) -> bool:
@@ -229,7 +243,8 @@ def _to_go_on_from(
 
     Raises ValueError if it is of another recipe.
     """
-    checkpoint = load_checkpoint(run, on_note) if run.has_checkpoint else None
+    tell = on_note if ranks.is_first else lambda _: None
+    checkpoint = load_checkpoint(run, tell) if run.has_checkpoint else None
     step = checkpoint.step if checkpoint else 0
     first = ranks.first_says(lambda: str(step))
     if str(step) != first:
@@ -270,6 +285,7 @@ class _Saver:
     run: Run
     objective: Objective
     optimiser: torch.optim.Optimizer
+    samples: int
     steps: int
     keep: int
     minutes: float
@@ -288,6 +304,7 @@ class _Saver:
             recipe=self.recipe,
             spec=self.shards.spec,
             manifest=self.shards.manifest.digest,
+            samples=self.samples,
             step=step,
             steps=self.steps,
             keep=self.keep,

@@ -1,6 +1,7 @@
 """`train` started by torchrun: several processes, one run, and a stop that costs nothing."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -59,6 +60,7 @@ def test_two_processes_that_were_stopped_go_on_to_the_same_bits(shards: Shards, 
     assert f"stopped at step {at.step} of {at.steps}, saved in " in said
     assert at.step < at.steps
     assert "terminate called" not in said
+    assert set(re.findall(r"step-(\d+)\.pt", said)) == {f"{at.step:08d}"}  # by either process
     assert finished(start(tmp_path, "--resume", "stopped")).count("training on ") == 1
     found, expected = (load_checkpoint(run).content for run in (stopped, Run(tmp_path / "runs/whole")))
     assert found["step"] == expected["step"]

@@ -48,7 +48,7 @@ class ReportedRun:
 def gather(runs: Sequence[Run]) -> list[ReportedRun]:
     """The runs, each once, in their order. Raises ValueError if none of them has a usable evaluation."""
     distinct = list({run.folder.resolve(): run for run in runs}.values())
-    names = [run.folder.resolve().name for run in distinct]
+    names = [run.name for run in distinct]
     found = [
         _reported(run, name if names.count(name) == 1 else run.folder.as_posix())
         for run, name in zip(distinct, names, strict=True)

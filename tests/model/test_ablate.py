@@ -225,6 +225,17 @@ def test_what_another_kind_of_classifier_found_is_measured_again(
     assert len(measured) == 3
 
 
+def test_a_row_that_the_shards_are_too_short_for_is_told_before_any_is_trained(
+    shards: Shards, tmp_path: Path
+) -> None:
+    """A recurrent encoder leaves all frames, an ST-GCN few: the first row would train for hours."""
+    rows, changes = [find_row("rnn"), find_row("graph-a")], (*TINY, "model.pool.spans=[1, 9]")
+    with pytest.raises(ValueError, match=r"model\.pool\.spans holds 9; expected at most the \d frames"):
+        plan(rows, tmp_path, shards, recipe="compact", changes=changes)
+    with pytest.raises(ValueError, match="changes compact row by row; give --recipe compact"):
+        plan(rows, tmp_path, shards, recipe="compact:rnn", changes=TINY)
+
+
 class Stop(Exception):  # noqa: N818
     """Stands for Ctrl-C."""
 

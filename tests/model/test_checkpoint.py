@@ -16,9 +16,10 @@ import torch
 
 from model.checkpoint import FORMAT_VERSION, load_checkpoint, new_model, save_checkpoint
 from model.recipe import Recipe, load_recipe
-from model.run import Run, find_run, newest_run, next_run
+from model.run import Run, create_next, find_run, newest_run
 from model.train import train
 from pipeline.store.damage import DamagedError
+from pipeline.store.publish import alone
 from pipeline.store.shards import Shards
 
 ROOT = Path(__file__).parents[2]
@@ -219,6 +220,30 @@ def test_what_cannot_be_read_is_not_taken_for_damaged(
         load_checkpoint(new)
 
 
+def test_a_checkpoint_that_memory_does_not_suffice_for_is_not_taken_for_damaged(
+    whole: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError(
+            "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+        )
+
+    monkeypatch.setattr(torch, "load", fail)
+    with pytest.raises(RuntimeError, match=f"out of memory while {whole.checkpoint} was read"):
+        load_checkpoint(whole)
+
+
+def test_a_run_that_another_process_trains_is_not_gone_on_with(shards: Shards, tmp_path: Path) -> None:
+    """Each would remove the other's checkpoints as those of later steps, or of too early ones."""
+    recipe, new = started(shards, tmp_path / "run")
+    with (
+        alone(new.folder, "another training", "start a new run"),
+        pytest.raises(ValueError, match="another training is writing there; wait for it, or start a new run"),
+    ):
+        train(shards, recipe, new, device=CPU, resume=True)
+    assert not new.checkpoints
+
+
 def test_nothing_is_promised_where_all_is_damaged(shards: Shards, whole: Run, tmp_path: Path) -> None:
     _, new = started(shards, tmp_path / "run")
     new.checkpoint.parent.mkdir()
@@ -332,7 +357,8 @@ def test_recipes_of_other_versions_say_whose_they_are(shards: Shards, tmp_path: 
     with pytest.raises(ValueError, match=r"recipe\.toml: is missing; start a new run"):
         new.recipe()
     model = new_model(shards.spec, recipe)
-    facts: dict[str, Any] = {"recipe": recipe, "spec": shards.spec, "manifest": "", "steps": 9, "keep": 1}
+    facts: dict[str, Any] = {"recipe": recipe, "spec": shards.spec, "manifest": "", "keep": 1}
+    facts |= {"samples": 16, "steps": 9}
     save_checkpoint(new, model, None, torch.optim.Adam(model.parameters()), step=3, **facts)
     content = torch.load(new.checkpoint_at(3), weights_only=True)
     content["recipe"]["bone_filters"] = 0.5
@@ -346,7 +372,8 @@ def test_weights_that_are_no_numbers_are_not_saved(shards: Shards, tmp_path: Pat
     recipe, new = started(shards, tmp_path / "run")
     model = new_model(shards.spec, recipe)
     optimiser = torch.optim.Adam(model.parameters())
-    facts: dict[str, Any] = {"recipe": recipe, "spec": shards.spec, "manifest": "", "steps": 9, "keep": 1}
+    facts: dict[str, Any] = {"recipe": recipe, "spec": shards.spec, "manifest": "", "keep": 1}
+    facts |= {"samples": 16, "steps": 9}
     save_checkpoint(new, model, None, optimiser, step=3, **facts)
     model.projector.get_parameter("2.bias").data[1] = torch.inf
     told = r"model\.projector\.2\.bias is no longer a number after step 4; .* checkpoint is .*step-00000003"
@@ -375,9 +402,11 @@ def test_the_checkpoint_is_plain_and_rebuilds_the_model(shards: Shards, tmp_path
 
 def test_runs_are_found_and_never_overwritten(shards: Shards, tmp_path: Path) -> None:
     """A second run in the same folder would mix two histories."""
-    _, first = started(shards, next_run(tmp_path, "ucla").folder)
-    assert first.folder.name == "ucla-001"
-    assert next_run(tmp_path, "ucla").folder.name == "ucla-002"
+    made_from = load_recipe("compact", TINY), shards.location, shards.manifest.digest
+    first = create_next(tmp_path, "ucla", *made_from)
+    assert first.name == "ucla-001"
+    (tmp_path / "ucla-002").mkdir()  # another process has just begun with it
+    assert create_next(tmp_path, "ucla", *made_from).name == "ucla-003"
     with pytest.raises(ValueError, match="exists already; choose another --name"):
         started(shards, first.folder)
     assert find_run("ucla-001", tmp_path) == first

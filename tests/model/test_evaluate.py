@@ -11,7 +11,7 @@ from numpy.testing import assert_array_equal
 from torch import nn
 
 from data_specs.spec import load_spec
-from model.checkpoint import Checkpoint, load_checkpoint
+from model.checkpoint import Checkpoint, load_checkpoint, new_model
 from model.classify import fit_chosen, linear_evaluation
 from model.evaluate import Evaluation, evaluate
 from model.features import (
@@ -208,6 +208,18 @@ def test_what_was_calibrated_is_fine_tuned_as_any_other(shards: Shards, checkpoi
     assert 0.1 in momenta[0]
 
 
+def test_calibration_is_of_features_without_dropout(shards: Shards, tmp_path: Path) -> None:
+    """They are what is classified; dropped ones have other deviations."""
+    with_dropout = trained_on(shards, tmp_path, "epochs=1", "model.encoder.dropout=0.5")
+    model, samples = with_dropout.build_model(), split_samples(shards, "xview", "train")
+    without = replace(with_dropout.recipe(), model=load_recipe("compact", TINY).model)
+    other = new_model(shards.spec, without)
+    other.load_state_dict(model.state_dict())
+    expected = calibrated(other, samples, CPU).state_dict()
+    for name, found in calibrated(model, samples, CPU).state_dict().items():
+        torch.testing.assert_close(found, expected[name], msg=name)
+
+
 def test_calibration_changes_statistics_and_no_weight(shards: Shards, checkpoint: Checkpoint) -> None:
     model = checkpoint.build_model(trained=False)
     before = model.state_dict()
@@ -325,6 +337,7 @@ def test_a_supervised_run_saw_the_samples_whose_labels_it_used(shards: Shards, t
     checkpoint = trained_on(shards, tmp_path, "objective=supervised", "label_fraction=0.3")
     result = evaluate(shards, checkpoint, Question(("knn",), "xview1"), device=CPU)
     used = labelled_keys(shards, checkpoint.recipe())
+    assert checkpoint.samples == len(used)
     expected = set(used) & set(shards.split("xview1", "test")["key"])
     assert 0 < result.seen_in_training == len(expected) < 0.5 * result.test_samples
 

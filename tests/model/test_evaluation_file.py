@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,6 +36,7 @@ def evaluation(*scores: Score) -> Evaluation:
         shards_name="ucla-64",
         frames=64,
         made_from={"step": 7, "evaluated_on": "digest"},
+        fused={},
         labelled=(Labelled(1.0, (np.arange(4),)), Labelled(0.5, (np.array([0, 2]), np.array([1, 3])))),
         keys=KEYS,
         scores=scores,
@@ -90,6 +92,33 @@ def test_labels_of_id_files_stand_beside_those_that_were_drawn(tmp_path: Path) -
     rows = json.loads((tmp_path / "eval-ucla-xview3.json").read_text())["scores"]
     found = {(row["subset"], row["top1"]["mean"]) for row in rows}
     assert found == {(None, 0.5), ("seed-1.txt", 0.4)}
+
+
+def test_rows_of_a_name_that_stood_for_another_are_left_out(tmp_path: Path) -> None:
+    """ids.txt of another folder, and a run that was trained anew, are not what the rows before speak of."""
+
+    def rows(**now: Any) -> list[str]:
+        """The modes and features that stand in the table after another linear evaluation."""
+        save_evaluation(replace(evaluation(score("linear")), **now), tmp_path)
+        scores = json.loads((tmp_path / "eval-ucla-xview3.json").read_text())["scores"]
+        return [f"{row['mode']}: {row['features']}" for row in scores]
+
+    def ids(*indices: int) -> tuple[Labelled]:
+        return (Labelled(0.5, (np.array(indices),), ("ids.txt",)),)
+
+    of_file = replace(score("knn", "on ids.txt", labels=2), subset="ids.txt")
+    of_both = replace(score("knn", "with bone"), fused=("bone",))
+    measured = replace(
+        evaluation(of_file, of_both), labelled=ids(0, 2), fused={"bone": "weights"}, seen_in_training=3
+    )
+    save_evaluation(measured, tmp_path)
+    kept = ["linear: trained encoder", "knn: with bone", "knn: on ids.txt"]
+    assert rows(labelled=ids(0, 2), fused={"bone": "weights"}) == kept
+    assert rows(labelled=(), fused={}) == kept  # what is not named is as it was
+    table = json.loads((tmp_path / "eval-ucla-xview3.json").read_text())
+    assert table["seen_in_training"] == 3
+    assert rows(labelled=ids(1, 3)) == kept[:2]
+    assert rows(fused={"bone": "trained anew"}) == kept[:1]
 
 
 @pytest.mark.parametrize("earlier", ["{", "[]", '{"version": 1}', '{"version": 3, "made_from": 1}'])

@@ -95,10 +95,12 @@ def test_a_damaged_file_is_computed_anew(
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2] if damage == b"half" else damage)
     assert torch.equal(cache.features("a", counted, samples, CPU).x_ND, expected.x_ND)
-    flipped = bytearray(content)
-    flipped[len(content) // 2] ^= 1
-    path.write_bytes(bytes(flipped))
-    assert torch.equal(cache.features("a", counted, samples, CPU).x_ND, expected.x_ND)
+    encrypted, version = content.index(b"PK\x01\x02") + 8, content.index(b"PK\x01\x02") + 6
+    for place, bit in ((len(content) // 2, 1), (encrypted, 1), (version, 64)):
+        flipped = bytearray(content)
+        flipped[place] ^= bit
+        path.write_bytes(bytes(flipped))
+        assert torch.equal(cache.features("a", counted, samples, CPU).x_ND, expected.x_ND)
 
 
 def test_another_run_or_protocol_has_its_own(shards: Shards, tmp_path: Path) -> None:

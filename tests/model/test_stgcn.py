@@ -110,7 +110,7 @@ def test_encoder_keeps_joints_and_strides_frames(skeleton: Skeleton, frames: int
     encoder = STGCN(skeleton, EncoderConfig())
     q_PCtV = encoder(torch.randn(3, C, frames, V))
     assert q_PCtV.shape == (3, 128, left, V)
-    assert encoder.frames_left(frames) == left
+    assert encoder.config.frames_left(frames) == left
     assert encoder.out_channels == 128
 
 
