@@ -16,6 +16,7 @@ import numpy as np
 
 from model.evaluate import Evaluation
 from model.pictures.confusion import draw_confusion
+from model.run import Run
 from model.scores import FINETUNE, FROM_LABELS, KNN, LINEAR, SEMI, SUPERVISED, TRAINED, Score
 from model.subset import write_subset
 from model.versus import versus_untrained
@@ -51,7 +52,7 @@ def save_evaluation(evaluation: Evaluation, folder: Path) -> Saved:
     """Write all of it beside the run."""
     stem = f"eval-{evaluation.dataset}-{evaluation.protocol}"
     path = folder / f"{stem}.json"
-    table = _with_earlier_rows(to_table(evaluation, folder.name), path)
+    table = _with_earlier_rows(to_table(evaluation, Run(folder).name), path)
     publish_bytes(path, json.dumps(table, indent=1, ensure_ascii=False).encode() + b"\n")
     picture = _draw(table, folder / f"{stem}-confusion.png")
     return Saved(path, picture, _write_subsets(evaluation, folder / "subsets"))

@@ -16,6 +16,7 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as Bar
+    from rich.progress import TaskID
     from rich.table import Table
 
     from model.ablate import Ablation
@@ -28,8 +29,7 @@ WIDTH_WITHOUT_TERMINAL = 160
 @contextmanager
 def bar(unit: str, total: int) -> Iterator[Callable[[int, str], None]]:
     """A progress bar on standard error: done of total, rate, time left."""
-    with _progress(unit) as shown:
-        task = shown.add_task("", total=total, note="")
+    with _progress(unit, total) as (shown, task):
         yield lambda count, note: shown.update(task, advance=count, note=note)
 
 
@@ -37,8 +37,7 @@ def bar(unit: str, total: int) -> Iterator[Callable[[int, str], None]]:
 def training_bar() -> "Iterator[Callable[[Progress], None]]":
     """A bar over all samples of all epochs, with the losses; a line an epoch where there is no terminal."""
     started = time.perf_counter()
-    with _progress("samples") as shown:
-        task = shown.add_task("", total=None, note="")
+    with _progress("samples", None) as (shown, task):
 
         def show(progress: "Progress") -> None:
             losses = " ".join(
@@ -54,7 +53,20 @@ def training_bar() -> "Iterator[Callable[[Progress], None]]":
         yield show
 
 
-def _progress(unit: str) -> "Bar":
+@contextmanager
+def _progress(unit: str, total: int | None) -> "Iterator[tuple[Bar, TaskID]]":
+    """A bar and its task; no trace is left of one that ended in an error before anything was done."""
+    with _columns(unit) as shown:
+        task = shown.add_task("", total=total, note="")
+        try:
+            yield shown, task
+        except BaseException:
+            if not shown.tasks[0].completed:
+                shown.remove_task(task)
+            raise
+
+
+def _columns(unit: str) -> "Bar":
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,

@@ -43,6 +43,15 @@ def evaluation(*scores: Score) -> Evaluation:
     )
 
 
+def test_a_run_has_its_name_wherever_it_was_named_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run").mkdir()
+    monkeypatch.chdir(tmp_path / "run")
+    save_evaluation(evaluation(score("linear")), Path())
+    assert json.loads(Path("eval-ucla-xview3.json").read_text())["run"] == "run"
+
+
 def test_everything_lies_beside_the_run(tmp_path: Path) -> None:
     saved = save_evaluation(evaluation(score("linear")), tmp_path / "run")
     table = json.loads((tmp_path / "run/eval-ucla-xview3.json").read_text())

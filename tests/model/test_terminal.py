@@ -23,6 +23,20 @@ def test_a_finished_bar_gives_the_rate_of_the_whole(capsys: pytest.CaptureFixtur
     assert 0 < int(found[1]) <= 400
 
 
+def test_a_bar_that_was_refused_its_work_leaves_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """The error is the line to read; half done, how far it got is worth one, too."""
+
+    def refused(done: int) -> None:
+        with bar("files", 200) as advance:
+            advance(done, "")
+            raise ValueError("the folder is in use")
+
+    for done in (0, 2):
+        with pytest.raises(ValueError, match="the folder is in use"):
+            refused(done)
+        assert ("/200" in capsys.readouterr().err) == (done > 0)
+
+
 def test_stages_are_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     with status() as say:
         say("reading the samples")
