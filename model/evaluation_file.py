@@ -116,8 +116,8 @@ def _with_earlier_rows(table: dict[str, Any], path: Path) -> dict[str, Any]:
         before, now = earlier["behind_names"], table["behind_names"]
         behind = {kind: before[kind] | now[kind] for kind in now}
         changed = {
-            kind: {name for name in now[kind] if before[kind].get(name, now[kind][name]) != now[kind][name]}
-            for kind in now
+            kind: {name for name, digest in digests.items() if before[kind].get(name, digest) != digest}
+            for kind, digests in now.items()
         }
         kept = {
             _identity(row): row
