@@ -247,7 +247,7 @@ def _compile_on_every_host(task: ShardTask, client: "Client") -> None:
 
 
 def _compile(task: ShardTask) -> None:
-    """Make a shard to be thrown away: that calls every kernel."""
+    """Make a shard to be thrown away: that calls every kernel, if any of its recordings can be read."""
     with tempfile.TemporaryDirectory(prefix="cpstn-") as folder:
         make_shard(replace(task, out=Path(folder)))
 
