@@ -139,7 +139,7 @@ def _write_files(task: ShardTask, samples: Iterator[tuple[dict[str, Any], NDArra
         with published(tar_file) as path:
             write_tar(path, ((facts["key"], dense(bodies), facts) for facts, bodies in samples))
     else:
-        kept = list(samples)  # one shard: 30 MB of NTU's at 512 samples of 200 frames, 4 GB at 65,536
+        kept = list(samples)  # one shard: 37 MB of NTU at 512 samples of 200 frames, 5 GB at 65,536
         with published(zarr_file) as path:
             rows = ((facts["row"] - first_row, bodies) for facts, bodies in kept)
             write_shard(path, rows, max_bodies, task.shard_samples)
