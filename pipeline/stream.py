@@ -189,20 +189,30 @@ class StreamFeed:
         np.concatenate(self._shelf.take(step), out=out_PCTV)
 
     def __enter__(self) -> Self:
-        for reader in self._readers:
-            reader.start()
+        try:
+            for reader in self._readers:
+                reader.start()
+        except (
+            BaseException
+        ):  # Ctrl-C in between: the block is not entered, so nobody would end those that run
+            self._stop()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop the readers. One that hangs in finding a server is left to end by itself."""
+        self._stop()
+
+    def _stop(self) -> None:
+        """End the readers. One that hangs in finding a server is left to end by itself."""
         if sys.is_finalizing():
             return  # no other thread runs any more, and one may have stopped with the lock in hand
         self._shelf.close()
         self._location.close()
         for reader in self._readers:
-            reader.join(JOIN_SECONDS)
+            if reader.ident is not None:  # it was started
+                reader.join(JOIN_SECONDS)
 
     def _read(self, lane: int) -> None:
         """One thread: bring the samples of a lane, epoch after epoch."""

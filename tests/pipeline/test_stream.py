@@ -318,8 +318,8 @@ class Stop(Exception):  # noqa: N818
 
 
 @pytest.fixture
-def stop_soon() -> Iterator[None]:
-    """Raises Stop in the main thread after 0.4 seconds.
+def stop_soon() -> Iterator[Callable[[], None]]:
+    """Once called, raises Stop in the main thread after 0.4 seconds.
 
     Garbage may be collected just then, and Python swallows what a finalizer raises: it is let finish first.
     """
@@ -332,24 +332,44 @@ def stop_soon() -> Iterator[None]:
             raise Stop
 
     before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, 0.4)
-    yield
+
+    def begin() -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0.4)
+
+    yield begin
     signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, before)
 
 
-@pytest.mark.usefixtures("stop_soon")
 @pytest.mark.parametrize("fault", ["stall", "429"])
 def test_stopping_does_not_wait_for_the_server(
-    both_shards: Shards, serve: Callable[..., str], fault: str
+    both_shards: Shards, serve: Callable[..., str], stop_soon: Callable[[], None], fault: str
 ) -> None:
     """Ctrl-C in the middle of a request, or of the pause before the next, must end the program now."""
     name = tar_of(from_tars(both_shards), int(from_zarr(both_shards).rows_N[0]))
     samples = from_zarr(open_shards(serve(both_shards.folder, {name: [fault]})))
     started = time.perf_counter()
+    stop_soon()
     with pytest.raises(Stop):
         ids(samples)
     assert time.perf_counter() - started < 10
+    assert not loader_threads()
+
+
+def test_stopping_while_readers_are_started_leaves_none(
+    both_shards: Shards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C before the first batch is even waited for."""
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        if thread.name.startswith("cpstn-loader-lane"):
+            raise Stop
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(Stop):
+        ids(from_tars(both_shards))
     assert not loader_threads()
 
 
