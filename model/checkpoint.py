@@ -4,6 +4,7 @@ A checkpoint is a plain dictionary of tensors, numbers and strings. The step sta
 and for all randomness, too: order, views and dropout are functions of the recipe's seed and the step.
 """
 
+import hashlib
 import io
 import pickle
 import struct
@@ -11,6 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +70,16 @@ class Checkpoint:
     def samples(self) -> int:
         """How many it was trained on, of a supervised run those with a label."""
         return int(self.content["samples"])
+
+    @cached_property
+    def weights_digest(self) -> str:
+        """SHA-256 of the encoder's weights and everything else in the model."""
+        digest = hashlib.sha256()
+        weights: dict[str, torch.Tensor] = self.content["model"]
+        for name in sorted(weights):
+            digest.update(name.encode())
+            digest.update(weights[name].contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     def recipe(self) -> Recipe:
         """The recipe that it was trained by."""

@@ -22,7 +22,7 @@ from model.checkpoint import Checkpoint
 from model.classify import linear_evaluation, nearest_neighbours
 from model.cpstn import CPSTN
 from model.device import reuse_freed_memory
-from model.feature_cache import FeatureCache, cache_of, weights_digest
+from model.feature_cache import FeatureCache, cache_of
 from model.features import (
     FLOOR_STREAMS,
     Extractor,
@@ -147,11 +147,11 @@ def evaluate(
             "step": checkpoint.step,
             "steps": checkpoint.steps,
             "recipe": checkpoint.recipe().to_table(),
-            "weights": weights_digest(checkpoint),
+            "weights": checkpoint.weights_digest,
             "trained_on": checkpoint.manifest,
             "evaluated_on": shards.manifest.digest,
         },
-        fused={name: weights_digest(other) for name, other in others.items()},
+        fused={name: other.weights_digest for name, other in others.items()},
         labelled=tuple(labelled),
         keys=tuple(parts.keys),
         scores=tuple(scores),

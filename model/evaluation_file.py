@@ -99,7 +99,8 @@ def _digests_of_files(evaluation: Evaluation) -> dict[str, str]:
     return {
         name: hashlib.sha256("\n".join(evaluation.keys[index] for index in chosen).encode()).hexdigest()
         for labelled in evaluation.labelled
-        for name, chosen in zip(labelled.files, labelled.sets if labelled.files else (), strict=True)
+        if labelled.files
+        for name, chosen in zip(labelled.files, labelled.sets, strict=True)
     }
 
 

@@ -35,7 +35,7 @@ def cache_of(folder: Path, shards: Shards, checkpoint: Checkpoint, train: Sample
     train: the protocol's training samples, on which batch normalisation's statistics are measured.
     """
     identity = {
-        "weights": weights_digest(checkpoint),
+        "weights": checkpoint.weights_digest,
         "recipe": checkpoint.recipe().to_table(),
         "shards": shards.manifest.digest,
         "calibrated_on": hashlib.sha256(train.rows_N.tobytes()).hexdigest(),
@@ -86,16 +86,6 @@ class FeatureCache:
         }
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
         return self.folder / f"{re.sub(r'[^a-z]+', '-', name.lower())}-{digest[:16]}.npz"
-
-
-def weights_digest(checkpoint: Checkpoint) -> str:
-    """Of the encoder's weights and everything else in the model."""
-    digest = hashlib.sha256()
-    weights: dict[str, torch.Tensor] = checkpoint.content["model"]
-    for name in sorted(weights):
-        digest.update(name.encode())
-        digest.update(weights[name].contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _read(path: Path, num_samples: int) -> torch.Tensor | None:

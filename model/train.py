@@ -91,8 +91,8 @@ def train(
     `on_note` hears of damaged checkpoints, and of what is fitted before the first step.
 
     Raises ValueError if the shards or the recipe are not those of the run, or cannot be trained on, or if
-    another process trains the run;
-    RuntimeError if a number stops being one or memory does not suffice; Stopped after SIGINT or SIGTERM.
+    another process trains the run; RuntimeError if a number stops being one or memory does not suffice;
+    Stopped after SIGINT or SIGTERM.
     """
     reuse_freed_memory(device)
     if run.manifest() != shards.manifest.digest:
@@ -190,16 +190,16 @@ def views_of(recipe: Recipe) -> tuple[str, ...]:
     return (recipe.supervised_view,) if supervised else ()
 
 
+def reads_late(device: torch.device) -> bool:
+    """Whether a step's numbers are read when the next one is underway: where the device works by itself."""
+    return device.type == "cuda"
+
+
 def _the_only_one(run: Run, ranks: Ranks) -> AbstractContextManager[None]:
     """Two trainings of one run would remove each other's checkpoints."""
     if not ranks.is_first:
         return nullcontext()
     return alone(run.folder, "another training", "start a new run")
-
-
-def reads_late(device: torch.device) -> bool:
-    """Whether a step's numbers are read when the next one is underway: where the device works by itself."""
-    return device.type == "cuda"
 
 
 def _objective(

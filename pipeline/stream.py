@@ -192,10 +192,8 @@ class StreamFeed:
         try:
             for reader in self._readers:
                 reader.start()
-        except (
-            BaseException
-        ):  # Ctrl-C in between: the block is not entered, so nobody would end those that run
-            self._stop()
+        except BaseException:
+            self._stop()  # after a Ctrl-C in between the block is not entered, and nobody else would
             raise
         return self
 

@@ -160,12 +160,7 @@ def make_groups(reported: list[ReportedRun], album: Album) -> list[Group]:
     return [_group(dataset, protocol, runs, album) for (dataset, protocol), runs in found.items()]
 
 
-def _group(
-    dataset: str,
-    protocol: str,
-    evaluations: dict[str, SavedEvaluation],
-    album: Album,
-) -> Group:
+def _group(dataset: str, protocol: str, evaluations: dict[str, SavedEvaluation], album: Album) -> Group:
     first = next(iter(evaluations.values()))
     title, name = f"{first.title}, {protocol}", f"{dataset}-{protocol}"
     same_classes = {run: found for run, found in evaluations.items() if found.classes == first.classes}

@@ -3,7 +3,7 @@
 import fcntl
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -79,3 +79,9 @@ def file_facts(path: Path) -> dict[str, int | str]:
 def facts(size: int, checksum: int) -> dict[str, int | str]:
     """What a manifest says of a file. checksum: CRC-32."""
     return {"bytes": size, "crc32": f"{checksum:08x}"}
+
+
+def facts_differ(found: Mapping[str, int | str], expected: Mapping[str, int | str]) -> str:
+    """What is wrong with a file of these facts, for people."""
+    found_text, expected_text = (f"{one['bytes']} bytes, crc32 {one['crc32']}" for one in (found, expected))
+    return f"{found_text}, where {expected_text} were written"

@@ -15,7 +15,7 @@ from data_specs.spec import FIELDS, DatasetSpec, parse_spec
 from pipeline.store.damage import DamagedError
 from pipeline.store.location import Folder, Location, locate
 from pipeline.store.manifest import TAR_FOLDER, ZARR_FOLDER, Manifest, load_manifest
-from pipeline.store.publish import content_facts
+from pipeline.store.publish import content_facts, facts_differ
 from pipeline.store.tar_shard import CheckedStream, TarShards, read_samples, tar_name
 from pipeline.store.zarr_shard import ZarrShards, verify_shard
 
@@ -218,11 +218,7 @@ def verify_shards(place: Path | str) -> dict[str, list[str]]:
             problems[name] = [error.strerror or str(error)]
             continue
         if found != expected:
-            problems[name] = [
-                f"{found['bytes']} bytes, crc32 {found['crc32']}, where "
-                f"{expected['bytes']} bytes, crc32 {expected['crc32']} were written",
-                *_inside(manifest, location, name),
-            ]
+            problems[name] = [facts_differ(found, expected), *_inside(manifest, location, name)]
     return problems
 
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from pipeline.store.damage import DamagedError
 from pipeline.store.location import Location, Stream, file_stream
-from pipeline.store.publish import facts
+from pipeline.store.publish import facts, facts_differ
 
 ARRAY, METADATA = ".npy", ".json"
 NPY_PREFIX_BYTES = 10
@@ -204,10 +204,7 @@ class TarShards:
             raise DamagedError(f"{place}: found {name}, which samples.csv does not know; run verify")
         found = stream.facts()
         if found != expected:
-            raise DamagedError(
-                f"{place}: {found['bytes']} bytes, crc32 {found['crc32']}, where "
-                f"{expected['bytes']} bytes, crc32 {expected['crc32']} were written; run verify"
-            )
+            raise DamagedError(f"{place}: {facts_differ(found, expected)}; run verify")
         if held:
             yield held
 
