@@ -18,9 +18,9 @@ class FrameNorm(nn.Module):
     1 is each by its own. Each has its own mean.
 
     A frame in which every number is 0 shows nobody: it is masked, or the body is absent. It has no part in
-    the statistics and stays 0, which is then the mean of all that are seen. For plain batch normalisation
-    such a frame is a body that lies in one point, many deviations from any other. Nothing waits for the
-    device.
+    the statistics and stays 0, which is the mean of all that are seen until a bias is learnt. For plain batch
+    normalisation such a frame is a body that lies in one point, many deviations from any other. Nothing waits
+    for the device.
 
     Parameters and buffers are named as those of `torch.nn.BatchNorm1d`, and mean the same; `momentum` of None
     averages all batches alike. ranks: that normalise together.

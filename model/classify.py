@@ -17,8 +17,8 @@ from model.features import Features
 from model.scores import Result, result_of_classes, result_of_scores
 from model.subset import balanced_subset, hashed_places
 
-# Of how a linear classifier comes about: what another kind gave is measured again. 2: the penalty is chosen
-# by cross-entropy instead of hits.
+# Of the way a linear classifier is fitted: what another version gave is measured again. 2: the penalty is
+# chosen by cross-entropy instead of hits.
 LINEAR_VERSION = 2
 # Strongest first, half a decade apart.
 PENALTIES: tuple[float, ...] = (3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 3e-3, 1e-3, 3e-4, 1e-4)

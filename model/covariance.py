@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from model.device import full_precision, off_mps
+
 # Added to every variance, of features that batch normalisation has brought to about 1: what varies less than
 # that counts as still. Chosen without the test view: docs/experiments.md.
 LEAST_EIGENVALUE = 0.05
@@ -34,7 +36,7 @@ def log_covariance(x_PCTV: Tensor) -> Tensor:
     the root of 2, so that the vector is as long as the matrix.
     A GPU waits for the eigenvalues.
     """
-    with torch.autocast(x_PCTV.device.type, enabled=False):
+    with full_precision(x_PCTV.device):
         apart_PCTV = x_PCTV.float() - x_PCTV.mean(dim=2, keepdim=True, dtype=torch.float32)
         apart_PCR = apart_PCTV.flatten(2)
         channels, moments = apart_PCR.shape[1:]
@@ -58,7 +60,8 @@ class _Logarithm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, matrix_PCC: Tensor) -> Tensor:
-        values_PC, vectors_PCC = torch.linalg.eigh(matrix_PCC)
+        values_PC, vectors_PCC = torch.linalg.eigh(off_mps(matrix_PCC))
+        values_PC, vectors_PCC = values_PC.to(matrix_PCC.device), vectors_PCC.to(matrix_PCC.device)
         values_PC = values_PC.clamp_min(LEAST_EIGENVALUE / 2)
         ctx.save_for_backward(values_PC, vectors_PCC)
         log_PCC: Tensor = (vectors_PCC * values_PC.log().unsqueeze(1)) @ vectors_PCC.transpose(1, 2)

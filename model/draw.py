@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from model.pictures.bodies import draw_views
-from model.report.scene import make_views, read_sample
+from model.sample_views import make_views, read_sample
 from pipeline.augment import ViewConfig
 from pipeline.batch import PAPER_VIEWS
 from pipeline.store.shards import Shards

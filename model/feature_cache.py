@@ -23,9 +23,9 @@ from pipeline.samples import Samples
 from pipeline.store.publish import published
 from pipeline.store.shards import Shards
 
-# One more whenever an extractor gives other numbers than before.
+# Increased by one whenever an extractor gives other numbers than before.
 FEATURES_VERSION = 2
-# What a part's features may take on disk: about NTU-120's from an encoder of 128 channels.
+# What a part's features may take on disk: more than twice those of NTU-120 by an encoder of 128 channels.
 MOST_BYTES = 2 * 10**9
 
 

@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from data_specs.spec import Skeleton
 from model.batch_norm import FrameNorm
 from model.cpstn import CPSTN
+from model.device import off_mps
 from model.pooling import mean_over_bodies
 from model.statistics import SPANS, input_statistics
 from model.streams import streams
@@ -90,7 +91,10 @@ def coordinates_extractor(max_bodies: int) -> Extractor:
     where a body is absent, at up to COORDINATE_FRAMES moments (means of neighbouring frames)."""
 
     def extract(x_PCTV: Tensor, sample_P: Tensor, num_samples: int) -> Tensor:
-        x_PCTV = F.adaptive_avg_pool2d(x_PCTV, (min(x_PCTV.shape[2], COORDINATE_FRAMES), x_PCTV.shape[3]))
+        frames, joints = x_PCTV.shape[2:]
+        # MPS averages only where the moments divide the frames.
+        moments_PCTV = F.adaptive_avg_pool2d(off_mps(x_PCTV), (min(frames, COORDINATE_FRAMES), joints))
+        x_PCTV = moments_PCTV.to(x_PCTV.device)
         order_P = torch.argsort(sample_P, stable=True)
         x_PD, sample_P = x_PCTV.flatten(1)[order_P], sample_P[order_P]
         first_N = torch.searchsorted(sample_P, torch.arange(num_samples, device=sample_P.device))

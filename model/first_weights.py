@@ -31,7 +31,8 @@ def begin_linear(filters: Tensor, channels: int, *, pairs_in: bool, pairs_out: b
     Filters 2i and 2i + 1 are of opposite sign, so that a ReLU loses nothing of what they see: the difference
     of both is what filter 2i gave, their sum how much. Channels that come in as such pairs are weighted with
     opposite signs, too, which takes that difference; so layer upon layer begins linear, as long as nothing
-    is added between. The pairs are orthogonal to each other, so that no two begin by seeing the same.
+    is added between. The pairs are orthogonal to each other, so that no two begin by seeing the same, where
+    there are no more pairs than numbers that come in.
 
     filters: (D, ..., C, ...) with the channels that come in along axis `channels`; D is even where
     `pairs_out`, C where `pairs_in`. Changed in place, so a view of a layer's weights will do.

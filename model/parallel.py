@@ -136,9 +136,17 @@ def joined(device: torch.device) -> Iterator[Ranks]:
 def device_of_rank(device: torch.device) -> torch.device:
     """The GPU of this process (LOCAL_RANK) where torchrun started several and "cuda" names none of them.
 
-    Raises ValueError if there are fewer GPUs than processes.
+    Raises ValueError if there are fewer GPUs than processes, or if several would share the named one.
     """
-    if str(device) != "cuda" or _number("WORLD_SIZE", "1") == 1:
+    if device.type != "cuda" or _number("WORLD_SIZE", "1") == 1:
+        return device
+    if str(device) != "cuda":
+        here = _number("LOCAL_WORLD_SIZE", "1")
+        if here > 1:
+            raise ValueError(
+                f"device is {device} for all {here} processes of this machine; say cuda: each takes a GPU of "
+                f"its own"
+            )
         return device
     local, gpus = _number("LOCAL_RANK", "0"), torch.cuda.device_count()
     if local >= gpus:

@@ -72,7 +72,8 @@ class Recipe:
         another "camera" filmed at the same time, which then are no negatives either. The data set's spec says
         whether its cameras do, and the names of the files which recordings those are.
     accumulate: in how many parts a batch is worked on, which saves memory; see model.objective.
-    precision: "float32", or "bf16" for the layers of encoder, projector and decoders.
+    precision: "float32", or "bf16" for the layers of encoder, projector and decoders, but for recurrent
+        ones.
     objective: "cpstn", which needs no labels, or "supervised": encoder and linear layer from scratch on the
         class-balanced share `label_fraction` of the training labels; or a baseline, which needs none:
         "as_cal_like" contrasts the two views, "ms2l_like" has one temporal view, "pc_like" and "autoencoder"

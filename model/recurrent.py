@@ -4,15 +4,14 @@ Axes: P present body, C channel, T frame, V joint, H hidden unit. As in `model.s
 there enter, one behind the other along P; each is a sequence of its own.
 """
 
-from contextlib import nullcontext
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from data_specs.spec import Skeleton
 from model.batch_norm import FrameNorm
 from model.checks import check_above_zero
+from model.device import full_precision
 
 RECURRENT = ("rnn", "lstm", "gru", "bilstm", "bigru")
 
@@ -57,14 +56,16 @@ class RecurrentEncoder(nn.Module):
         return hidden_PTH.transpose(1, 2).unsqueeze(3)
 
 
-def run_layers(layers: nn.RNNBase, x_PTC: Tensor) -> Tensor:
-    """float (P, T, C) -> the last layer's states (P, T, H), from a first state of zeros.
+def run_layers(layers: nn.RNNBase, x_PTC: Tensor, first_PH: Tensor | None = None) -> Tensor:
+    """float (P, T, C) -> the last layer's states (P, T, H), from a first state, of one layer, or zeros.
 
-    On CPUs, some of which have no LSTM in bfloat16, as precise as the weights are.
+    As precise as the weights are: some CPUs have no LSTM in bfloat16, and cuDNN's would take float16, in
+    which a seventh of the gradients are 0.
     """
-    on_cpu = x_PTC.device.type == "cpu"
-    with torch.autocast("cpu", enabled=False) if on_cpu else nullcontext():
-        states_PTH: Tensor = layers(x_PTC.to(next(layers.parameters()).dtype) if on_cpu else x_PTC)[0]
+    dtype = next(layers.parameters()).dtype
+    first_LPH = None if first_PH is None else first_PH.to(dtype).unsqueeze(0)
+    with full_precision(x_PTC.device):
+        states_PTH: Tensor = layers(x_PTC.to(dtype), first_LPH)[0]
     return states_PTH
 
 

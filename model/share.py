@@ -11,6 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from model.device import sent
 from model.parallel import ALONE, Ranks
 from pipeline.batch import Batch, View
 
@@ -22,13 +23,13 @@ Counts = tuple[Tensor | int, ...]
 class Share:
     """A rank's share of a batch, ready to be worked on.
 
-    parts: on the device; each is worked on by itself.  counts: see `count_numbers`.  copied: waits until the
-    buffers that the batch came in may be filled again.
+    parts: on the device; each is worked on by itself.  counts: see `count_numbers`.  wait_until_copied: then
+    the buffers that the batch came in may be filled again.
     """
 
     parts: list[Batch]
     counts: Counts
-    copied: Callable[[], None]
+    wait_until_copied: Callable[[], None]
 
 
 def share_out(batch: Batch, count: int, device: torch.device, ranks: Ranks = ALONE) -> Share:
@@ -37,9 +38,7 @@ def share_out(batch: Batch, count: int, device: torch.device, ranks: Ranks = ALO
     parts = [batch_on(part, device) for part in split_batch(batch, count)]
     if device.type != "cuda":
         return Share(parts, counts, lambda: None)
-    copied = torch.cuda.Event()
-    copied.record()
-    return Share(parts, counts, copied.synchronize)
+    return Share(parts, counts, torch.cuda.current_stream(device).record_event().synchronize)
 
 
 def count_numbers(batch: Batch, device: torch.device, ranks: Ranks = ALONE) -> Counts:
@@ -48,7 +47,7 @@ def count_numbers(batch: Batch, device: torch.device, ranks: Ranks = ALONE) -> C
     if ranks.world == 1:
         return tuple(max(1, number) for number in own)
     numbers = torch.tensor(own, dtype=torch.float64, pin_memory=device.type == "cuda")
-    return tuple(ranks.sum(numbers.to(device, non_blocking=True)).clamp(min=1).float())
+    return tuple(ranks.sum(sent(numbers, device)).clamp(min=1).float())
 
 
 def _numbers_to_rebuild(batch: Batch, view: View) -> int:
@@ -99,8 +98,8 @@ def _bodies_in(sample_P: Tensor, samples: slice) -> slice:
 
 
 def batch_on(batch: Batch, device: torch.device) -> Batch:
-    """The batch with its tensors on a device, but for the ids. Copies to CUDA may be still under way."""
-    return batch.map(partial(Tensor.to, device=device, non_blocking=device.type == "cuda"))
+    """The batch with its tensors on a device, but for the ids; see `sent`."""
+    return batch.map(partial(sent, device=device))
 
 
 def seed_dropout(seed: int, step: int, ranks: Ranks, part: int, parts: int) -> None:

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from data_specs.spec import Skeleton
 from model.checks import check_above_zero, check_not_negative, check_positive_list, check_some
+from model.device import full_precision
 from model.first_weights import initialise
 from model.pooling import STATISTICS, PoolConfig, pool
 from model.stgcn import STGCN, EncoderConfig
@@ -183,8 +184,9 @@ class WhitenedInput(nn.Module):
         self.register_buffer("map_DE", torch.full((numbers, kept), math.nan))
 
     def forward(self, x_PD: Tensor) -> Tensor:
-        """float32 (P, D) -> (P, E)."""
-        return (x_PD - self.mean_D) @ self.map_DE
+        """float32 (P, D) -> float32 (P, E)."""
+        with full_precision(x_PD.device):
+            return (x_PD - self.mean_D) @ self.map_DE
 
 
 class BodyNorm(nn.BatchNorm1d):

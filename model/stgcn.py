@@ -44,8 +44,8 @@ FIRST_DEVIATIONS = 0.1
 class EncoderConfig:
     """The encoder: one st-gcn unit for each width. The paper (4.1.4) gives six units, no widths, no strides.
 
-    kernel: frames that a temporal convolution sees, odd.  first_kernel: ... that of the first unit, which
-    alone works on every frame; 0 for as many.
+    kernel: frames that a temporal convolution sees, odd.  first_kernel: the same for the first
+    unit, which alone sees every frame; 0 means `kernel`.
     graph: see `model.graph.adjacency`.
     adaptive: the terms of Eq. 1 that are used.  dropout: probability, after each unit.
     input_scale: what comes in is divided by a deviation of each coordinate of each "joint", as in ST-GCN, or

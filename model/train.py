@@ -144,7 +144,7 @@ def train(
                 is_due = ranks.is_first and saver.is_due  # the others never save, and would be due for ever
                 numbers_L = _of_all_ranks(losses_L, sign.number > 0, is_due, ranks)
                 wish = tell(watch.add(step, batch.ids_N, numbers_L))
-                share.copied()
+                share.wait_until_copied()
                 if step % per_epoch == 0 or wish.stop or wish.save:
                     wish = wish | tell(watch.settle())
                     if ranks.is_first:

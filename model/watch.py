@@ -48,10 +48,10 @@ class Watch:
         known = self.settle()
         copied = None
         if values_L.is_cuda:
+            stream = torch.cuda.current_stream(values_L.device)
             host_L = torch.empty(values_L.shape, dtype=values_L.dtype, pin_memory=True)
             values_L = host_L.copy_(values_L, non_blocking=True)
-            copied = torch.cuda.Event()
-            copied.record()
+            copied = stream.record_event()
         self._pending = _Pending(step, ids_N, values_L, copied)
         return known
 

@@ -95,7 +95,7 @@ def fit_whitening(train: Features, scatter_DD: Tensor, strength: float = STRENGT
     """Standardise, project to at most MOST_DIMENSIONS components, multiply by (S / mean(diag S) + 1/strength)
     to the power of -1/2, and scale so that the training features' mean square length is 1.
 
-    strength: how much the scatter S counts beside an equal share for every direction; 0 would not whiten.
+    strength: how much the scatter S counts beside an equal share for every direction; above 0.
     Raises ValueError if nothing varies.
     """
     mean_D, deviation_D = train.x_ND.mean(0), train.x_ND.std(0, correction=0).clamp_min(LEAST_DEVIATION)

@@ -11,6 +11,7 @@ import numbers
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import NormalDist
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ from pipeline.augment_kernel import TABLE_SIZE, crop_kernel, spatial_kernel, tem
 # A bone is never shorter, nor a crop, than a tenth.
 MOST_CHANGE = 0.9
 
-# In the identity of random numbers, the crops of views that are changed as well stand behind the two views.
+# In training, a combined view draws its crop under this number plus its own, apart from how it is turned.
 CROPS_FROM = 2
 
 
@@ -92,7 +93,7 @@ def spatial_view(
     skeleton: of V joints.
     The bodies of one sample are mirrored, rotated and sheared alike; bones and jitter are each body's own.
 
-    The noise is the Gaussian's inverse CDF at 4,096 midpoints: at most 3.66 standard deviations.
+    The noise is the Gaussian's inverse CDF at 4,096 midpoints: at most 3.67 standard deviations.
     Thread-safe; holds no GIL while it works.
     """
     _assert_packed(x_PCTV, sample_P, ids_N, out_PCTV)
@@ -137,12 +138,7 @@ def combined_view(
     Raises ValueError if there are fewer than two frames. Thread-safe; holds no GIL while it works.
     """
     if config.crop > 0:
-        assert cropped_PCTV is not None
-        _assert_packed(x_PCTV, sample_P, ids_N, cropped_PCTV)
-        _check_frames(x_PCTV)
-        identity = _word(seed), _word(epoch), _word(crop_view)
-        crop_kernel(x_PCTV, sample_P, ids_N, *identity, config.crop, cropped_PCTV)
-        x_PCTV = cropped_PCTV
+        x_PCTV = _cropped(x_PCTV, sample_P, ids_N, (seed, epoch, crop_view), config.crop, cropped_PCTV)
     spatial_view(
         *(x_PCTV, sample_P, ids_N),
         seed=seed,
@@ -181,11 +177,7 @@ def temporal_view(
     assert visible_N.dtype == np.int64
     _check_frames(x_PCTV)
     if config.crop > 0:
-        assert cropped_PCTV is not None
-        _assert_packed(x_PCTV, sample_P, ids_N, cropped_PCTV)
-        identity = _word(seed), _word(epoch), _word(view)
-        crop_kernel(x_PCTV, sample_P, ids_N, *identity, config.crop, cropped_PCTV)
-        x_PCTV = cropped_PCTV
+        x_PCTV = _cropped(x_PCTV, sample_P, ids_N, (seed, epoch, view), config.crop, cropped_PCTV)
     temporal_kernel(
         x_PCTV,
         sample_P,
@@ -198,6 +190,71 @@ def temporal_view(
         out_PCTV,
         visible_N,
     )
+
+
+def make_view(
+    kind: str,
+    x_PCTV: NDArray[np.float32],
+    sample_P: NDArray[np.int64],
+    ids_N: NDArray[np.int64],
+    *,
+    seed: int,
+    epoch: int,
+    view: int,
+    config: ViewConfig,
+    skeleton: Skeleton,
+    out_PCTV: NDArray[np.float32],
+    visible_N: NDArray[np.int64],
+    cropped_PCTV: NDArray[np.float32] | None = None,
+) -> None:
+    """What training sees as its view of that kind, of `pipeline.batch.VIEW_KINDS`. Arguments as of the three.
+
+    visible_N: receives T where nothing is masked.  cropped_PCTV: needed where `crops` says so.
+    """
+    bodies = (x_PCTV, sample_P, ids_N)
+    drawn: _Drawn = {"seed": seed, "epoch": epoch, "view": view, "config": config, "out_PCTV": out_PCTV}
+    if kind == "temporal":
+        temporal_view(*bodies, **drawn, visible_N=visible_N, cropped_PCTV=cropped_PCTV)
+        return
+    visible_N[:] = x_PCTV.shape[2]
+    if kind == "spatial":
+        spatial_view(*bodies, **drawn, skeleton=skeleton)
+        return
+    assert kind == "combined"
+    crop_view = CROPS_FROM + view
+    combined_view(*bodies, **drawn, crop_view=crop_view, skeleton=skeleton, cropped_PCTV=cropped_PCTV)
+
+
+class _Drawn(TypedDict):
+    """What all views are told."""
+
+    seed: int
+    epoch: int
+    view: int
+    config: ViewConfig
+    out_PCTV: NDArray[np.float32]
+
+
+def crops(kind: str, config: ViewConfig) -> bool:
+    """Whether a view of that kind is of a part of the recording."""
+    return config.crop > 0 and kind != "spatial"
+
+
+def _cropped(
+    x_PCTV: NDArray[np.float32],
+    sample_P: NDArray[np.int64],
+    ids_N: NDArray[np.int64],
+    identity: tuple[int, int, int],
+    most: float,
+    cropped_PCTV: NDArray[np.float32] | None,
+) -> NDArray[np.float32]:
+    """A part of each recording over all frames, in cropped_PCTV."""
+    assert cropped_PCTV is not None
+    _assert_packed(x_PCTV, sample_P, ids_N, cropped_PCTV)
+    _check_frames(x_PCTV)
+    seed, epoch, view = map(_word, identity)
+    crop_kernel(x_PCTV, sample_P, ids_N, seed, epoch, view, most, cropped_PCTV)
+    return cropped_PCTV
 
 
 @lru_cache(maxsize=8)

@@ -6,7 +6,6 @@ that are present are there, those of one sample beside each other.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from torch import Tensor
 
@@ -18,15 +17,15 @@ VIEW_KINDS = (*PAPER_VIEWS, "combined")
 class View:
     """One augmented copy of a batch.
 
-    kind: "spatial" is turned, sheared and so on, "temporal" cropped and its tail masked, "combined" cropped,
-    then changed as a spatial one, and not masked.
+    kind: of VIEW_KINDS. "spatial" is turned, sheared and so on, "temporal" cropped and its tail masked,
+    "combined" cropped, then changed as a spatial one, and not masked.
     x_PCTV: float32 metres.  visible_N: int64, frames that are not masked, from the first: T' of a temporal
     view, T of any other.  target_PCTV: what there is to rebuild from it, where that is not the batch's
     original: what a view was cropped to before it was masked or changed, or another camera's recording.
     sample_P: int64, each body's sample where its bodies are not the batch's, but another camera's.
     """
 
-    kind: Literal["spatial", "temporal", "combined"]
+    kind: str
     x_PCTV: Tensor
     visible_N: Tensor
     target_PCTV: Tensor | None = None

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from data_specs.spec import Skeleton
-from pipeline.augment import CROPS_FROM, ViewConfig, combined_view, spatial_view, temporal_view
+from pipeline.augment import ViewConfig, combined_view, crops, make_view
 from pipeline.batch import VIEW_KINDS, Batch, View
 from pipeline.order import batch_indices, partners, steps_per_epoch
 from pipeline.samples import CAMERA, RECORDING, BodySource, Samples, check_positives
@@ -186,9 +186,9 @@ def train_batches(
         # What lies in no buffer is small, and pinned now; the buffers are already.
         return whole.map(torch.Tensor.pin_memory) if pin_memory else whole
 
-    crops = len(views) if config.crop > 0 and set(views) != {"spatial"} else 0
+    num_crops = len(views) if any(crops(kind, config) for kind in views) else 0
     by_camera = beside is not None
-    ring = [_slot(samples, share, len(views), crops, by_camera, pin_memory) for _ in range(prefetch + 1)]
+    ring = [_slot(samples, share, len(views), num_crops, by_camera, pin_memory) for _ in range(prefetch + 1)]
     return _in_order(feed, fill, range(start_step, end_step), ring, threads)
 
 
@@ -280,34 +280,17 @@ def _make_view(
     x_PCTV, sample_P, ids_N = batch.original_PCTV.numpy(), batch.sample_P.numpy(), batch.ids_N.numpy()
     index = identity["view"]
     view_PCTV, visible_N = slot.views_PCTV[index][: len(x_PCTV)], slot.visible_N[index]
-    out = view_PCTV.numpy()
-    if kind == "spatial":
-        spatial_view(x_PCTV, sample_P, ids_N, **identity, config=config, skeleton=skeleton, out_PCTV=out)
-        visible_N.numpy()[:] = x_PCTV.shape[2]
-        return View("spatial", view_PCTV, visible_N)
-    cropped_PCTV = slot.cropped_PCTV[index][: len(x_PCTV)] if config.crop > 0 else None
-    cropped = None if cropped_PCTV is None else cropped_PCTV.numpy()
-    if kind == "combined":
-        combined_view(
-            *(x_PCTV, sample_P, ids_N),
-            **identity,
-            crop_view=CROPS_FROM + index,
-            config=config,
-            skeleton=skeleton,
-            out_PCTV=out,
-            cropped_PCTV=cropped,
-        )
-        visible_N.numpy()[:] = x_PCTV.shape[2]
-        return View("combined", view_PCTV, visible_N, cropped_PCTV)
-    temporal_view(
-        *(x_PCTV, sample_P, ids_N),
+    cropped_PCTV = slot.cropped_PCTV[index][: len(x_PCTV)] if crops(kind, config) else None
+    make_view(
+        *(kind, x_PCTV, sample_P, ids_N),
         **identity,
         config=config,
-        out_PCTV=out,
+        skeleton=skeleton,
+        out_PCTV=view_PCTV.numpy(),
         visible_N=visible_N.numpy(),
-        cropped_PCTV=cropped,
+        cropped_PCTV=None if cropped_PCTV is None else cropped_PCTV.numpy(),
     )
-    return View("temporal", view_PCTV, visible_N, cropped_PCTV)
+    return View(kind, view_PCTV, visible_N, cropped_PCTV)
 
 
 def _of_other_recordings(view: View, shown: Batch) -> View:

@@ -30,7 +30,7 @@ class PlainUnit(nn.Module):
         self.register_buffer("A_KVW", ours.spatial.A_KVV.clone())
         self.partitions = len(self.A_KVW)
         out_channels, _, kernel, _ = ours.temporal.weight.shape
-        W_KDC = mixing_weights(ours)
+        W_KDC = ours.spatial.filters_DKC.detach().transpose(0, 1)
         in_channels = W_KDC.shape[2]
         self.gcn = nn.Conv2d(in_channels, self.partitions * out_channels, 1, bias=False)
         self.gcn_norm = nn.BatchNorm2d(out_channels)
@@ -77,7 +77,7 @@ class PlainEncoder(nn.Module):
         super().__init__()
         norm = ours.input_norm
         self.data_bn = FrameNorm(norm.num_features, together=norm.together)
-        channels = len(mixing_weights(_unit(ours.units[0]))[0, 0])
+        channels = _unit(ours.units[0]).spatial.filters_DKC.shape[2]
         # Ours counts a channel's joints one behind the other, the usual way a joint's channels.
         order = torch.arange(norm.num_features).view(channels, -1).T.flatten()
         self.data_bn.load_state_dict(
@@ -224,14 +224,6 @@ def mean_error(rebuilt_BCTV: Tensor, original_NMCTV: Tensor, counted_NMT: Tensor
     error = (rebuilt_BCTV.view_as(original_NMCTV) - original_NMCTV) ** 2
     counted = counted_NMT[:, :, None, :, None].to(error.dtype)
     return (error * counted).sum() / (counted.sum() * error.shape[2] * error.shape[4])
-
-
-def mixing_weights(unit: STGCNUnit) -> Tensor:
-    """Ours W_k, (K, C_out, C_in), whichever way it stores them."""
-    weight, partitions = unit.spatial.mix.weight.detach(), len(unit.spatial.A_KVV)
-    if unit.spatial.gathers_first:
-        return weight.view(len(weight), partitions, -1).transpose(0, 1)
-    return weight.view(partitions, -1, weight.shape[1])
 
 
 def _copy(target: Tensor | None, source: Tensor) -> None:

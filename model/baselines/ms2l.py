@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from model.baselines.baseline import Baseline
 from model.baselines.reconstruction import bodies_of, count_seen, squared_error
 from model.cpstn import CPSTN
-from model.device import mixed_precision
+from model.device import mixed_precision, sent
 from model.losses import nt_xent
 from model.parallel import ALONE, Ranks
 from model.recipe import Recipe
@@ -47,7 +47,7 @@ class MS2LLike(Baseline):
         """The three tasks, unweighted, and their weighted sum."""
         config, (masked,) = self.recipe.ms2l_like, batch.views
         label_N = jigsaw_labels(batch.ids_N, self.recipe.seed, step, config.segments)
-        label_N = label_N.to(batch.original_PCTV.device, non_blocking=True)
+        label_N = sent(label_N, batch.original_PCTV.device)
         shuffled_PCTV = shuffle_segments(batch.original_PCTV, label_N[batch.sample_P], config.segments)
         copies = [batch.original_PCTV, masked.x_PCTV, shuffled_PCTV]
         q_PCTV = self.encode(torch.cat(copies))
@@ -106,7 +106,7 @@ def shuffle_segments(x_PCTV: Tensor, label_P: Tensor, segments: int) -> Tensor:
     frame_SL = torch.arange(segments * length).view(segments, length)
     rest = torch.arange(segments * length, frames)
     orders = [torch.cat([frame_SL[list(order)].flatten(), rest]) for order in segment_orders(segments)]
-    source_PT = torch.stack(orders).to(x_PCTV.device, non_blocking=True)[label_P]
+    source_PT = sent(torch.stack(orders), x_PCTV.device)[label_P]
     return x_PCTV.gather(2, source_PT[:, None, :, None].expand_as(x_PCTV))
 
 

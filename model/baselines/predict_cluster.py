@@ -17,6 +17,7 @@ from model.baselines.reconstruction import absolute_error, bodies_of
 from model.cpstn import CPSTN
 from model.parallel import ALONE, Ranks
 from model.recipe import Recipe
+from model.recurrent import run_layers
 
 
 class PCLike(FromState):
@@ -47,8 +48,7 @@ class FixedWeights(nn.Module):
     def forward(self, state_PC: Tensor, x_PCTV: Tensor) -> Tensor:
         """(P, C), and the original for its shape alone -> rebuilt (P, 3, T, V)."""
         nothing = state_PC.new_zeros(len(x_PCTV), x_PCTV.shape[2], 1)
-        states_PTC = self.cell(nothing, state_PC.unsqueeze(0))[0]
-        return bodies_of(self.read(states_PTC))
+        return bodies_of(self.read(run_layers(self.cell, nothing, state_PC)))
 
 
 class FixedStates(nn.Module):

@@ -7,7 +7,6 @@ and the same input gives the same bytes.
 from pathlib import Path
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
@@ -52,7 +51,8 @@ def wrap(text: str, size: float, inches: float, *, bold: bool = False) -> str:
     return "\n".join(lines)
 
 
-def publish_figure(figure: Figure, path: Path) -> None:
-    canvas: Any = FigureCanvasAgg(figure)
+def publish_figure(figure: Figure, path: Path, **saving: Any) -> None:
+    """As PNG. saving: further arguments of `Figure.savefig`."""
     with published(path) as temporary, temporary.open("wb") as file:
-        canvas.print_png(file, metadata={"Software": None})  # the version of matplotlib is not the picture
+        # The version of matplotlib is not the picture.
+        figure.savefig(file, format="png", metadata={"Software": None}, **saving)

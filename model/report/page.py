@@ -21,10 +21,11 @@ from model.report.groups import make_groups
 from model.report.player import player_fragment
 from model.report.runs import Gap, ReportedRun, eval_command, gather, recipe_differences, recipe_rows
 from model.report.saved import SavedEvaluation
-from model.report.scene import check_sample, scene_of
+from model.report.scene import scene_of
 from model.report.templates import read_part, render
 from model.report.words import percent_text
 from model.run import Run
+from model.sample_views import check_sample
 from pipeline.store.publish import publish_bytes
 from pipeline.store.shards import Shards, open_shards
 

@@ -35,7 +35,7 @@ class SavedScore:
     training labels that was asked for.  labels, share: how many that came to, and their share of the training
     samples: more than was asked for where that is less than one a class.  subset: the id files that name
     these labels, None where they were drawn.  top1_without_copies: of the test samples that are no copies of
-    training samples, None where all are like that.  top5, macro_f1: None where the mode has none.
+    training samples, None where none is, or all are.  top5, macro_f1: None where the mode has none.
     p_untrained: how likely chance alone would set the encoder as far apart from the same untrained, None
     where that was not asked; see `model.versus`.
     per_class_K: mean accuracy of each class, NaN without test samples.  confusion_KK: int64, true class down,

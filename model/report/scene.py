@@ -10,43 +10,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from data_specs.spec import Skeleton
 from model.pictures.style import sides_of
-from pipeline.augment import CROPS_FROM, ViewConfig, combined_view, spatial_view, temporal_view
-from pipeline.batch import PAPER_VIEWS, VIEW_KINDS
+from model.sample_views import Sample, SampleView, make_views, read_sample
+from pipeline.augment import ViewConfig
+from pipeline.batch import PAPER_VIEWS
 from pipeline.store.shards import Shards
 
 if TYPE_CHECKING:
     from model.checkpoint import Checkpoint
     from model.cpstn import CPSTN
-
-
-@dataclass(frozen=True, eq=False)
-class Sample:
-    """One stored recording. x_PCTV: float32 metres of its bodies; a body that is absent in a frame is all 0.
-
-    num_frames: captured, before they were resampled to T.
-    """
-
-    key: str
-    row: int
-    label: int
-    num_frames: int
-    x_PCTV: NDArray[np.float32]
-
-
-@dataclass(frozen=True, eq=False)
-class SampleView:
-    """One augmented copy of a sample.
-
-    x_PCTV: float32 metres.  visible: leading frames that are not masked.  target_PCTV: what a decoder is to
-    rebuild from it: the sample as stored or, of a view that was cropped, the crop before its tail was masked.
-    """
-
-    kind: str
-    x_PCTV: NDArray[np.float32]
-    visible: int
-    target_PCTV: NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,84 +113,6 @@ def scene_of(
         panels=tuple(panels),
         note=note,
     )
-
-
-def check_sample(shards: Shards, key: str) -> None:
-    """Raises ValueError if there is none of that key."""
-    if key not in set(shards.table["key"]):
-        raise ValueError(
-            f"{shards.location}: no sample {key!r}; samples.csv lists them, such as {shards.table['key'][0]}"
-        )
-
-
-def read_sample(shards: Shards, key: str | None) -> Sample:
-    """The sample of that key, or the first. Raises ValueError if there is none."""
-    if key is not None:
-        check_sample(shards, key)
-    rows = shards.table if key is None else shards.table[shards.table["key"] == key]
-    facts = rows.iloc[0]
-    x_MCTV = shards.source.read(int(facts["row"]))
-    return Sample(
-        key=str(facts["key"]),
-        row=int(facts["row"]),
-        label=int(facts["label"]),
-        num_frames=int(facts["num_frames"]),
-        x_PCTV=np.ascontiguousarray(x_MCTV[: int(facts["num_bodies"])]),
-    )
-
-
-def make_views(
-    sample: Sample, kinds: Sequence[str], config: ViewConfig, *, skeleton: Skeleton, seed: int
-) -> list[SampleView]:
-    """The views that training with this seed makes of a sample in its first epoch, in the order of `kinds`.
-
-    kinds: of VIEW_KINDS.
-    Raises ValueError where the sample is too short for a masked tail.
-    """
-    x_PCTV, ids_N = sample.x_PCTV, np.array([sample.row], np.int64)
-    sample_P = np.zeros(len(x_PCTV), np.int64)
-    views = []
-    for index, kind in enumerate(kinds):
-        assert kind in VIEW_KINDS
-        out_PCTV, cropped_PCTV, visible_N = np.empty_like(x_PCTV), None, np.array([x_PCTV.shape[2]])
-        if config.crop > 0 and kind != "spatial":
-            cropped_PCTV = np.empty_like(x_PCTV)
-        if kind == "spatial":
-            spatial_view(
-                *(x_PCTV, sample_P, ids_N),
-                seed=seed,
-                epoch=0,
-                view=index,
-                config=config,
-                skeleton=skeleton,
-                out_PCTV=out_PCTV,
-            )
-        elif kind == "combined":
-            combined_view(
-                *(x_PCTV, sample_P, ids_N),
-                seed=seed,
-                epoch=0,
-                view=index,
-                crop_view=CROPS_FROM + index,
-                config=config,
-                skeleton=skeleton,
-                out_PCTV=out_PCTV,
-                cropped_PCTV=cropped_PCTV,
-            )
-        else:
-            temporal_view(
-                *(x_PCTV, sample_P, ids_N),
-                seed=seed,
-                epoch=0,
-                view=index,
-                config=config,
-                out_PCTV=out_PCTV,
-                visible_N=visible_N,
-                cropped_PCTV=cropped_PCTV,
-            )
-        target_PCTV = x_PCTV if cropped_PCTV is None else cropped_PCTV
-        views.append(SampleView(kind, out_PCTV, int(visible_N[0]), target_PCTV))
-    return views
 
 
 def _view_panels(views: Sequence[SampleView]) -> list[Panel]:

@@ -1,8 +1,8 @@
 """Members of zip archives, read where they lie, by any number of threads and processes at once.
 
 `zipfile` makes the list: 0.8 s for the 56,000 members of an official archive. The search for recordings does
-that once; who reads a member is told by a `Member` where to look. Its way to read is not taken either: it
-needs a fifth more time than inflating in one call, and lets one thread at a time read the archive.
+that once; who reads a member is told by a `Member` where to look. Nor is `zipfile` read with: it needs a
+fifth more time than inflating in one call, and lets one thread at a time read the archive.
 """
 
 import os
@@ -15,7 +15,7 @@ from typing import NamedTuple
 LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, length of the name and of the extra field after it
 SIGNATURE = b"PK\x03\x04"
 ENCRYPTED = 1
-MAX_RATIO = 1032  # deflate makes nothing smaller than this
+MAX_RATIO = 1032  # by which deflate can shrink anything at most
 
 
 class Member(NamedTuple):

@@ -57,7 +57,7 @@ class Recording(NamedTuple):
 
 def _content(file: str) -> bytes:
     """A file, by as few system calls as can be: after each, a thread queues for the interpreter again."""
-    descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    descriptor = os.open(file, os.O_RDONLY)
     try:
         size = os.fstat(descriptor).st_size
         content = os.read(descriptor, size)

@@ -94,7 +94,7 @@ def read_samples(place: str, stream: Stream) -> Iterator[tuple[str, NDArray[np.f
 
 
 class CheckedStream:
-    """Reads a stream by bytes, counts them, and keeps the CRC-32C of its blocks."""
+    """Reads a stream by bytes, counts them, and keeps their CRC-32."""
 
     def __init__(self, stream: Stream) -> None:
         self.position = 0
@@ -140,7 +140,7 @@ class CheckedStream:
 class TarShards:
     """The tars of one folder, as a source of samples that is read from beginning to end.
 
-    location: the folder.  files: path in it, bytes and crc32c of every tar, by shard.
+    location: the folder.  files: path in it, bytes and CRC-32 of every tar, by shard.
     shape: (N, M, C, T, V) of all rows.  keys: the keys of every shard's samples by row, in the tar's order.
     """
 

@@ -283,3 +283,11 @@ def test_each_process_gets_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("LOCAL_RANK", "2")
     with pytest.raises(ValueError, match="there are 2; start torchrun with --nproc-per-node=2"):
         device_of_rank(torch.device("cuda"))
+
+
+def test_one_named_gpu_is_not_for_all_processes_of_a_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert device_of_rank(torch.device("cuda:1")) == torch.device("cuda", 1)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="device is cuda:1 for all 2 processes of this machine; say cuda"):
+        device_of_rank(torch.device("cuda:1"))

@@ -261,7 +261,7 @@ def test_all_that_goes_to_a_gpu_is_pinned(monkeypatch: pytest.MonkeyPatch, posit
     monkeypatch.setattr(torch.Tensor, "pin_memory", noting_copy)
     sent: list[torch.Tensor] = []
 
-    def noting_to(tensor: torch.Tensor, **_: Any) -> torch.Tensor:
+    def noting_to(tensor: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
         sent.append(tensor)
         return tensor
 

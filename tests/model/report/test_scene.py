@@ -11,7 +11,8 @@ from data_specs.spec import load_spec
 from model.checkpoint import Checkpoint, new_model
 from model.objective import batch_losses
 from model.recipe import Recipe, load_recipe
-from model.report.scene import Sample, make_views, read_sample, scene_of
+from model.report.scene import scene_of
+from model.sample_views import Sample, make_views, read_sample
 from pipeline.augment import ViewConfig
 from pipeline.batch import Batch
 from pipeline.loader import train_batches

@@ -1,0 +1,131 @@
+"""The commands on a GPU that is not there: devices are not mixed, nothing in a step makes the host wait, and
+numbers are those of a CPU."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from model.checkpoint import load_checkpoint
+from model.run import Run
+from pipeline.store.shards import Shards
+from tests.gpu.pretend import PROJECT, build
+
+SMALL = ("epochs=1", "batch_size=16", "lr=1e-3")
+
+
+class Gpu:
+    """A process that carries commands out on the GPU, in a folder of its own."""
+
+    def __init__(self, session: "subprocess.Popen[str]", folder: Path) -> None:
+        self.session = session
+        self.folder = folder
+
+    def train(self, shards: Shards, recipe: str, *changes: str, device: str = "cuda") -> dict[str, Any]:
+        """One epoch of a recipe, in a new run."""
+        settings = [part for change in (*SMALL, *changes) for part in ("--set", change)]
+        where = ["--shards", str(shards.location), "--device", device]
+        return self("train", *where, "--recipe", recipe, *settings)
+
+    def last_run(self) -> Run:
+        return Run(max((self.folder / "runs").iterdir()))
+
+    def __call__(self, *arguments: str) -> dict[str, Any]:
+        """What the session answers; the command's exit code must be 0."""
+        assert self.session.stdin is not None
+        assert self.session.stdout is not None
+        self.session.stdin.write(json.dumps(arguments) + "\n")
+        self.session.stdin.flush()
+        answer: dict[str, Any] = json.loads(self.session.stdout.readline())
+        assert answer["code"] == 0, answer["output"]
+        return answer
+
+
+@pytest.fixture(scope="module")
+def gpu(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gpu]:
+    if torch.version.cuda is not None:
+        pytest.skip("this torch knows real GPUs")
+    folder = tmp_path_factory.mktemp("gpu")
+    try:
+        library = build(folder)
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    command = [sys.executable, "-m", "tests.gpu.session"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    environment = os.environ | {"PYTHONPATH": str(PROJECT), "LD_PRELOAD": str(library)}
+    with subprocess.Popen(command, cwd=folder, env=environment, **pipes) as session:  # type: ignore[call-overload]
+        yield Gpu(session, folder)
+
+
+RECIPES = pytest.mark.parametrize(
+    ("recipe", "changes"),
+    [
+        ("paper", ()),
+        ("paper:graph-abc", ()),
+        ("paper:bigru", ("precision=bf16",)),
+        ("paper", ("accumulate=2", "precision=bf16")),
+        ("paper", ("model.contrast_pool.bodies=max", "model.decoder.upsampling=linear")),
+        ("paper", ("reduction=sum", "views=['temporal', 'temporal']", "view.crop=0.5")),
+        ("compact", ("objective=supervised", "precision=bf16")),
+        ("three-streams", ("precision=bf16",)),
+        ("as-cal-like", ()),
+        ("ms2l-like", ()),
+        ("pc-like", ("precision=bf16",)),
+        ("lstm-autoencoder", ("precision=bf16",)),
+    ],
+)
+
+
+@RECIPES
+def test_a_step_waits_for_nothing(gpu: Gpu, shards: Shards, recipe: str, changes: tuple[str, ...]) -> None:
+    steps = gpu.train(shards, recipe, *changes)["steps"]
+    assert len(steps) >= 3
+    assert steps == [{}] * len(steps)
+
+
+def test_a_log_covariance_waits_for_its_eigenvalues_alone(gpu: Gpu, shards: Shards) -> None:
+    """torch asks whether the decomposition succeeded; nothing else in a step of `best` waits."""
+    steps = gpu.train(shards, "best")["steps"]
+    assert len(steps) >= 3
+    (waited,) = {tuple(step.items()) for step in steps}
+    ((what, times),) = waited
+    assert what.startswith("aten._linalg_eigh.default at model/covariance.py")
+    assert times == 1
+
+
+def test_a_gpu_trains_what_a_cpu_does(gpu: Gpu, shards: Shards) -> None:
+    """Losses are read a step late there, batches copied from buffers that are used again."""
+    gpu.train(shards, "compact", device="cpu")
+    trained_on_cpu = weights(gpu.last_run())
+    gpu.train(shards, "compact")
+    trained_on_gpu = weights(gpu.last_run())
+    assert trained_on_gpu.keys() == trained_on_cpu.keys()
+    for name, tensor in trained_on_gpu.items():
+        assert torch.equal(tensor, trained_on_cpu[name]), name
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--mode", "linear,knn", "--whiten"),
+        ("--mode", "semi,finetune", "--label-fraction", "0.5"),
+    ],
+)
+def test_every_evaluation_runs(gpu: Gpu, shards: Shards, options: tuple[str, ...]) -> None:
+    """What is on the GPU and what is not never meet there."""
+    gpu.train(shards, "compact", "precision=bf16", "finetune.epochs=1")
+    run = str(gpu.last_run().folder)
+    answer = gpu("eval", "--run", run, *options, "--device", "cuda")
+    assert answer["waits"]
+
+
+def weights(run: Run) -> dict[str, Tensor]:
+    model: dict[str, Tensor] = load_checkpoint(run).content["model"]
+    return model
