@@ -1,4 +1,4 @@
-"""The commands. Each parses, makes one call into the library, and prints; heavy imports wait inside."""
+"""The commands. Each parses, asks the library, and prints; heavy imports wait inside."""
 
 import json
 import shlex
