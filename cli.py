@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import signal
 import sys
 import time
 from contextlib import nullcontext
@@ -116,7 +117,7 @@ def preprocess(
         keep_missing,
         shard_samples,
     )
-    started = time.perf_counter()
+    started, kept = time.perf_counter(), [0]
     job = job_module.prepare(spec, list(raw), out or SHARDS / spec.name, config, overwrite=overwrite)
     with bar("files", len(job.recordings)) as advance:
         job_module.run(
@@ -126,14 +127,19 @@ def preprocess(
             cluster=cluster,
             strict=strict,
             on_recordings=lambda n: advance(n, ""),
+            on_kept=kept.append,
         )
     seconds = time.perf_counter() - started
     from pipeline.store.shards import open_shards  # and pandas, for which no recording has to wait
 
     shards = open_shards(job.out)
     print_description(shards)
-    rate = len(job.recordings) / seconds
-    click.echo(f"{len(job.recordings):,} recordings in {seconds:.1f} s, {rate:,.0f} a second")
+    count, new = len(job.recordings), len(job.recordings) - sum(kept)
+    speed = f"in {seconds:.1f} s, {new / seconds:,.0f} a second"
+    there = f", {sum(kept):,} of {count:,} were there already" if kept[1:] else ""
+    click.echo(
+        f"{new:,} recordings {speed}{there}" if new else f"all {count:,} recordings were there already"
+    )
     _say_next("train", "--shards", job.out)
 
 
@@ -515,6 +521,8 @@ def report(
     from pipeline.store.shards import open_shards
 
     chosen_device, found = choose_device(device), [find_run(run, RUNS) for run in runs]
+    if len({run.folder.resolve() for run in found}) < len(found):
+        raise ValueError(f"{' '.join(runs)}: expected each run once")
     page = out or (found[0].folder if len(found) == 1 else RUNS) / "report.html"
     opened = open_shards(shards) if shards else None
     with status() as say:
@@ -584,9 +592,19 @@ def _note(text: str) -> None:
 def _say_next(*command: str | Path) -> None:
     """What a newcomer would type next, under the name that this program was called by."""
     name = click.get_current_context().find_root().info_name or "cpstn"
-    program = ["python", name] if name.endswith(".py") else [name]
+    as_typed = sys.argv[0] if Path(sys.argv[0]).name == name else name
+    program = ["python", as_typed] if name.endswith(".py") else [name]
     click.echo(f"next: {shlex.join([*program, *map(str, command)])}")
 
 
+def start() -> None:
+    """`main`, for a process of its own, whose work is done when it ends: a Ctrl-C then would only show where
+    in Python's own end it came."""
+    try:
+        main()
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 if __name__ == "__main__":
-    main()
+    start()

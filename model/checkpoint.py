@@ -26,7 +26,7 @@ from model.recipe import CPSTN_OBJECTIVE, SUPERVISED, Recipe, recipe_from
 from model.run import Run, foreign_recipe
 from model.supervised import new_head
 from pipeline.store.damage import DamagedError
-from pipeline.store.publish import published
+from pipeline.store.publish import publish_bytes
 
 # 3: how many samples it was trained on.
 FORMAT_VERSION = 3
@@ -158,8 +158,9 @@ def save_checkpoint(
         if not value.isfinite().all():
             raise RuntimeError(f"{name} is no longer a number after step {step}; {run.way_out()}")
     path = run.checkpoint_at(step)
-    with published(path) as temporary:
-        torch.save(content, temporary)
+    file = io.BytesIO()  # where torch writes to a disk, it does not say that this is full
+    torch.save(content, file)
+    publish_bytes(path, file.getbuffer())
     newest_first = run.checkpoints
     this = newest_first.index(path)
     halves = path.parent.glob(".step-*.tmp")  # of processes that were killed while they wrote

@@ -30,8 +30,16 @@ def choose_device(name: str | None) -> torch.device:
         elif not torch.cuda.is_available():
             raise RuntimeError
     except (RuntimeError, AssertionError, NotImplementedError):
-        raise ValueError(f"device {name!r} cannot be used here; expected cpu, cuda, cuda:1 or mps") from None
+        raise ValueError(f"device {name!r} cannot be used here; expected {_usable()}") from None
     return device
+
+
+def _usable() -> str:
+    """The devices of this machine, for people."""
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    names = ["cpu", *(["mps"] if torch.backends.mps.is_available() else []), *(["cuda"] if gpus else [])]
+    *others, last = names + [f"cuda:{number}" for number in range(gpus)]
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def sent(x: Tensor, device: torch.device) -> Tensor:

@@ -3,12 +3,31 @@
 Every command imports this module, so that nothing heavy is imported at its top.
 """
 
+import errno
 import os
 from typing import Any
 
 import click
 
 from pipeline.store.damage import DamagedError
+
+# What a command that was stopped leaves, where somebody has to know.
+AFTER_A_STOP = {
+    "preprocess": "the same command goes on",
+    "ablate": "the same command goes on",
+    "synthesize": "what it wrote so far is no whole data set: remove it before you write there again",
+}
+# A path that the user named cannot be what it should be.
+OF_THE_USER = {
+    errno.EACCES,
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EPERM,
+    errno.EROFS,
+}
 
 
 class Failure(click.ClickException):
@@ -32,13 +51,16 @@ class Program(click.Group):
         except ValueError as error:
             raise Failure(str(error), 1 if isinstance(error, DamagedError) else 2) from None
         except KeyboardInterrupt as stop:
-            known = "stopped; preprocess and ablate go on when run again, train with --resume"
-            raise Failure(str(stop) or known, getattr(stop, "exit_code", 130)) from None
+            left = AFTER_A_STOP.get(ctx.invoked_subcommand or "")
+            text = str(stop) or (f"stopped; {left}" if left else "stopped")
+            raise Failure(text, getattr(stop, "exit_code", 130)) from None
         except (RuntimeError, OSError, MemoryError) as error:
-            raise Failure(_failure_text(error), 1) from None
+            mended_by_user = isinstance(error, OSError) and error.errno in OF_THE_USER
+            raise Failure(_failure_text(error), 2 if mended_by_user else 1) from None
 
 
 def _failure_text(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return str(error) or type(error).__name__
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error) or type(error).__name__
+    text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return f"{text}; make room, then try again" if error.errno == errno.ENOSPC else text

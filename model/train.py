@@ -161,7 +161,8 @@ def training_samples(shards: Shards, recipe: Recipe, world: int = 1) -> Samples:
     """The samples that a recipe trains on, on `world` ranks together.
 
     Raises ValueError if these shards do not have any, or none that temporal masking could be learnt from, if
-    they have too few frames or no joints that a stream needs, or if the ranks cannot share a batch.
+    they have too few frames or no joints that a stream needs, if a batch is too small for the contrast, or if
+    the ranks cannot share one.
     """
     check_share(recipe.batch_size, world)
     recipe.model.check_frames(shards.source.shape[3])
@@ -177,6 +178,12 @@ def training_samples(shards: Shards, recipe: Recipe, world: int = 1) -> Samples:
         return labelled_samples(shards, recipe)
     samples = split_samples(shards, recipe.protocol_on(shards.spec), "train")
     check_positives(samples, recipe.positives)
+    in_a_batch = min(len(samples), recipe.batch_size)
+    if in_a_batch == 1 and recipe.objective == CPSTN_OBJECTIVE and recipe.contrast_weight:
+        raise ValueError(
+            f"a batch is one sample (batch_size {recipe.batch_size}, {len(samples):,} training samples), "
+            f"which the contrast can compare with nothing; expected at least two, or contrast_weight=0"
+        )
     return samples
 
 

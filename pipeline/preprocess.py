@@ -12,6 +12,7 @@ from pipeline.normalize import NormalizeConfig
 from pipeline.raw.sources import Recording, Scan, scan
 from pipeline.shard_task import ShardTask
 from pipeline.store import manifest as store
+from pipeline.store.location import check_is_text
 from pipeline.store.manifest import Manifest, Plan
 from pipeline.store.publish import alone, file_facts, publish_bytes
 from pipeline.store.zarr_shard import array_metadata
@@ -81,8 +82,10 @@ def prepare(
     """Search the raw data and claim the output folder.
 
     Raises ValueError where the user has to decide: nothing fits the data set, the output cannot be written,
-    holds something else, or holds shards of other settings and `overwrite` is not set.
+    has a name that is no text, holds something else, or holds shards of other settings and `overwrite` is not
+    set.
     """
+    check_is_text(out)
     if out.resolve() in {path.resolve() for path in raw}:
         raise ValueError(f"{out}: holds the raw data; write the shards into another folder by --out")
     found = scan(raw, spec, skip=out)
@@ -118,8 +121,10 @@ def run(
     cluster: str | None = None,
     strict: bool = False,
     on_recordings: Callable[[int], None] = lambda _: None,
+    on_kept: Callable[[int], None] = lambda _: None,
 ) -> Manifest:
-    """Write what is not yet there, then commit. `on_recordings` hears how many more recordings are done.
+    """Write what is not yet there, then commit. `on_recordings` hears how many more recordings are done,
+    `on_kept` of how many that was so before.
 
     workers: shards made at the same time, one a core if None; a multiple of `processes`.
     processes: over how many worker processes the workers are spread as threads; 1: they are threads of this
@@ -138,6 +143,7 @@ def run(
         for task in tasks:
             if task.is_done():
                 on_recordings(len(task.recordings))
+                on_kept(len(task.recordings))
             else:
                 todo.append(task)
         make_shards(todo, workers=workers, processes=processes, cluster=cluster, on_recordings=on_recordings)

@@ -80,7 +80,10 @@ def split_samples(shards: Shards, protocol: str, part: str) -> Samples:
     """
     table = shards.split(protocol, part)
     if len(table) == 0:
-        raise ValueError(f"{shards.location}: protocol {protocol} finds no {part} samples in these shards")
+        raise ValueError(
+            f"{shards.location}: protocol {protocol} finds no {part} samples in these shards; expected a "
+            f"protocol that does, of {', '.join(shards.spec.protocols)}"
+        )
     return Samples(
         source=shards.source,
         rows_N=table["row"].to_numpy(np.int64),

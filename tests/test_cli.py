@@ -1,8 +1,11 @@
 """The commands as a user types them: they work one after the other, and every mistake gets one line."""
 
+import errno
 import json
+import os
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -232,7 +235,9 @@ def key_in(folder: Path) -> str:
         (["train", "--recipe", "papr"], "no recipe 'papr'"),
         (["train", "--recipe", "my/papr.toml"], "my/papr.toml: no such file: expected"),
         (["draw", "shards/ucla", "views.jpg"], "views.jpg: expected a name that ends in .png"),
-        (["train", "--device", "gpu"], "device 'gpu' cannot be used"),
+        (["train", "--device", "gpu"], "device 'gpu' cannot be used here; expected cpu"),
+        (["train", "--device", "meta"], "device 'meta' cannot be used here; expected cpu"),
+        (["train", "--set", "batch_size=1"], "a batch is one sample (batch_size 1, "),
         (["train", "--name", "ucla-001"], "exists already"),
         (["train", "--resume", "ucla-007"], "no run 'ucla-007'; runs under runs/: ucla-001"),
         (
@@ -251,12 +256,18 @@ def key_in(folder: Path) -> str:
         (["eval", "--subset", "x", "--label-fraction", "0.1"], "leave the label fraction out"),
         (["report"], "Missing argument"),
         (["report", "ucla-007"], "no run 'ucla-007'"),
+        (["report", "ucla-001", "runs/ucla-001"], "ucla-001 runs/ucla-001: expected each run once"),
+        (["draw", "shards/ucla", "/dev/null/x.png"], "/dev/null/x.png: cannot be written: Not a directory"),
         (["view", "shards/ucla", "--sample", "a99", "--no-open"], "no sample 'a99'"),
         (["eval", "--run", "ucla-007"], "no run 'ucla-007'"),
         (["eval", "--fuse", "ucla-007"], "no run 'ucla-007'"),
         (["eval", "--fuse", "ucla-001"], "expected other runs than runs/ucla-001, each name once"),
         (["eval", "--protocol", "xset"], "ucla has no protocol 'xset'"),
         (["draw", "shards/ucla", "x.png", "--sample", "a99"], "no sample 'a99'"),
+        (
+            ["view", "shards/ucla", "--no-open", "--out", "/dev/null/x.html"],
+            "/dev/null/x.html: cannot be wri",
+        ),
         (["draw", "shards/ucla", "runs"], "File 'runs' is a directory"),
         (["view", "shards/ucla", "--no-open", "--out", "runs"], "File 'runs' is a directory"),
         (["report", "ucla-001", "--out", "runs"], "File 'runs' is a directory"),
@@ -266,6 +277,73 @@ def key_in(folder: Path) -> str:
 )
 def test_a_users_mistake_gets_one_line_and_exit_code_2(arguments: list[str], message: str) -> None:
     assert message in fails(2, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["preprocess", "ucla", "raw", "--out", "x"], "stopped; the same command goes on"),
+        (["synthesize", "ucla", "x", "--samples", "3"], "stopped; what it wrote so far is no whole data set"),
+        (["inspect", "shards/ucla"], "stopped"),
+    ],
+)
+@pytest.mark.usefixtures("inside")
+def test_a_stop_says_how_to_go_on_where_one_can(
+    monkeypatch: pytest.MonkeyPatch, command: list[str], said: str
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    for function in ("preprocess.prepare", "raw.synthetic.synthesize", "store.shards.open_shards"):
+        monkeypatch.setattr(f"pipeline.{function}", stop)
+    assert fails(130, *command).startswith(f"Error: {said}")
+
+
+@pytest.mark.usefixtures("inside")
+def test_a_full_disk_is_a_failure_that_names_the_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The system itself says neither which file it was nor what to do."""
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    page = tmp_path / "x.html"
+    expected = f"Error: {page}: cannot be written: No space left on device; make room, then try again"
+    assert fails(1, "view", "shards/ucla", "--no-open", "--out", str(page)) == expected
+
+
+@pytest.mark.usefixtures("inside")
+def test_a_folder_whose_name_is_no_text_is_refused_at_once() -> None:
+    """Linux takes any bytes for a name; after hours of training, an evaluation could not be written."""
+    odd = os.fsdecode(b"shards-\xff")
+    shutil.copytree("shards/ucla", odd)
+    for command in (["train", "--shards", odd, *TINY], ["preprocess", "ucla", "raw", "--out", odd]):
+        assert r"shards-\xff: not UTF-8; expected a folder whose name is text: rename it" in fails(
+            2, *command
+        )
+    shutil.rmtree(odd)
+
+
+def test_a_second_preprocess_says_that_nothing_was_to_do(inside: Path) -> None:
+    printed = works("preprocess", "ucla", "raw", "--frames", "16")
+    assert "all 60 recordings were there already\n" in printed
+    shard = next((inside / "shards/ucla/records").iterdir())
+    shard.unlink()
+    assert re.search(
+        r"60 recordings in .* s, .* a second\n", works("preprocess", "ucla", "raw", "--frames", "16")
+    )
+
+
+def test_a_report_refuses_shards_of_another_skeleton(inside: Path, tmp_path: Path) -> None:
+    """Before it takes the place of a page that was right."""
+    works("synthesize", "ntu60", str(tmp_path / "raw"), "--samples", "8")
+    works("preprocess", "ntu60", str(tmp_path / "raw"), "--frames", "16", "--out", str(tmp_path / "ntu"))
+    works("eval", "--mode", "knn", "--run", "ucla-001")
+    said = fails(2, "report", "ucla-001", "--shards", str(tmp_path / "ntu"), "--out", "other.html")
+    assert "skeletons of 25 joints; the run was trained on ucla with 20" in said
+    assert not (inside / "other.html").exists()
 
 
 def test_before_anything_was_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ import torch
 from markupsafe import Markup
 
 from model.checkpoint import Checkpoint, load_checkpoint
+from model.question import check_fit
 from model.report.album import Album, Picture
 from model.report.datasets import data_set_title
 from model.report.embedding import embed
@@ -65,7 +66,8 @@ def write_report(
     device: where the encoders run; by default the CPU.
 
     What a run lacks is said on the page, with the command that makes it. Raises ValueError if no run has an
-    evaluation, or the shards no such sample; OSError if the page cannot be written.
+    evaluation, the given shards do not fit a run, or they hold no such sample; OSError if the page cannot be
+    written.
     """
     reported = gather(runs)
     gaps = [gap for run in reported for gap in run.gaps]
@@ -106,6 +108,8 @@ def _trained(run: ReportedRun, given: Shards | None, gaps: list[Gap]) -> Trained
     except PROBLEMS as error:
         gaps.append(Gap(run.name, f"no features and no player: {error}"))
         return None
+    if given is not None:
+        check_fit(given, checkpoint)
     for evaluation in run.evaluations:
         if evaluation.dataset == shards.manifest.dataset:
             return Trained(run.name, run.run.features, checkpoint, shards, evaluation)

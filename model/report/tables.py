@@ -64,7 +64,7 @@ class ClassLine:
 
 
 def accuracy_lines(evaluations: Evaluations, dataset: str, protocol: str) -> list[Line]:
-    """One line for each kind of score that any run has; by mode, all labels first, then by fraction.
+    """One line for each kind of score that any run has; by mode, the most labels first.
 
     Of several runs, what one alone has comes last: modes, and lines within a mode, run by run.
     """
@@ -83,8 +83,7 @@ def accuracy_lines(evaluations: Evaluations, dataset: str, protocol: str) -> lis
             len(runs_with[key[0]]) == 1,
             modes.index(key[0]),
             names.index(next(iter(found[key]))) if len(found[key]) == 1 else -1,
-            key[3] != 1,
-            key[3],
+            -key[3],
             key[4] or "",
             key[2] or 0,
             features.index(key[1]),

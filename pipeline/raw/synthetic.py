@@ -20,6 +20,7 @@ from pipeline.raw.motion import outwards, record
 from pipeline.raw.names import PlannedRecording, plan
 from pipeline.raw.oddities import spoil_joints, spoil_text, spoil_tracks
 from pipeline.raw.sensor import Track
+from pipeline.store.publish import writing
 
 Array = NDArray[np.float64]
 
@@ -71,8 +72,9 @@ def synthesize(
         raise ValueError(f"{out}: holds files already; expected a new or an empty folder")
     for planned in plans:
         for file, content in _files(spec, planned, seed, layout):
-            (out / file).parent.mkdir(parents=True, exist_ok=True)
-            (out / file).write_bytes(content)
+            with writing(out / file):
+                (out / file).parent.mkdir(parents=True, exist_ok=True)
+                (out / file).write_bytes(content)
         on_recording()
 
 

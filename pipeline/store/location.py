@@ -3,6 +3,7 @@
 Both are read in the same two ways: a small file at once, a large one as a stream from its beginning.
 """
 
+import os
 import re
 from collections.abc import Generator
 from pathlib import Path
@@ -44,7 +45,10 @@ class Location(Protocol):
 
 
 def locate(place: Path | str | Location) -> Location:
-    """The location of a folder's path or of an http(s) address. Raises ValueError for any other address."""
+    """The location of a folder's path or of an http(s) address.
+
+    Raises ValueError for any other address, and for a folder whose name is no text: results name it.
+    """
     if not isinstance(place, Path | str):
         return place
     if isinstance(place, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", place):
@@ -52,7 +56,18 @@ def locate(place: Path | str | Location) -> Location:
         from pipeline.store.web import WebFolder
 
         return WebFolder(place)
+    check_is_text(Path(place))
     return Folder(Path(place))
+
+
+def check_is_text(path: Path) -> None:
+    """Raises ValueError for a path that has bytes which are not UTF-8, as Linux allows."""
+    name = os.fsencode(path)
+    try:
+        name.decode("utf-8")
+    except UnicodeDecodeError:
+        shown = name.decode("utf-8", "backslashreplace")
+        raise ValueError(f"{shown}: not UTF-8; expected a folder whose name is text: rename it") from None
 
 
 def file_stream(path: Path) -> Stream:

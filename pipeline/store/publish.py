@@ -1,5 +1,6 @@
 """Files appear whole or not at all: written beside their place, synced, then renamed into it."""
 
+import errno
 import fcntl
 import os
 import zlib
@@ -10,19 +11,37 @@ from pathlib import Path
 
 @contextmanager
 def published(path: Path) -> Iterator[Path]:
-    """A temporary path to write to; what was written takes the place of `path` if the block succeeds."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """A temporary path to write to; what was written takes the place of `path` if the block succeeds.
+
+    Raises OSError that names `path` where it cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            sync(temporary)
+            temporary.replace(path)
+            sync(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """An OSError that names no other file, as that of a full disk does not, names this one."""
     try:
-        yield temporary
-        sync(temporary)
-        temporary.replace(path)
-        sync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        named = path if error.filename is None else Path(os.fsdecode(error.filename))
+        if error.errno is None or not (named.parent == path.parent or named in path.parents):
+            raise
+        # A file where a folder should be made "exists".
+        number = errno.ENOTDIR if error.errno == errno.EEXIST else error.errno
+        raise OSError(number, f"cannot be written: {os.strerror(number)}", os.fspath(path)) from error
 
 
-def publish_bytes(path: Path, content: bytes) -> None:
+def publish_bytes(path: Path, content: bytes | memoryview) -> None:
     """Write a small file so that it appears whole or not at all."""
     with published(path) as temporary:
         temporary.write_bytes(content)
