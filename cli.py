@@ -578,7 +578,7 @@ def _new_run(shards: "Shards", recipe: "Recipe", name: str | None, world: int) -
 
     training_samples(shards, recipe, world)
     made_from = recipe, shards.location, shards.manifest.digest
-    if not name:
+    if name is None:
         return create_next(RUNS, shards.manifest.dataset, *made_from).folder
     run = named_run(RUNS, name)
     run.create(*made_from)

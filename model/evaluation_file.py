@@ -151,7 +151,7 @@ def _draw(table: dict[str, Any], picture: Path) -> Path | None:
         return None
     counts_KK = np.array(shown["confusion"])
     occurring = np.flatnonzero(counts_KK.sum(0) + counts_KK.sum(1))
-    what = f"{MODE_TITLES[shown['mode']]} on {shown['labels']:,} labels"
+    what = f"{MODE_TITLES[shown['mode']]} on {shown['labels']:,} labels, {shown['features']}"
     title = f"{table['title']} {table['protocol']}: {what}, top-1 {shown['top1']['mean']:.1%}"
     names = [table["classes"][label] for label in occurring]
     draw_confusion(picture, counts_KK[np.ix_(occurring, occurring)], names, title=title)

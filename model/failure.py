@@ -14,7 +14,6 @@ from pipeline.store.damage import DamagedError
 # What a command that was stopped leaves, where somebody has to know.
 AFTER_A_STOP = {
     "preprocess": "the same command goes on",
-    "ablate": "the same command goes on",
     "synthesize": "what it wrote so far is no whole data set: remove it before you write there again",
 }
 # A path that the user named cannot be what it should be.

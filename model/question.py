@@ -7,7 +7,7 @@ from pathlib import Path
 from data_specs.spec import DatasetSpec
 from model.checkpoint import Checkpoint
 from model.scores import MODES, SEMI, SUPERVISED
-from model.subset import Labelled, all_labels, balanced, from_files, performances
+from model.subset import Labelled, all_labels, balanced, check_fraction, from_files, performances
 from model.supervised import labelled_keys
 from pipeline.samples import Samples, in_any_order, split_samples
 from pipeline.store.shards import Shards
@@ -41,6 +41,8 @@ class Question:
             raise ValueError("a subset file says which labels are used; leave the label fraction out")
         if SEMI in self.modes and not self.subsets and not any(fraction < 1 for fraction in self.fractions):
             raise ValueError("mode semi needs a label fraction below 1, such as 0.1, or a subset file")
+        for fraction in self.fractions:
+            check_fraction(fraction)
         if self.seeds < 1:
             raise ValueError(f"seeds is {self.seeds}; expected at least 1")
 

@@ -55,6 +55,12 @@ def balanced(labels_N: NDArray[np.int64], keys: Sequence[str], fraction: float, 
     return Labelled(fraction, sets, topped_up=topped_up)
 
 
+def check_fraction(fraction: float) -> None:
+    """Raises ValueError if it is no share of labels."""
+    if not 0 < fraction <= 1:
+        raise ValueError(f"label fraction is {fraction}; expected above 0, at most 1 (0.1 is ten per cent)")
+
+
 def balanced_subset(
     labels_N: NDArray[np.int64], keys: Sequence[str], fraction: float, seed: int = 0
 ) -> NDArray[np.int64]:
@@ -64,8 +70,7 @@ def balanced_subset(
     within a seed a smaller fraction's lies within a larger one's. Raises ValueError if fraction is not in
     (0, 1].
     """
-    if not 0 < fraction <= 1:
-        raise ValueError(f"label fraction is {fraction}; expected above 0, at most 1 (0.1 is ten per cent)")
+    check_fraction(fraction)
     place_N = hashed_places(keys, seed)
     chosen = []
     for label in np.unique(labels_N):

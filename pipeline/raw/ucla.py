@@ -80,6 +80,8 @@ def _one_track(xyz_TVC: NDArray[np.float64], states_TV: NDArray[np.uint8]) -> Se
 
 def _document(data: bytes, path: str) -> Any:
     """The JSON document, with all its numbers as floats. Raises RecordingError if it is none."""
+    if not data.strip():
+        raise RecordingError(path, 0, "empty file")
     try:
         return json.loads(data.decode("utf-8-sig"), parse_int=float)
     except UnicodeDecodeError as error:

@@ -257,7 +257,10 @@ def load_manifest(place: Path | str | Location) -> Manifest:
     except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
         raise ValueError(_no_manifest(location, error)) from None
     except ValueError as error:
-        raise DamagedError(f"{location}/manifest.json: cannot be read: {error}") from None
+        found = str(error).removeprefix(f"{location}/manifest.json: ")
+        raise DamagedError(
+            f"{location}/manifest.json: damaged: {found}; run preprocess again, which keeps whole shards"
+        ) from None
     except OSError as error:
         if isinstance(location, Folder):
             raise DamagedError(f"{location}/manifest.json: cannot be read: {error}") from None
