@@ -25,10 +25,11 @@ PENALTIES: tuple[float, ...] = (3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 3e-3, 1e-3, 3e-4
 FOLDS = 5
 # Above this many labels the penalty is chosen on a balanced part of them.
 MOST_LABELS_TO_CHOOSE_ON = 10_000
-# Each penalty begins where a stronger one ended, and only which class wins has to be right.
+# The largest entry of the gradient, whose first is of the order of 0.1, at which a fit ends; and to choose a
+# penalty, where each fit begins at a stronger one's end and only their order has to be right. In float32 the
+# loss would no longer change long before either.
+TOLERANCE, TOLERANCE_TO_CHOOSE = 1e-7, 1e-5
 ITERATIONS, ITERATIONS_TO_CHOOSE = 200, 100
-# Of the gradient, whose first is of the order of 0.1. In float32 the loss no longer changes long before that.
-TOLERANCE, LEAST_STEP = 1e-7, 1e-12
 
 
 class LinearClassifier(nn.Module):
@@ -76,7 +77,11 @@ def fit_linear(train: Features, num_classes: int, penalty: float) -> LinearClass
 
 
 def fit_path(
-    train: Features, num_classes: int, penalties: Sequence[float], iterations: int = ITERATIONS
+    train: Features,
+    num_classes: int,
+    penalties: Sequence[float],
+    iterations: int = ITERATIONS,
+    tolerance: float = TOLERANCE,
 ) -> Iterator[LinearClassifier]:
     """One classifier for each penalty, when it is asked for, by full-batch L-BFGS that begins where the one
     before ended.
@@ -93,8 +98,8 @@ def fit_path(
         optimiser = torch.optim.LBFGS(
             [weight_KE, bias_K],
             max_iter=iterations,
-            tolerance_grad=TOLERANCE,
-            tolerance_change=LEAST_STEP,
+            tolerance_grad=tolerance,
+            tolerance_change=0,
             line_search_fn="strong_wolfe",
         )
 
@@ -145,7 +150,7 @@ def choose_penalty(train: Features, num_classes: int, performances: Sequence[str
         known_N = np.isin(labels_N, labels_N[fold_N != fold])
         held.append(train.take(np.flatnonzero((fold_N == fold) & known_N)))
         fit_on = train.take(np.flatnonzero(fold_N != fold))
-        paths.append(fit_path(fit_on, num_classes, PENALTIES, ITERATIONS_TO_CHOOSE))
+        paths.append(fit_path(fit_on, num_classes, PENALTIES, ITERATIONS_TO_CHOOSE, TOLERANCE_TO_CHOOSE))
     best, least = PENALTIES[0], math.inf
     for penalty, *classifiers in zip(PENALTIES, *paths, strict=True):
         loss = sum(_cross_entropy(*pair) for pair in zip(classifiers, held, strict=True))
