@@ -1,16 +1,22 @@
-// Tells a torch without CUDA that there is one GPU, on which nothing can be computed: tests/gpu/pretend.py does that.
+// Tells torch that there is one GPU, on which nothing can be computed: tests/gpu/pretend.py does that. Compiled with
+// -DKIND=CUDA or MPS, for a torch that was built without.
 
 #include <ATen/detail/CUDAHooksInterface.h>
+#include <ATen/detail/MPSHooksInterface.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
+
+#define JOINED(left, right) left##right
+#define JOIN(left, right) JOINED(left, right)
+#define REGISTER_GUARD(kind) C10_REGISTER_GUARD_IMPL(kind, Guard)
 
 using c10::Device, c10::DeviceIndex, c10::DeviceType, c10::Stream;
 
 namespace {
 
-const Device GPU(DeviceType::CUDA, 0);
+const Device GPU(DeviceType::KIND, 0);
 const Stream STREAM(Stream::DEFAULT, GPU);
 
-struct Guard final : c10::impl::NoOpDeviceGuardImpl<DeviceType::CUDA> {
+struct Guard final : c10::impl::NoOpDeviceGuardImpl<DeviceType::KIND> {
     Device getDevice() const override { return GPU; }
     Device exchangeDevice(Device) const override { return GPU; }
     Stream getStream(Device) const noexcept override { return STREAM; }
@@ -20,16 +26,18 @@ struct Guard final : c10::impl::NoOpDeviceGuardImpl<DeviceType::CUDA> {
     bool queryEvent(void*) const override { return true; }
 };
 
-C10_REGISTER_GUARD_IMPL(CUDA, Guard)
+REGISTER_GUARD(KIND)
 
 }  // namespace
 
 namespace at {
 
-struct CUDAHooks final : CUDAHooksInterface {
-    explicit CUDAHooks(CUDAHooksArgs) {}
+// torch looks for a class of this name.
+struct JOIN(KIND, Hooks) final : JOIN(KIND, HooksInterface) {
+    template <typename... Arguments>
+    explicit JOIN(KIND, Hooks)(Arguments&&...) {}
     void init() const override {}
-    bool hasCUDA() const override { return true; }
+    bool JOIN(has, KIND)() const override { return true; }
     bool isBuilt() const override { return true; }
     bool isAvailable() const override { return true; }
     bool hasPrimaryContext(DeviceIndex) const override { return true; }
@@ -40,6 +48,6 @@ struct CUDAHooks final : CUDAHooksInterface {
     DeviceIndex maybeExchangeDevice(DeviceIndex) const override { return 0; }
 };
 
-REGISTER_CUDA_HOOKS(CUDAHooks)
+JOIN(REGISTER_, JOIN(KIND, _HOOKS))(JOIN(KIND, Hooks))
 
 }  // namespace at

@@ -1,11 +1,13 @@
-"""A GPU that is not there: its tensors say that they are on "cuda", and are computed on the CPU.
+"""A GPU that is not there: its tensors say that they are on "cuda", or "mps", and are computed on the CPU.
 
-What fails on a real one fails here: operations on tensors of two devices. What makes the host wait for a real
-one is counted, by operation and line. Not shown: speed, memory, other roundings, whether copies that nobody
-waits for come in time, and several GPUs. For a process of its own, with a torch that knows no CUDA: what it
-changes in torch stays changed.
+What fails on a real one fails here: operations on tensors of two devices; on MPS float64, and what it has no
+kernels for. What makes the host wait for a real one is counted, by operation and line. Not shown: speed,
+memory, other roundings, whether copies that nobody waits for come in time, and several GPUs. For a process of
+its own, with a torch that knows no real one: what it changes in torch stays changed. PRETEND, of its
+environment, is the kind.
 """
 
+import os
 import shutil
 import subprocess
 import threading
@@ -20,7 +22,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
+KIND = os.environ.get("PRETEND", "cuda")
+CPU, GPU = torch.device("cpu"), torch.device(KIND, 0)
 PROJECT = Path(__file__).parents[2]
 aten = torch.ops.aten
 
@@ -33,20 +36,23 @@ DECOMPOSITIONS = ("_linalg_eigh", "_linalg_svd", "linalg_cholesky", "_linalg_sol
 RECURRENT = ("rnn_tanh", "lstm", "gru", "gru_cell")
 SILENT = {"non_blocking": True}
 
+# What MPS has no kernels for, of what is used here. It averages, too, only into parts of equal size.
+NOT_ON_MPS = (*DECOMPOSITIONS, "linalg_qr")
+
 # How often the host would have waited, by operation and line.
 waits: Counter[str] = Counter()
 
 
-def build(folder: Path) -> Path:
-    """Compile what tells torch of the GPU. Raises FileNotFoundError without a C++ compiler."""
+def build(folder: Path, kind: str) -> Path:
+    """Compile what tells torch of a GPU, "cuda" or "mps". Raises FileNotFoundError without a C++ compiler."""
     compiler = shutil.which("g++") or shutil.which("c++")
     if compiler is None:
         raise FileNotFoundError("no C++ compiler")
     torch_folder, library = Path(torch.__file__).parent, folder / "accelerator.so"
     source = [str(Path(__file__).with_name("accelerator.cpp")), f"-I{torch_folder / 'include'}"]
     libraries = [f"-L{torch_folder / 'lib'}", f"-Wl,-rpath,{torch_folder / 'lib'}", "-ltorch_cpu", "-lc10"]
-    command = [compiler, "-std=c++20", "-shared", "-fPIC", *source, *libraries, "-o", str(library)]
-    subprocess.run(command, check=True)
+    options = ["-std=c++20", "-shared", "-fPIC", f"-DKIND={kind.upper()}"]
+    subprocess.run([compiler, *options, *source, *libraries, "-o", str(library)], check=True)
     return library
 
 
@@ -54,14 +60,18 @@ def install() -> None:
     """From here on this process has a GPU. What `build` made must be loaded before torch (LD_PRELOAD)."""
     torch._C._set_only_lift_cpu_tensors(True)
     cuda: Any = torch.cuda
-    cuda._lazy_init = lambda: None
-    cuda.is_available = lambda: True
-    cuda.device_count = lambda: 1
-    cuda.current_device = lambda: 0
-    cuda.current_stream = lambda device: _Stream()  # noqa: ARG005
-    cuda.Event = _Event
-    cuda.is_bf16_supported = lambda *_: True
-    cuda.manual_seed_all = lambda *_: None
+    mps: Any = torch.backends.mps
+    if KIND == "mps":
+        mps.is_available = lambda: True
+    else:
+        cuda._lazy_init = lambda: None
+        cuda.is_available = lambda: True
+        cuda.device_count = lambda: 1
+        cuda.current_device = lambda: 0
+        cuda.current_stream = lambda device: _Stream()  # noqa: ARG005
+        cuda.Event = _Event
+        cuda.is_bf16_supported = lambda *_: True
+        cuda.manual_seed_all = lambda *_: None
     torch.__future__.set_overwrite_module_params_on_conversion(True)
     _Dispatch().__enter__()  # type: ignore[no-untyped-call]
     _Functions().__enter__()  # type: ignore[no-untyped-call]
@@ -113,6 +123,8 @@ class _Functions(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is Tensor.pin_memory:
             return args[0]
+        if func is Tensor.tolist:
+            return args[0].cpu().tolist()
         if "pin_memory" in kwargs:
             kwargs = {**kwargs, "pin_memory": False}
         if func in (Tensor.to, Tensor.cpu, Tensor.cuda):
@@ -160,7 +172,7 @@ def _moved(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
             device = torch.device(each)
     if device.type == x.device.type:
         return x if dtype == x.dtype else Tensor.to(x, dtype)
-    options = {"device": GPU if device.type == "cuda" else device, "dtype": dtype}
+    options = {"device": GPU if device.type == KIND else device, "dtype": dtype}
     options["non_blocking"] = kwargs.get("non_blocking", False)
     moved: Tensor = _Move.apply(x, options)  # type: ignore[no-untyped-call]
     return moved
@@ -171,7 +183,7 @@ def _compute(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     leaves = tree_leaves((args, kwargs))
     on_gpu = any(isinstance(leaf, _Pretend) for leaf in leaves)
     device = kwargs.get("device")
-    to_gpu = on_gpu if device is None else torch.device(device).type == "cuda"
+    to_gpu = on_gpu if device is None else torch.device(device).type == KIND
     if not on_gpu and not to_gpu:
         return func(*args, **kwargs)
     if on_gpu:
@@ -183,6 +195,8 @@ def _compute(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if device is not None:
         kwargs = {**kwargs, "device": CPU}
     out = func(*tree_map(_real, args), **tree_map(_real, kwargs))
+    if KIND == "mps" and to_gpu:
+        _refuse_what_mps_lacks(func, args, out)
     same = {id(_real(leaf)): leaf for leaf in leaves if isinstance(leaf, Tensor)}
 
     def shown(each: Any) -> Any:
@@ -205,7 +219,17 @@ def _refuse_two_devices(func: Any, args: tuple[Any, ...], leaves: list[Any]) -> 
     is_index = func.overloadpacket in (aten.index, aten.index_put, aten.index_put_)
     allowed = func in COPIES or (is_index and isinstance(args[0], _Pretend))
     if not allowed and any(other.dim() for other in others):
-        raise RuntimeError(f"{func} at {_line()}: expected all tensors on one device, found cuda:0 and cpu")
+        raise RuntimeError(f"{func} at {_line()}: expected all tensors on one device, found {GPU} and cpu")
+
+
+def _refuse_what_mps_lacks(func: Any, args: tuple[Any, ...], out: Any) -> None:
+    name = func.overloadpacket.__name__
+    uneven = name == "_adaptive_avg_pool2d" and any(
+        frames % parts for frames, parts in zip(args[0].shape[2:], args[1], strict=True)
+    )
+    is_double = any(isinstance(each, Tensor) and each.dtype == torch.float64 for each in tree_leaves(out))
+    if name in NOT_ON_MPS or uneven or is_double:
+        raise NotImplementedError(f"{func} at {_line()}: {'float64' if is_double else name} on MPS")
 
 
 def _waits(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, on_gpu: bool, to_gpu: bool) -> bool:

@@ -2,7 +2,7 @@
 
 Reads a command's arguments as a line of JSON and answers with another: exit code, output, how often the host
 waited in all, and in each step but the first. The GPU is a real one where torch knows such; else `LD_PRELOAD`
-names what `pretend.build` made.
+names what `pretend.build` made, of the kind that PRETEND names.
 """
 
 import json

@@ -1,11 +1,12 @@
-"""The commands on a GPU, or on one that is not there: devices are not mixed, nothing in a step makes the host
-wait, and numbers are those of a CPU."""
+"""The commands on GPUs, or on such that are not there: devices are not mixed, nothing in a step makes the
+host wait, and numbers are those of a CPU."""
 
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from pipeline.store.shards import Shards
 from tests.gpu.pretend import PROJECT, build
 
 SMALL = ("epochs=1", "batch_size=16", "lr=1e-3")
+NARROW = ("model.encoder.widths=[4, 4, 4, 4, 8, 8]", "model.decoder.widths=[4, 4, 4, 4, 4]")
 
 
 class Gpu:
@@ -53,22 +55,44 @@ IS_REAL = torch.cuda.is_available()
 
 @pytest.fixture(scope="module")
 def gpu(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gpu]:
-    """A real one where there is one."""
-    environment, folder = os.environ | {"PYTHONPATH": str(PROJECT)}, tmp_path_factory.mktemp("gpu")
-    if torch.version.cuda is None:
-        try:
-            environment["LD_PRELOAD"] = str(build(folder))
-        except FileNotFoundError as error:
-            pytest.skip(str(error))
-    elif not IS_REAL:
-        pytest.skip("this torch knows real GPUs only, and there is none")
-    command = [sys.executable, "-m", "tests.gpu.session"]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, cwd=folder, env=environment, **pipes) as session:  # type: ignore[call-overload]
-        yield Gpu(session, folder)
+    """NVIDIA's; a real one where there is one."""
+    folder = tmp_path_factory.mktemp("gpu")
+    with session(folder, {} if IS_REAL else made_up("cuda", folder)) as started:
+        yield started
 
 
-RECIPES = pytest.mark.parametrize(
+@pytest.fixture(scope="module")
+def mac(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gpu]:
+    """Apple's, never a real one."""
+    folder = tmp_path_factory.mktemp("mac")
+    with session(folder, made_up("mps", folder)) as started:
+        yield started
+
+
+def made_up(kind: str, folder: Path) -> dict[str, str]:
+    """The environment in which there is a GPU of that kind; the test is skipped where none can be made up."""
+    if torch.version.cuda is not None or sys.platform != "linux":
+        pytest.skip("for this torch no GPU can be made up")
+    try:
+        return {"LD_PRELOAD": str(build(folder, kind)), "PRETEND": kind}
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+
+
+@contextmanager
+def session(folder: Path, environment: dict[str, str]) -> Iterator[Gpu]:
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.gpu.session"],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(PROJECT)} | environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        yield Gpu(process, folder)
+
+
+@pytest.mark.parametrize(
     ("recipe", "changes"),
     [
         ("paper", ()),
@@ -85,9 +109,6 @@ RECIPES = pytest.mark.parametrize(
         ("lstm-autoencoder", ("precision=bf16",)),
     ],
 )
-
-
-@RECIPES
 def test_a_step_waits_for_nothing(gpu: Gpu, shards: Shards, recipe: str, changes: tuple[str, ...]) -> None:
     steps = gpu.train(shards, recipe, *changes)["steps"]
     assert len(steps) >= 3
@@ -119,16 +140,30 @@ def test_a_gpu_trains_what_a_cpu_does(gpu: Gpu, shards: Shards) -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        ("--mode", "linear,knn", "--whiten"),
+        ("--mode", "linear,knn"),
+        ("--mode", "knn", "--whiten"),
         ("--mode", "semi,finetune", "--label-fraction", "0.5"),
     ],
 )
 def test_every_evaluation_runs(gpu: Gpu, shards: Shards, options: tuple[str, ...]) -> None:
     """What is on the GPU and what is not never meet there."""
-    gpu.train(shards, "compact", "precision=bf16", "finetune.epochs=1")
+    gpu.train(shards, "compact", *NARROW, "precision=bf16", "finetune.epochs=1")
     run = str(gpu.last_run().folder)
     answer = gpu("eval", "--run", run, *options, "--device", "cuda")
     assert answer["waits"]
+
+
+@pytest.mark.parametrize("recipe", ["compact", "best", "ms2l-like", "pc-like"])
+def test_a_mac_trains_and_evaluates(mac: Gpu, shards: Shards, recipe: str) -> None:
+    """Its GPU is what is taken there by default; it knows no float64, and not every operation."""
+    narrow = () if recipe == "best" else NARROW
+    mac.train(shards, recipe, *narrow, "finetune.epochs=1", device="mps")
+    run = str(mac.last_run().folder)
+    mac("eval", "--run", run, "--mode", "linear,knn")
+    if recipe == "compact":
+        mac("eval", "--run", run, "--mode", "knn", "--whiten")
+        mac("eval", "--run", run, "--mode", "finetune")
+        mac("report", run)
 
 
 def weights(run: Run) -> dict[str, Tensor]:
