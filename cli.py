@@ -376,13 +376,8 @@ def evaluate(
         raise ValueError(f"--fuse {', '.join(fuse)}: expected other runs than {run.folder}, each name once")
     others = {one.name: load_checkpoint(one, _note) for one in beside}
     opened = open_shards(shards or run.shards())
-    for name, other in others.items():
-        if other.manifest != checkpoint.manifest:
-            _note(f"{name} was trained on other shards than {run.folder}; here it encodes {opened.location}")
     chosen = protocol or usual_protocol(checkpoint, opened.spec)
     question = Question(asked, chosen, shares, subsets, seeds, whiten)
-    if checkpoint.step < checkpoint.steps:
-        _note(f"{run.folder} is unfinished, at step {checkpoint.step} of {checkpoint.steps}")
     with status() as say:
         result = run_evaluation(
             opened,
@@ -392,23 +387,10 @@ def evaluate(
             fuse=others,
             cache=run.features,
             on_stage=say,
+            on_note=_note,
         )
-    for drawn in (labels for labels in result.labelled if labels.drawn):
-        if drawn.topped_up:
-            _note(
-                f"a share of {drawn.fraction:g} leaves {drawn.topped_up} of {len(result.classes)} classes "
-                f"without a label; one of every class is used at least, in all {len(drawn.sets[0]):,} of "
-                f"{result.train_samples:,}"
-            )
     saved = save_evaluation(result, run.folder)
     print_scores(to_table(result, run.name), run.folder)
-    if result.seen_in_training:
-        objectives = {one.recipe().objective for one in (checkpoint, *others.values())}
-        labels = "with" if "supervised" in objectives else "without"
-        _note(
-            f"training saw {result.seen_in_training:,} of {result.test_samples:,} test samples, {labels} "
-            "their labels"
-        )
     click.echo("\n".join(map(str, saved.paths)))
     _say_next("report", run.folder)
 

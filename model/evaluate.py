@@ -104,8 +104,10 @@ def evaluate(
     fuse: Mapping[str, Checkpoint] | None = None,
     cache: Path | None = None,
     on_stage: Callable[[str], None] = lambda _: None,
+    on_note: Callable[[str], None] = lambda _: None,
 ) -> Evaluation:
-    """Every mode on every kind of features. `on_stage` hears what is being done.
+    """Every mode on every kind of features. `on_stage` hears what is being done, `on_note` what to know of
+    the scores beside them.
 
     fuse: other runs, by name, with which linear evaluation is fused late, too; see `model.fusion`.
     cache: a folder for features, to encode once only; what lies there of the same is used.
@@ -117,10 +119,22 @@ def evaluate(
         raise ValueError(f"linear classifiers are what is fused; add {LINEAR} to the modes")
     for one in (checkpoint, *others.values()):
         check_fit(shards, one)
+    if checkpoint.step < checkpoint.steps:
+        on_note(f"the run is unfinished, at step {checkpoint.step} of {checkpoint.steps}")
+    for name, other in others.items():
+        if other.manifest != checkpoint.manifest:
+            on_note(f"{name} was trained on other shards than the run; here it encodes {shards.location}")
     spec, protocol = shards.spec, question.protocol
     on_stage("reading the samples")
     parts = read_parts(shards, protocol)
     labelled = labelled_sets(question, parts)
+    for labels in labelled:
+        if labels.topped_up:
+            on_note(
+                f"a share of {labels.fraction:g} leaves {labels.topped_up} of {len(spec.classes)} classes "
+                f"without a label; one of every class is used at least, in all {len(labels.sets[0]):,} of "
+                f"{len(parts.train):,}"
+            )
     bench = _Bench(shards, checkpoint, parts, device, cache, on_stage)
     scores: list[Score] = []
     if LINEAR in question.modes or KNN in question.modes:
@@ -131,6 +145,11 @@ def evaluate(
     scores += bench.supervised_scores()
     if SEMI in question.modes or FINETUNE in question.modes:
         scores += bench.finetuned_scores(labelled, question)
+    runs = [checkpoint, *others.values()]
+    seen = seen_in_training(shards, runs, protocol)
+    if seen:
+        labels_too = "with" if any(run.recipe().objective == SUPERVISED for run in runs) else "without"
+        on_note(f"training saw {seen:,} of {len(parts.test):,} test samples, {labels_too} their labels")
     return Evaluation(
         dataset=shards.manifest.dataset,
         title=spec.title,
@@ -139,7 +158,7 @@ def evaluate(
         classes=tuple(spec.classes),
         train_samples=len(parts.train),
         test_samples=len(parts.test),
-        seen_in_training=seen_in_training(shards, [checkpoint, *others.values()], protocol),
+        seen_in_training=seen,
         copied_N=shards.copied(protocol),
         shards_name=shards.location.name,
         frames=shards.source.shape[3],

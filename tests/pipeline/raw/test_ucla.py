@@ -95,7 +95,8 @@ def test_whole_numbers_of_any_length() -> None:
 
 
 JSON_DAMAGES = {
-    "empty": (b"", 1, "not JSON"),
+    "empty": (b"", 0, "empty file"),
+    "blank": (b" \n", 0, "empty file"),
     "cut": (document(some_points())[:-9], 1, "not JSON"),
     "not JSON": (b'{"skeletons":\n\n [[[1, 2, x]]]}', 3, "not JSON: Expecting value"),
     "not UTF-8": (b'{"label": 1,\n "file_name": "\xff"}', 2, "byte 0xff is not UTF-8"),
