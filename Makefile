@@ -37,7 +37,7 @@ bench: $(SETUP)
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-# A small data set in NTU's raw format, from files to a report. Five to eight minutes on two cores, set-up included.
+# A small data set in NTU's raw format, from files to a report. Three to eight minutes on two cores, set-up included.
 demo: $(SETUP)
 	rm -rf demo && mkdir demo
 	cd demo && ../$(BIN)/python ../cli.py synthesize ntu60 raw --samples 360 --oddities 0.05

@@ -185,7 +185,7 @@ def _heading(row: dict[str, Any]) -> str:
 
     neighbours = f", k = {row['k']}" if row["k"] else ""
     drawn = row["label_fraction"] not in (None, 1) and not row["subset"]
-    share = f" ({100 * row['label_fraction']:g} %)" if drawn else ""
+    share = f" (fraction {row['label_fraction']:g})" if drawn else ""
     return f"{MODE_TITLES[row['mode']]}{neighbours}, {row['labels']:,} labels{share}"
 
 

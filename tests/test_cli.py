@@ -110,7 +110,7 @@ def rows_of(printed: str) -> set[tuple[str, ...]]:
     rows, heading = set(), ""
     for line in printed.splitlines():
         cells = tuple(re.split(" {2,}", line.strip()))
-        if len(cells) == 1 and (found := re.fullmatch(r"(.* labels)( \(.* %\))?", cells[0])):
+        if len(cells) == 1 and (found := re.fullmatch(r"(.* labels)( \(fraction .*\))?", cells[0])):
             heading = found[1]
         elif heading and len(cells) > 1:
             rows.add((heading, *cells))
