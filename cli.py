@@ -117,7 +117,7 @@ def preprocess(
         keep_missing,
         shard_samples,
     )
-    started, kept = time.perf_counter(), [0]
+    started, kept = time.perf_counter(), list[int]()
     job = job_module.prepare(spec, list(raw), out or SHARDS / spec.name, config, overwrite=overwrite)
     with bar("files", len(job.recordings)) as advance:
         job_module.run(
@@ -134,12 +134,13 @@ def preprocess(
 
     shards = open_shards(job.out)
     print_description(shards)
-    count, new = len(job.recordings), len(job.recordings) - sum(kept)
-    speed = f"in {seconds:.1f} s, {new / seconds:,.0f} a second"
-    there = f", {sum(kept):,} of {count:,} were there already" if kept[1:] else ""
-    click.echo(
-        f"{new:,} recordings {speed}{there}" if new else f"all {count:,} recordings were there already"
-    )
+    count, there = len(job.recordings), sum(kept)
+    if there == count:
+        click.echo(f"all {count:,} recordings were there already")
+    else:
+        rate = (count - there) / seconds
+        more = f", {there:,} of {count:,} were there already" if there else ""
+        click.echo(f"{count - there:,} recordings in {seconds:.1f} s, {rate:,.0f} a second{more}")
     _say_next("train", "--shards", job.out)
 
 

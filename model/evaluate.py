@@ -117,8 +117,9 @@ def evaluate(
     others = dict(fuse or {})
     if others and LINEAR not in question.modes:
         raise ValueError(f"linear classifiers are what is fused; add {LINEAR} to the modes")
-    for one in (checkpoint, *others.values()):
-        check_fit(shards, one)
+    runs = [checkpoint, *others.values()]
+    for run in runs:
+        check_fit(shards, run)
     if checkpoint.step < checkpoint.steps:
         on_note(f"the run is unfinished, at step {checkpoint.step} of {checkpoint.steps}")
     for name, other in others.items():
@@ -145,7 +146,6 @@ def evaluate(
     scores += bench.supervised_scores()
     if SEMI in question.modes or FINETUNE in question.modes:
         scores += bench.finetuned_scores(labelled, question)
-    runs = [checkpoint, *others.values()]
     seen = seen_in_training(shards, runs, protocol)
     if seen:
         labels_too = "with" if any(run.recipe().objective == SUPERVISED for run in runs) else "without"

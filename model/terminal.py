@@ -184,7 +184,7 @@ def _heading(row: dict[str, Any]) -> str:
     from model.evaluation_file import MODE_TITLES
 
     neighbours = f", k = {row['k']}" if row["k"] else ""
-    drawn = row["label_fraction"] not in (None, 1) and not row["subset"]
+    drawn = row["label_fraction"] < 1 and not row["subset"]
     share = f" (fraction {row['label_fraction']:g})" if drawn else ""
     return f"{MODE_TITLES[row['mode']]}{neighbours}, {row['labels']:,} labels{share}"
 

@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import cycle
 from types import TracebackType
-from typing import Protocol, Self, TypedDict
+from typing import Protocol, Self
 
 import numpy as np
 import torch
@@ -79,14 +79,6 @@ class RandomFeed:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Nothing is read ahead here."""
-
-
-class _Identity(TypedDict):
-    """What the random numbers of one view of one batch have in common."""
-
-    seed: int
-    epoch: int
-    view: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,9 +170,8 @@ def train_batches(
             second = _read(others, slot.partner_PCTV)
         made = []
         for index, kind in enumerate(views):
-            identity = _Identity(seed=seed, epoch=epoch, view=index)
             shown = batch if index == 0 else second
-            view = _make_view(shown, slot, kind, identity, config, samples.skeleton)
+            view = _make_view(shown, slot, kind, index, seed, epoch, config, samples.skeleton)
             made.append(view if shown is batch else _of_other_recordings(view, shown))
         whole = replace(batch, views=tuple(made))
         # What lies in no buffer is small, and pinned now; the buffers are already.
@@ -216,7 +207,9 @@ def changed_copy(
     out_PCTV = np.empty_like(x_PCTV)
     combined_view(
         *(x_PCTV, sample_P, ids_N),
-        **_Identity(seed=seed, epoch=copy, view=0),
+        seed=seed,
+        epoch=copy,
+        view=0,
         crop_view=1,
         config=config,
         skeleton=skeleton,
@@ -274,16 +267,24 @@ def _read(samples: Samples, buffer_PCTV: torch.Tensor) -> Batch:
 
 
 def _make_view(
-    batch: Batch, slot: _Slot, kind: str, identity: _Identity, config: ViewConfig, skeleton: Skeleton
+    batch: Batch,
+    slot: _Slot,
+    kind: str,
+    index: int,
+    seed: int,
+    epoch: int,
+    config: ViewConfig,
+    skeleton: Skeleton,
 ) -> View:
-    """A view of a batch without views, in its place of the slot."""
+    """A view of a batch without views, in its place of the slot: that of this index."""
     x_PCTV, sample_P, ids_N = batch.original_PCTV.numpy(), batch.sample_P.numpy(), batch.ids_N.numpy()
-    index = identity["view"]
     view_PCTV, visible_N = slot.views_PCTV[index][: len(x_PCTV)], slot.visible_N[index]
     cropped_PCTV = slot.cropped_PCTV[index][: len(x_PCTV)] if crops(kind, config) else None
     make_view(
         *(kind, x_PCTV, sample_P, ids_N),
-        **identity,
+        seed=seed,
+        epoch=epoch,
+        view=index,
         config=config,
         skeleton=skeleton,
         out_PCTV=view_PCTV.numpy(),

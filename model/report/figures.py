@@ -69,7 +69,7 @@ def draw_curves(path: Path, curves: Mapping[str, Mapping[str, Curve]]) -> None:
         lines = [_run_line(index) for index in range(len(curves))]
         _legend(figure, lines, list(curves), loc="lower left", bbox_to_anchor=(0.115, 0.9 + 0.1 / rows),
                 ncols=min(4, len(curves)), fontsize=10)  # fmt: skip
-    publish_figure(figure, path, dpi=DPI, bbox_inches="tight", pad_inches=0.15)
+    _publish(figure, path)
 
 
 def draw_fractions(path: Path, evaluations: Mapping[str, SavedEvaluation], *, paper: str) -> None:
@@ -110,7 +110,7 @@ def draw_fractions(path: Path, evaluations: Mapping[str, SavedEvaluation], *, pa
     axes.xaxis.set_minor_locator(NullLocator())
     _legend(axes, handles, names, loc="upper left", bbox_to_anchor=(1.0, 1.02), fontsize=9, labelspacing=0.7,
             handlelength=3)  # fmt: skip
-    publish_figure(figure, path, dpi=DPI, bbox_inches="tight", pad_inches=0.15)
+    _publish(figure, path)
 
 
 def by_fraction(evaluation: SavedEvaluation, mode: str, features: str) -> list[SavedScore]:
@@ -155,7 +155,7 @@ def draw_gains(path: Path, gains: Sequence[tuple[str, float]], *, title: str) ->
     room = 0.16 * max(high - low, 1)
     axes.set_xlim(low - room * (low < 0), high + room)
     axes.grid(visible=False, axis="y")
-    publish_figure(figure, path, dpi=DPI, bbox_inches="tight", pad_inches=0.15)
+    _publish(figure, path)
 
 
 def draw_embedding(path: Path, embedding: Embedding, *, title: str) -> None:
@@ -179,7 +179,7 @@ def draw_embedding(path: Path, embedding: Embedding, *, title: str) -> None:
     axes.margins(0.04)
     axes.spines[:].set_color(GRID)
     _draw_numbers(figure, axes, embedding)
-    publish_figure(figure, path, dpi=DPI, bbox_inches="tight", pad_inches=0.15)
+    _publish(figure, path)
 
 
 def _draw_numbers(figure: Figure, axes: Axes, embedding: Embedding) -> None:
@@ -244,3 +244,7 @@ def _plain(axes: Axes, *, title: str = "", across: str = "", up: str = "") -> No
 
 def _short(name: str, longest: int = 40) -> str:
     return textwrap.shorten(name, longest, placeholder=" …") if " " in name else name[:longest]
+
+
+def _publish(figure: Figure, path: Path) -> None:
+    publish_figure(figure, path, dpi=DPI, bbox_inches="tight", pad_inches=0.15)

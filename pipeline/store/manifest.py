@@ -257,10 +257,7 @@ def load_manifest(place: Path | str | Location) -> Manifest:
     except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
         raise ValueError(_no_manifest(location, error)) from None
     except ValueError as error:
-        found = str(error).removeprefix(f"{location}/manifest.json: ")
-        raise DamagedError(
-            f"{location}/manifest.json: damaged: {found}; run preprocess again, which keeps whole shards"
-        ) from None
+        raise DamagedError(f"{error}; run preprocess again, which keeps whole shards") from None
     except OSError as error:
         if isinstance(location, Folder):
             raise DamagedError(f"{location}/manifest.json: cannot be read: {error}") from None
@@ -324,7 +321,10 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _parsed(content: bytes, place: str) -> dict[str, Any]:
-    value = json.loads(content)
+    try:
+        value = json.loads(content)
+    except ValueError as error:
+        raise ValueError(f"{place}: damaged: {error}") from None
     if not isinstance(value, dict):
-        raise ValueError(f"{place}: not a JSON object")
+        raise ValueError(f"{place}: damaged: not a JSON object")
     return value

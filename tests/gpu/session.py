@@ -22,9 +22,11 @@ from tests.gpu import pretend
 
 
 def serve() -> None:
-    waits = pretend.waits if torch.version.cuda is None else waits_of_a_real_one()
     if torch.version.cuda is None:
         pretend.install()
+        waits = pretend.waits
+    else:
+        waits = waits_of_a_real_one()
     classify.PENALTIES = (3.0,)  # the many small operations of fifty fits take minutes on the pretended one
     after_steps: list[Counter[str]] = []
     register_optimizer_step_post_hook(lambda *_: after_steps.append(Counter(waits)))
