@@ -17,15 +17,13 @@ import numpy as np
 from model.evaluate import Evaluation
 from model.pictures.confusion import draw_confusion
 from model.run import Run
-from model.scores import FINETUNE, FROM_LABELS, KNN, LINEAR, SEMI, SUPERVISED, TRAINED, Score
+from model.scores import FINETUNE, HEADLINES, KNN, LINEAR, SEMI, SUPERVISED, Score
 from model.subset import write_subset
 from model.versus import versus_untrained
 from pipeline.store.publish import publish_bytes
 
 # 4: the penalty of a linear classifier is chosen by cross-entropy and written down.
 FORMAT_VERSION = 4
-# What stands for a run: the first of these that is there.
-HEADLINES = (LINEAR, SUPERVISED, SEMI, FINETUNE)
 MODE_TITLES = {
     LINEAR: "linear",
     KNN: "nearest neighbours",
@@ -85,10 +83,9 @@ def _score_table(score: Score, evaluation: Evaluation) -> dict[str, Any]:
 
 
 def headline(scores: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The row that stands for a run: of the trained encoder, with the most labels."""
-    for mode in HEADLINES:
-        features = FROM_LABELS if mode == SUPERVISED else TRAINED
-        rows = [row for row in scores if row["mode"] == mode and row["features"] == features]
+    """The row that stands for a run: as HEADLINES, with the most labels."""
+    for kind in HEADLINES:
+        rows = [row for row in scores if (row["mode"], row["features"]) == kind]
         if rows:
             return max(rows, key=lambda row: int(row["labels"]))
     return None

@@ -19,6 +19,8 @@ STATISTICS, COORDINATES = "input statistics", "raw coordinates"
 # Where the encoder sees distances, too: see `model.streams`.
 MORE_STATISTICS = "input statistics, with distances"
 FROM_LABELS = "encoder and linear layer"
+# What stands for a run, the first of these that it has: of a supervised one, what it was trained to be.
+HEADLINES = ((SUPERVISED, FROM_LABELS), (LINEAR, TRAINED), (SEMI, TRAINED), (FINETUNE, TRAINED))
 
 Curve = NDArray[np.float64]
 

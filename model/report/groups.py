@@ -37,7 +37,7 @@ from model.report.tables import (
     shared_headlines,
 )
 from model.report.words import details_text, feature_notes, mode_title, score_text
-from model.scores import LINEAR, MORE_STATISTICS, STATISTICS, UNTRAINED
+from model.scores import LINEAR, MORE_STATISTICS, STATISTICS, SUPERVISED, UNTRAINED
 
 # Differences that chance alone makes less often are coloured.
 SIGNIFICANT = 0.05
@@ -201,8 +201,8 @@ def _card(run: str, evaluation: SavedEvaluation, dataset: str, protocol: str) ->
     score = evaluation.headlines[0]
     references = []
     for name in (UNTRAINED, STATISTICS, MORE_STATISTICS):
-        other = evaluation.linear(name)
-        if other is not None and score.mode == other.mode:
+        other = evaluation.linear(name, score.labels)
+        if other is not None and score.mode in (LINEAR, SUPERVISED):
             ahead = 100 * (score.top1.mean - other.top1.mean)
             p = score.p_untrained if name == UNTRAINED else None
             references.append(Reference(name, f"{100 * other.top1.mean:.1f}", ahead, p))

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model.evaluation_file import FORMAT_VERSION, HEADLINES
+from model.evaluation_file import FORMAT_VERSION
 from model.published import is_comparable, same_split
 from model.report.datasets import named_protocol
-from model.scores import COORDINATES, FROM_LABELS, LINEAR, STATISTICS, SUPERVISED, TRAINED
+from model.scores import COORDINATES, HEADLINES, LINEAR, STATISTICS, SUPERVISED, TRAINED
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ class SavedScore:
 
     @property
     def of_trained(self) -> bool:
-        """Whether it is of the trained encoder's own features, fine-tuned or not, not of whitened ones."""
-        return self.features.split(",")[0] == TRAINED and "whitened" not in self.features
+        """Whether it is of the trained encoder's own features, fine-tuned or not."""
+        return self.features == TRAINED
 
     @property
     def of_network(self) -> bool:
@@ -104,21 +104,20 @@ class SavedEvaluation:
 
     @property
     def headlines(self) -> list[SavedScore]:
-        """The scores that may stand for the run, the first one before all: of the trained encoder, the modes
-        as in HEADLINES and within one the most labels first. Where there is none, the first score."""
-        own = [score for score in self.scores if score.of_trained or score.features == FROM_LABELS]
-        own.sort(key=lambda score: -score.labels)
-        return [score for mode in HEADLINES for score in own if score.mode == mode] or [self.scores[0]]
+        """The scores that may stand for the run, the first one before all: as HEADLINES, and of one kind the
+        most labels first. Where there is none, the first score."""
+        found = sorted(self.scores, key=lambda score: -score.labels)
+        return [s for kind in HEADLINES for s in found if (s.mode, s.features) == kind] or [self.scores[0]]
 
     @property
     def is_comparable(self) -> bool:
         """Whether the paper's figures, if any, are of as many test samples."""
         return is_comparable(self.dataset, self.protocol, self.test_samples)
 
-    def linear(self, features: str) -> SavedScore | None:
-        """The linear evaluation of these features with the most labels."""
-        found = [score for score in self.scores if score.mode == LINEAR and score.features == features]
-        return max(found, key=lambda score: score.labels, default=None)
+    def linear(self, features: str, labels: int) -> SavedScore | None:
+        """The linear evaluation of these features with so many labels."""
+        wanted = LINEAR, features, labels
+        return next((s for s in self.scores if (s.mode, s.features, s.labels) == wanted), None)
 
 
 def saved_evaluations(folder: Path) -> tuple[list[SavedEvaluation], list[str]]:

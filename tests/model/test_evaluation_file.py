@@ -140,15 +140,17 @@ def test_what_belongs_to_something_else_is_replaced(tmp_path: Path, earlier: str
     assert [row["mode"] for row in rows] == ["knn"]
 
 
-def test_the_headline_is_of_the_trained_encoder() -> None:
+def test_the_headline_is_of_what_was_trained() -> None:
     rows = [
         score("linear", "input statistics"),
         score("linear", labels=2),
         score("linear"),
         score("semi", labels=3),
         score("semi", labels=2),
+        score("supervised", "encoder and linear layer", labels=2),
     ]
     tables = [row.to_table(np.zeros(10, bool)) for row in rows]
-    assert headline(tables) == tables[2]
-    assert headline(tables[3:]) == tables[3]
+    assert headline(tables) == tables[5]
+    assert headline(tables[:5]) == tables[2]
+    assert headline(tables[3:5]) == tables[3]
     assert headline(tables[:1]) is None

@@ -207,6 +207,19 @@ def test_a_gain_over_the_untrained_encoder_has_its_p_value(tmp_path: Path) -> No
     assert "McNemar" not in report([write_run(tmp_path / "plain", simple())], tmp_path)
 
 
+def test_a_supervised_run_stands_beside_statistics_of_as_many_labels(tmp_path: Path) -> None:
+    scores = [
+        score_table("supervised", "encoder and linear layer", by_seed=(0.7,), fraction=0.1),
+        score_table(by_seed=(0.6,), fraction=0.1),
+        score_table(features="input statistics", by_seed=(0.9,)),
+        score_table(features="input statistics", by_seed=(0.8,), fraction=0.1),
+    ]
+    text = report([write_run(tmp_path / "run", simple(scores))], tmp_path)
+    cards = text[text.index('<div class="card">') : text.index('<h2 id="runs">')]
+    assert "70.0" in cards
+    assert re.findall(r'<th scope="row">(.*?)</th><td>(.*?)</td>', cards) == [("input statistics", "80.0")]
+
+
 @pytest.mark.parametrize(
     ("untrained", "p", "standing"),
     [(0.7, 0.049, "ahead"), (0.8, 0.049, "behind"), (0.7, 0.05, "level"), (0.8, 1.0, "level")],

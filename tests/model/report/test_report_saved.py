@@ -57,13 +57,13 @@ def test_a_class_without_test_samples_has_no_accuracy(tmp_path: Path) -> None:
             "linear",
             1.0,
         ),
-        ([score_table(), score_table("supervised", "encoder and linear layer")], "linear", 1.0),
+        ([score_table(), score_table("supervised", "encoder and linear layer")], "supervised", 1.0),
         ([score_table("knn", k=1), score_table("supervised", "encoder and linear layer")], "supervised", 1.0),
         ([score_table("semi", "untrained encoder", fraction=0.1), score_table()], "linear", 1.0),
         ([score_table("linear", "trained encoder, whitened"), score_table("knn", k=1)], "linear", 1.0),
     ],
 )
-def test_the_headline_is_of_the_trained_encoder(
+def test_the_headline_is_of_what_was_trained(
     tmp_path: Path, scores: list[dict[str, Any]], mode: str, fraction: float
 ) -> None:
     headline = read_table(evaluation_table(scores), tmp_path).headlines[0]
