@@ -396,6 +396,55 @@ def evaluate(
     _say_next("report", run.folder)
 
 
+@main.command(short_help="Write what a run's encoder makes of every sample.")
+@click.option("--run", "run_name", metavar="DIR", help="Run to encode by.  [default: newest in runs/]")
+@click.option("--shards", help="Folder, or its http(s) address.  [default: those of the run]")
+@click.option("--protocol", help="Train/test split.  [default: the one of the run]")
+@click.option("--untrained", is_flag=True, help="By the same encoder with its first weights.")
+@click.option(
+    "--out", type=NEW_FILE, metavar="FILE.npy", help="[default: encoded-DATASET-PROTOCOL.npy in the run]"
+)
+@DEVICE
+def encode(
+    run_name: str | None,
+    shards: str | None,
+    protocol: str | None,
+    untrained: bool,
+    out: Path | None,
+    device: str | None,
+) -> None:
+    """Write what a run's encoder makes of every sample, the numbers that eval classifies: a NumPy array, and
+    beside it a table of its rows.
+    """
+    from model.checkpoint import load_checkpoint
+    from model.device import choose_device
+    from model.encode import encode as run_encoding
+    from model.question import usual_protocol
+    from model.run import find_run, newest_run
+    from pipeline.store.shards import open_shards
+
+    chosen_device = choose_device(device)
+    run = find_run(run_name, RUNS) if run_name else newest_run(RUNS)
+    checkpoint = load_checkpoint(run, _note)
+    opened = open_shards(shards or run.shards())
+    chosen = protocol or usual_protocol(checkpoint, opened.spec)
+    kind = "encoded-untrained" if untrained else "encoded"
+    with bar("samples", opened.manifest.samples) as advance:
+        written = run_encoding(
+            opened,
+            run,
+            checkpoint,
+            chosen,
+            out or run.folder / f"{kind}-{opened.manifest.dataset}-{chosen}.npy",
+            trained=not untrained,
+            device=chosen_device,
+            on_samples=lambda n: advance(n, ""),
+            on_note=_note,
+        )
+    click.echo(f"{written.samples:,} samples, {written.features:,} numbers each")
+    click.echo("\n".join(map(str, written.paths)))
+
+
 @main.command(short_help="Train and evaluate the rows of the paper's Table 5.")
 @TRAINING_SHARDS
 @click.option("--table", default="table5", show_default=True, help="table5, encoders or pretexts.")

@@ -4,7 +4,7 @@ Axes: N sample, P packed present body, C channel, T frame, V joint, D feature, M
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -152,14 +152,19 @@ def encoder_features(model: CPSTN, samples: Samples, device: torch.device, batch
     return extract_features(encoder_extractor(model.eval()), samples, device, batch_size)
 
 
-@torch.no_grad()
 def extract_features(
     extractor: Extractor, samples: Samples, device: torch.device, batch_size: int = 64
 ) -> Features:
     """Features of every sample, in one pass over the bodies as stored."""
-    parts, labels = [], []
+    x_ND = torch.cat(list(extracted(extractor, samples, device, batch_size)))
+    return Features(x_ND, torch.tensor(samples.labels_N, device=device))
+
+
+@torch.no_grad()
+def extracted(
+    extractor: Extractor, samples: Samples, device: torch.device, batch_size: int = 64
+) -> Iterator[Tensor]:
+    """`extract_features` batch by batch: (N, D) of a batch's samples, in their order."""
     for batch in sequential_batches(samples, batch_size):
         x_PCTV, sample_P = batch.original_PCTV.to(device), batch.sample_P.to(device)
-        parts.append(extractor(x_PCTV, sample_P, batch.num_samples))
-        labels.append(batch.labels_N)
-    return Features(torch.cat(parts), torch.cat(labels).to(device))
+        yield extractor(x_PCTV, sample_P, batch.num_samples)

@@ -84,6 +84,15 @@ def split_samples(shards: Shards, protocol: str, part: str) -> Samples:
             f"{shards.location}: protocol {protocol} finds no {part} samples in these shards; expected a "
             f"protocol that does, of {', '.join(shards.spec.protocols)}"
         )
+    return _samples(shards, table)
+
+
+def all_samples(shards: Shards) -> Samples:
+    """Every sample of these shards, in the order of their rows."""
+    return _samples(shards, shards.table)
+
+
+def _samples(shards: Shards, table: pd.DataFrame) -> Samples:
     return Samples(
         source=shards.source,
         rows_N=table["row"].to_numpy(np.int64),

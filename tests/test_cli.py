@@ -8,6 +8,7 @@ import shlex
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -121,6 +122,17 @@ def test_eval_repeats_with_other_labels(inside: Path) -> None:
     printed = works("eval", "--mode", "linear,knn", "--label-fraction", "0.3,0.5", "--seeds", "2")
     assert " ± " in printed
     assert (inside / "runs/ucla-001/subsets/ucla-xview-0.3-seed-1.txt").exists()
+
+
+@pytest.mark.usefixtures("inside")
+@pytest.mark.parametrize("options", [(), ("--untrained",)])
+def test_encode_writes_every_sample_beside_the_run(options: tuple[str, ...]) -> None:
+    printed = works("encode", *options).split("\n")
+    x_ND, table = np.load(printed[1]), pd.read_csv(printed[2])
+    assert printed[0] == f"60 samples, {x_ND.shape[1]} numbers each"
+    assert Path(printed[1]).parent == Path("runs/ucla-001")
+    assert ("untrained" in printed[1]) == bool(options)
+    assert len(x_ND) == len(table) == 60
 
 
 def test_report_makes_a_page(inside: Path) -> None:
@@ -263,6 +275,9 @@ def key_in(folder: Path) -> str:
         (["eval", "--fuse", "ucla-007"], "no run 'ucla-007'"),
         (["eval", "--fuse", "ucla-001"], "expected other runs than runs/ucla-001, each name once"),
         (["eval", "--protocol", "xset"], "ucla has no protocol 'xset'"),
+        (["encode", "--protocol", "xset"], "ucla has no protocol 'xset'"),
+        (["encode", "--out", "x.csv"], "x.csv: expected a name that ends in .npy"),
+        (["encode", "--out", "/dev/null/x.npy"], "/dev/null/x.json: cannot be written: Not a dir"),
         (["draw", "shards/ucla", "x.png", "--sample", "a99"], "no sample 'a99'"),
         (
             ["view", "shards/ucla", "--no-open", "--out", "/dev/null/x.html"],
@@ -388,7 +403,19 @@ def test_resume_of_a_finished_run_trains_nothing_more(inside: Path) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["preprocess", "inspect", "verify", "synthesize", "train", "eval", "ablate", "draw", "view", "report"],
+    [
+        "preprocess",
+        "inspect",
+        "verify",
+        "synthesize",
+        "train",
+        "eval",
+        "encode",
+        "ablate",
+        "draw",
+        "view",
+        "report",
+    ],
 )
 def test_every_command_explains_itself(command: str) -> None:
     assert "Usage:" in works(command, "--help")

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -151,6 +152,15 @@ def test_every_evaluation_runs(gpu: Gpu, shards: Shards, options: tuple[str, ...
     run = str(gpu.last_run().folder)
     answer = gpu("eval", "--run", run, *options, "--device", "cuda")
     assert answer["waits"]
+
+
+def test_a_gpu_encodes_what_a_cpu_does(gpu: Gpu, shards: Shards) -> None:
+    gpu.train(shards, "compact", *NARROW)
+    for device in ("cpu", "cuda"):
+        gpu("encode", "--run", str(gpu.last_run().folder), "--out", f"{device}.npy", "--device", device)
+    on_cpu_ND, on_gpu_ND = (np.load(gpu.folder / f"{device}.npy") for device in ("cpu", "cuda"))
+    most = 1e-3 if IS_REAL else 0.0
+    np.testing.assert_allclose(on_gpu_ND, on_cpu_ND, rtol=most, atol=most)
 
 
 @pytest.mark.parametrize("recipe", ["compact", "best", "ms2l-like", "pc-like"])

@@ -1,0 +1,120 @@
+"""Representations for other programs: what an encoder makes of every sample, in files that any program reads.
+
+NAME.npy     float32 (N, D), a row for each sample
+NAME.csv     a line for each in the same order: key, part of the split, class, and what the shards' table says
+NAME.json    what it was made from; written last
+
+Axes: N sample, D feature.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from model.checkpoint import Checkpoint
+from model.features import calibrated, encoder_extractor, extracted
+from model.question import check_fit
+from model.run import Run
+from pipeline.samples import Samples, all_samples, in_any_order, split_samples
+from pipeline.store.publish import publish_bytes, published, writing
+from pipeline.store.shards import Shards, open_shards
+
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What was written: `samples` rows of `features` numbers."""
+
+    paths: tuple[Path, ...]
+    samples: int
+    features: int
+
+
+def encode(
+    shards: Shards,
+    run: Run,
+    checkpoint: Checkpoint,
+    protocol: str,
+    path: Path,
+    *,
+    trained: bool = True,
+    device: torch.device,
+    on_samples: Callable[[int], None] = lambda _: None,
+    on_note: Callable[[str], None] = lambda _: None,
+) -> Encoded:
+    """Write what `eval` classifies of every sample of these shards, whichever part it is in, to `path`, whose
+    name ends in .npy, and the two files beside it.
+
+    checkpoint: of the run.  trained: or the same encoder with its first weights. Its batch normalisation is
+    measured on the protocol's training samples among these; where there are none, on those that the run was
+    trained on. on_samples hears how many more are done.
+    Raises ValueError if the shards do not fit the run, or there is no such protocol.
+    """
+    if path.suffix != ".npy":
+        raise ValueError(f"{path}: expected a name that ends in .npy; a .csv and a .json are put beside it")
+    check_fit(shards, checkpoint)
+    table = _described(shards, protocol)
+    (samples,) = in_any_order(all_samples(shards))
+    own = np.flatnonzero(table["split"] == "train")
+    if len(own):
+        fitted_on = samples.take(own)
+    else:
+        fitted_on = _trained_on(run, checkpoint)
+        on_note(
+            f"protocol {protocol} finds no training sample in {shards.location}; batch normalisation is "
+            f"measured on those that the run was trained on"
+        )
+    model = calibrated(checkpoint.build_model(trained=trained).to(device), fitted_on, device)
+    batches = extracted(encoder_extractor(model), samples, device, BATCH)
+    made_from = {
+        "run": run.name,
+        "step": checkpoint.step if trained else 0,
+        "weights": checkpoint.weights_digest,
+        "trained": trained,
+        "recipe": checkpoint.recipe().to_table(),
+        "protocol": protocol,
+        "shards": {"name": shards.location.name, "manifest": shards.manifest.digest},
+    }
+    beside, last = path.with_suffix(".csv"), path.with_suffix(".json")
+    with writing(last):
+        last.unlink(missing_ok=True)  # where it is, the others are of its time
+    features = _write(batches, len(samples), path, on_samples)
+    publish_bytes(beside, table.to_csv(index=False).encode())
+    publish_bytes(last, json.dumps(made_from, indent=1, ensure_ascii=False).encode() + b"\n")
+    return Encoded((path, beside, last), len(samples), features)
+
+
+def _described(shards: Shards, protocol: str) -> pd.DataFrame:
+    """The shards' table, with names of classes and which part each sample is in; "" for neither."""
+    table = shards.table.drop(columns=["row", "shard"])
+    table.insert(1, "class", [shards.spec.classes[label] for label in table["label"]])
+    table.insert(1, "split", "")
+    for part in ("train", "test"):
+        table.loc[shards.split(protocol, part).index, "split"] = part
+    return table
+
+
+def _trained_on(run: Run, checkpoint: Checkpoint) -> Samples:
+    """The training samples of the run's own shards."""
+    shards = open_shards(run.shards())
+    return in_any_order(split_samples(shards, checkpoint.recipe().protocol_on(shards.spec), "train"))[0]
+
+
+def _write(batches: Iterable[Tensor], num_samples: int, path: Path, on_samples: Callable[[int], None]) -> int:
+    """One batch after the other, so that memory need not hold all; how many features they have."""
+    with published(path) as temporary, temporary.open("wb") as file:
+        for batch_ND in batches:
+            if file.tell() == 0:
+                features = batch_ND.shape[1]
+                header = {"descr": "<f4", "fortran_order": False, "shape": (num_samples, features)}
+                np.lib.format.write_array_header_1_0(file, header)
+            file.write(batch_ND.cpu().numpy().astype("<f4", copy=False).tobytes())
+            on_samples(len(batch_ND))
+    return features
