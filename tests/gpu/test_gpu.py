@@ -154,6 +154,15 @@ def test_every_evaluation_runs(gpu: Gpu, shards: Shards, options: tuple[str, ...
     assert answer["waits"]
 
 
+def test_runs_are_fused_and_tables_trained(gpu: Gpu, shards: Shards) -> None:
+    small = [f"--set={change}" for change in (*SMALL, *NARROW)]
+    where = ["--shards", str(shards.location), "--device", "cuda"]
+    gpu("ablate", *where, "--recipe", "compact", "--rows", "graph-a,bigru", *small, "--name", "rows")
+    folder = gpu.folder / "runs/rows"
+    run, other = (str(folder / name) for name in ("graph-a-0", "bigru-0"))
+    gpu("eval", "--run", run, "--mode", "linear", "--fuse", other, "--device", "cuda")
+
+
 def test_a_gpu_encodes_what_a_cpu_does(gpu: Gpu, shards: Shards) -> None:
     gpu.train(shards, "compact", *NARROW)
     for device in ("cpu", "cuda"):
