@@ -71,7 +71,7 @@ def test_verify_over_http_names_the_damage(both_shards: Shards, serve: Callable[
     assert "answers 404" in result.stdout
     lost = fails(1, "verify", serve(both_shards.folder, {name: ["drop", "always"]}))
     assert "is the server up?" in lost
-    for command, busy in (("verify", name), ("inspect", "samples.csv")):
+    for command, busy in (("verify", name), ("verify", "samples.csv"), ("inspect", "samples.csv")):
         told = fails(1, command, serve(both_shards.folder, {busy: ["503", "always"]}))
         assert "try again when the server is well" in told
         assert "damaged" not in told

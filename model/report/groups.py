@@ -56,7 +56,7 @@ class Reference:
     @property
     def standing(self) -> str:
         """Which side a difference falls on that is more than chance; "level" also where nobody asked."""
-        if self.p is None or self.p >= SIGNIFICANT or self.ahead == 0:
+        if self.p is None or self.p >= SIGNIFICANT:
             return "level"
         return "ahead" if self.ahead > 0 else "behind"
 
@@ -207,7 +207,7 @@ def _card(run: str, evaluation: SavedEvaluation, dataset: str, protocol: str) ->
             p = score.p_untrained if name == UNTRAINED else None
             references.append(Reference(name, f"{100 * other.top1.mean:.1f}", ahead, p))
     own = own_row(dataset, protocol)
-    if own is not None and evaluation.is_comparable and score.mode == LINEAR:
+    if own is not None and evaluation.is_comparable and (score.mode, score.label_fraction) == (LINEAR, 1):
         ahead = 100 * score.top1.mean - float(own.percent)
         references.append(Reference(f"paper, Table {own.table}", str(own.percent), ahead))
     return Card(run, score_text(score), score.top1, score.top1_without_copies, tuple(references))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
@@ -223,6 +224,36 @@ def test_what_another_kind_of_classifier_found_is_measured_again(
         again = ablate(shards, trials, folder, device=CPU, watch=watch)
     assert [line.top1[0] for line in again.lines] == [1, 1, 1]
     assert len(measured) == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "on_others", "expected"),
+    [(("protocol=xview1",), False, 3), ((), True, 3), (("model.encoder.kernel=3",), False, 2)],
+    ids=["protocol", "shards", "recipe"],
+)
+def test_what_belongs_to_something_else_is_measured_again(
+    shards: Shards,
+    both_shards: Shards,
+    trained: tuple[Path, Ablation],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: tuple[str, ...],
+    on_others: bool,
+    expected: int,
+) -> None:
+    """A row that is added later must not stand above a floor, or an untrained encoder, of another table."""
+    folder, these = tmp_path / "table", both_shards if on_others else shards
+    shutil.copytree(trained[0], folder)
+    trials = plan([find_row("graph-a")], folder, these, recipe="compact", changes=(*TINY, *changes))
+    measured: list[int] = []
+
+    def measure(train: Features, *_: object) -> Result:
+        measured.append(len(train.labels_N))
+        return Result(np.ones(4, bool), None, np.eye(2, dtype=np.int64))
+
+    monkeypatch.setattr("model.ablate.linear_evaluation", measure)
+    ablate(these, trials, folder, device=CPU)
+    assert len(measured) == expected  # the row, its encoder untrained and, but for the recipe's, the floor
 
 
 def test_a_row_that_the_shards_are_too_short_for_is_told_before_any_is_trained(

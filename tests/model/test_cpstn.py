@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from data_specs.spec import Skeleton
 from model.cpstn import CPSTN, ModelConfig
+from model.graph import STRATEGIES, adjacency
+from model.graph_convolution import GraphConvolution
 from model.pooling import PoolConfig
 from model.stgcn import DecoderConfig, EncoderConfig
 
@@ -41,6 +43,17 @@ def test_packed_bodies_equal_the_masked_dense_computation(skeleton: Skeleton, po
     dense_ND = (pooled.flatten(2) * mask).sum(dim=1) / mask.sum(dim=1)
     torch.testing.assert_close(packed_ND, dense_ND, rtol=1e-4, atol=1e-6)
     assert packed_ND.shape == (N, model.representation_size)
+
+
+@pytest.mark.parametrize("graph", STRATEGIES)
+def test_encoder_and_decoders_have_one_graph(skeleton: Skeleton, graph: str) -> None:
+    """A decoder on the other graph would be one that no recipe names."""
+    encoder = dataclasses.replace(SMALL.encoder, graph=graph)
+    model = CPSTN(skeleton, dataclasses.replace(SMALL, encoder=encoder))
+    expected_KVV = torch.from_numpy(adjacency(skeleton, graph))
+    layers = [part for part in model.modules() if isinstance(part, GraphConvolution)]
+    assert len(layers) == 2 + 2 * 5
+    assert all(torch.equal(layer.A_KVV, expected_KVV) for layer in layers)
 
 
 def test_the_order_of_the_bodies_does_not_matter(skeleton: Skeleton) -> None:

@@ -1,5 +1,6 @@
 """The evaluation as a whole, on recordings whose classes differ: what must be found, what must not leak."""
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
@@ -11,11 +12,13 @@ from numpy.testing import assert_array_equal
 from torch import nn
 
 from data_specs.spec import load_spec
+from model.batch_norm import FrameNorm
 from model.checkpoint import Checkpoint, load_checkpoint, new_model
 from model.classify import fit_chosen, linear_evaluation
-from model.evaluate import Evaluation, evaluate
+from model.evaluate import ENCODER_WEIGHT, Evaluation, evaluate, whitened_features
 from model.features import (
     FLOOR_STREAMS,
+    batch_norms,
     calibrated,
     encoder_features,
     extract_features,
@@ -23,12 +26,14 @@ from model.features import (
 )
 from model.finetune import finetune
 from model.question import Question, read_parts, usual_protocol
-from model.recipe import load_recipe
+from model.recipe import FinetuneConfig, load_recipe
 from model.run import Run
 from model.scores import COORDINATES, MORE_STATISTICS, STATISTICS, TRAINED, UNTRAINED
 from model.subset import write_subset
 from model.supervised import labelled_keys
 from model.train import train
+from model.whitening import fit_whitening, view_scatter
+from pipeline.loader import sequential_batches
 from pipeline.normalize import NormalizeConfig
 from pipeline.preprocess import PreprocessConfig, prepare, run
 from pipeline.raw.synthetic import synthesize
@@ -139,6 +144,33 @@ def test_fine_tuning_moves_a_copy_of_the_encoder(shards: Shards, checkpoint: Che
     assert not torch.equal(weights[0], weights[2])
 
 
+def test_fine_tuning_is_a_plain_loop_with_a_falling_rate(shards: Shards, checkpoint: Checkpoint) -> None:
+    """Written out once more. That its accuracy repeats is no sign that it was trained as the paper's is."""
+    model = checkpoint.build_model().eval()  # as an evaluation has it
+    samples = split_samples(shards, "xview", "train").take(np.arange(12))
+    config = FinetuneConfig(epochs=2, batch_size=5, lr=1e-2, schedule="linear")
+    tuned, head = finetune(model, samples, 10, config, CPU, seed=3)
+    torch.manual_seed(3)
+    twin, twin_head = copy.deepcopy(model).train(), nn.Linear(model.representation_size, 10)
+    optimiser = torch.optim.Adam([*twin.encoder.parameters(), *twin_head.parameters()])
+    random, step = np.random.default_rng(3), 0
+    for _ in range(2):
+        shuffled = samples.take(random.permutation(12))
+        for batch in sequential_batches(shuffled, 5):
+            optimiser.param_groups[0]["lr"] = 1e-2 * (1 - step / 6)
+            optimiser.zero_grad()
+            q_PCtV = twin.encode(batch.original_PCTV)
+            scores_NK = twin_head(twin.represent(q_PCtV, batch.sample_P, batch.num_samples))
+            nn.functional.cross_entropy(scores_NK, batch.labels_N).backward()
+            optimiser.step()
+            step += 1
+    assert step == 6
+    for one, other in ((tuned, twin), (head, twin_head)):
+        for name, value in other.state_dict().items():
+            torch.testing.assert_close(one.state_dict()[name], value, msg=name)
+    assert not tuned.training
+
+
 def test_fused_runs_are_the_mean_of_their_probabilities(
     shards: Shards, checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
@@ -186,6 +218,53 @@ def test_an_encoder_that_sees_distances_stands_beside_their_statistics(
     assert_array_equal(rows[MORE_STATISTICS].results[0].hit_N, expected.hit_N)
 
 
+def test_whitening_is_learnt_on_training_samples_and_its_scales_count(shards: Shards) -> None:
+    """Fitted to what is tested, or standardised once more, a whitened row would be another method's."""
+    parts = read_parts(shards, "xview")
+    streams = {TRAINED: ("joint",), UNTRAINED: ("bone",), STATISTICS: ("motion",)}
+    extractors = {name: statistics_extractor(parts.train.skeleton, seen) for name, seen in streams.items()}
+    features = {
+        name: (extract_features(one, parts.train, CPU), extract_features(one, parts.test, CPU))
+        for name, one in extractors.items()
+    }
+    found = whitened_features(extractors, features, parts, CPU, lambda _: None)
+    maps = {
+        name: fit_whitening(features[name][0], view_scatter(one, parts.train, CPU))
+        for name, one in extractors.items()
+    }
+    assert set(found) == {f"{name}, whitened" for name in streams} | {
+        f"{name} and {STATISTICS}, whitened" for name in (TRAINED, UNTRAINED)
+    }
+    for name, pair in found.items():
+        first, _, joined = name.removesuffix(", whitened").partition(" and ")
+        for part, whitened in enumerate(pair):
+            expected_ND = maps[first].apply(features[first][part]).x_ND
+            if joined:
+                statistics_ND = maps[STATISTICS].apply(features[STATISTICS][part]).x_ND
+                expected_ND = torch.cat([statistics_ND, ENCODER_WEIGHT * expected_ND], 1)
+            torch.testing.assert_close(whitened.x_ND, expected_ND, msg=name)
+            assert whitened.scaled, name
+            assert_array_equal(whitened.labels_N, (parts.train, parts.test)[part].labels_N)
+
+
+def test_what_to_know_of_the_scores_is_said(shards: Shards, checkpoint: Checkpoint) -> None:
+    """A run that was stopped early, and one that saw what is tested, look like any other in a table."""
+    told: list[str] = []
+    early = Checkpoint(checkpoint.content | {"step": 1})
+    recipe = load_recipe("compact", (*TINY, "protocol=xview1")).to_table()
+    strange = Checkpoint(checkpoint.content | {"manifest": "another", "recipe": recipe})
+    question = Question(("linear",), "xview")
+    result = evaluate(shards, early, question, device=CPU, fuse={"bone": strange}, on_note=told.append)
+    assert told == [
+        f"the run is unfinished, at step 1 of {checkpoint.steps}",
+        f"bone was trained on other shards than the run; here it encodes {shards.location}",
+        f"training saw {result.test_samples} of {result.test_samples} test samples, without their labels",
+    ]
+    told.clear()
+    evaluate(shards, checkpoint, Question(("knn",), "xview"), device=CPU, on_note=told.append)
+    assert told == []
+
+
 def test_a_fused_run_of_another_skeleton_is_refused(shards: Shards, checkpoint: Checkpoint) -> None:
     """It would be encoded by joints that are not its own."""
     content = checkpoint.content | {"spec": load_spec("ntu60").text}
@@ -206,6 +285,27 @@ def test_what_was_calibrated_is_fine_tuned_as_any_other(shards: Shards, checkpoi
     ]
     assert momenta[0] == momenta[1]
     assert 0.1 in momenta[0]
+
+
+def test_calibration_averages_all_batches_and_forgets_what_training_left(
+    shards: Shards, checkpoint: Checkpoint
+) -> None:
+    """Some of the views' statistics in it would set trained and untrained encoders apart."""
+    samples, other = split_samples(shards, "xview", "train"), checkpoint.build_model()
+    for part in batch_norms(other):
+        for number in part.buffers():  # means, variances and a count
+            number += 7
+    found, expected = (calibrated(one, samples, CPU) for one in (other, checkpoint.build_model()))
+    for name, value in expected.state_dict().items():
+        torch.testing.assert_close(found.state_dict()[name], value, msg=name)
+    means = []
+    for batch in sequential_batches(samples, 64):
+        x_FD = batch.original_PCTV.transpose(1, 2).flatten(0, 1).flatten(1)
+        means.append(x_FD[(x_FD != 0).any(1)].mean(0))
+    assert len(means) > 1
+    norm = found.encoder.input_norm
+    assert isinstance(norm, FrameNorm)
+    torch.testing.assert_close(norm.running_mean, torch.stack(means).mean(0))
 
 
 def test_calibration_is_of_features_without_dropout(shards: Shards, tmp_path: Path) -> None:
@@ -334,8 +434,9 @@ def test_test_samples_that_training_saw_are_counted(shards: Shards, checkpoint: 
 
 
 def test_a_supervised_run_saw_the_samples_whose_labels_it_used(shards: Shards, tmp_path: Path) -> None:
-    checkpoint = trained_on(shards, tmp_path, "objective=supervised", "label_fraction=0.3")
-    result = evaluate(shards, checkpoint, Question(("knn",), "xview1"), device=CPU)
+    checkpoint, told = trained_on(shards, tmp_path, "objective=supervised", "label_fraction=0.3"), list[str]()
+    result = evaluate(shards, checkpoint, Question(("knn",), "xview1"), device=CPU, on_note=told.append)
+    assert [note.endswith("test samples, with their labels") for note in told] == [True]
     used = labelled_keys(shards, checkpoint.recipe())
     assert checkpoint.samples == len(used)
     expected = set(used) & set(shards.split("xview1", "test")["key"])

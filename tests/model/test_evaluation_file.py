@@ -80,6 +80,27 @@ def test_modes_measured_one_by_one_make_one_table(tmp_path: Path) -> None:
     ]
 
 
+def test_rows_that_differ_in_one_thing_alone_stand_side_by_side(tmp_path: Path) -> None:
+    """A fine-tuned encoder's row, or the untrained one's, in the place of the headline would pass for it."""
+    rows = [
+        score("linear"),
+        score("linear", "untrained encoder"),
+        score("knn"),
+        replace(score("knn"), k=20),
+        score("finetune"),
+    ]
+    save_evaluation(evaluation(*rows), tmp_path)
+    save_evaluation(evaluation(score("linear", top1=0.4)), tmp_path)
+    found = json.loads((tmp_path / "eval-ucla-xview3.json").read_text())["scores"]
+    assert [(row["mode"], row["features"], row["k"], row["top1"]["mean"]) for row in found] == [
+        ("linear", "trained encoder", None, 0.4),
+        ("linear", "untrained encoder", None, 0.5),
+        ("knn", "trained encoder", 1, 0.5),
+        ("knn", "trained encoder", 20, 0.5),
+        ("finetune", "trained encoder", None, 0.5),
+    ]
+
+
 def test_a_share_that_takes_every_label_does_not_replace_all_labels(tmp_path: Path) -> None:
     """The headline would be gone after the second evaluation, and no longer be of label fraction 1."""
     nearly = replace(score("linear", top1=0.4), label_fraction=0.95)
@@ -127,6 +148,9 @@ def test_rows_of_a_name_that_stood_for_another_are_left_out(tmp_path: Path) -> N
     table = json.loads((tmp_path / "eval-ucla-xview3.json").read_text())
     assert table["seen_in_training"] == 3
     assert rows(labelled=ids(1, 3)) == kept[:2]
+    save_evaluation(replace(evaluation(of_file), labelled=ids(1, 3)), tmp_path)
+    assert rows(labelled=ids(1, 3)) == kept  # it stands for these now
+    assert rows(labelled=ids(0, 2)) == kept[:2]
     assert rows(fused={"bone": "trained anew"}) == kept[:1]
 
 
@@ -138,6 +162,15 @@ def test_what_belongs_to_something_else_is_replaced(tmp_path: Path, earlier: str
     save_evaluation(further, tmp_path)
     rows = json.loads((tmp_path / "eval-ucla-xview3.json").read_text())["scores"]
     assert [row["mode"] for row in rows] == ["knn"]
+
+
+@pytest.mark.parametrize(("key", "other"), [("version", 3), ("classes", ["sit", "stand"])])
+def test_rows_that_were_measured_otherwise_are_replaced(tmp_path: Path, key: str, other: Any) -> None:
+    """All else may be the same, and a penalty chosen otherwise gives up to three points more or less."""
+    path = save_evaluation(evaluation(score("knn")), tmp_path).table
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: other}))
+    save_evaluation(evaluation(score("linear")), tmp_path)
+    assert [row["mode"] for row in json.loads(path.read_text())["scores"]] == ["linear"]
 
 
 def test_the_headline_is_of_what_was_trained() -> None:

@@ -71,6 +71,7 @@ def test_whatever_they_depend_on_asks_for_new_ones(
     asked: list[Callable[[], Features]] = [
         lambda: cache.features("b", counted, samples, CPU),
         lambda: cache.features("a", counted, samples.take(np.arange(5)), CPU),
+        lambda: cache.features("a", counted, samples.take(np.arange(5, 10)), CPU),  # as many others
         lambda: cache.features("a", counted, samples, CPU, batch_size=7),
         lambda: replace(cache, identity={"weights": "abd"}).features("a", counted, samples, CPU),
     ]
@@ -103,7 +104,9 @@ def test_a_damaged_file_is_computed_anew(
         assert torch.equal(cache.features("a", counted, samples, CPU).x_ND, expected.x_ND)
 
 
-def test_another_run_or_protocol_has_its_own(shards: Shards, tmp_path: Path) -> None:
+def test_another_run_or_protocol_or_shards_have_their_own(
+    shards: Shards, both_shards: Shards, tmp_path: Path
+) -> None:
     """The report draws what an evaluation left, and must not draw another checkpoint's features."""
     recipe, run = load_recipe("compact", TINY), Run(tmp_path / "run")
     run.create(recipe, shards.folder, shards.manifest.digest)
@@ -121,6 +124,7 @@ def test_another_run_or_protocol_has_its_own(shards: Shards, tmp_path: Path) -> 
     assert torch.equal(found.x_ND, expected.x_ND)
     assert cache_of(run.features, shards, early, samples).stored(TRAINED, test, CPU) is None
     assert cache_of(run.features, shards, late, samples.take(np.arange(9))).stored(TRAINED, test, CPU) is None
+    assert cache_of(run.features, both_shards, late, samples).stored(TRAINED, test, CPU) is None
     drawn = embed(shards, late, "xview", CPU)
     assert_array_equal(embed(shards, late, "xview", CPU, cache=run.features).points_NX, drawn.points_NX)
     (stored,) = run.features.iterdir()

@@ -4,6 +4,7 @@ Axes: N sample, P packed present body, C coordinate, T frame, V joint, L loss, Z
 """
 
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import pytest
@@ -14,8 +15,9 @@ from data_specs.spec import load_spec
 from model.checkpoint import new_model
 from model.losses import nt_xent
 from model.objective import Pretraining, batch_losses, encode_views
+from model.parallel import Ranks
 from model.recipe import Recipe, load_recipe
-from model.share import share_out, split_batch
+from model.share import seed_dropout, share_out, split_batch
 from model.supervised import Supervised
 from pipeline.batch import Batch, View
 
@@ -149,6 +151,15 @@ def test_the_look_ahead_drops_what_the_training_pass_drops() -> None:
     torch.testing.assert_close(trained, ahead, rtol=1e-10, atol=1e-12)
     for part, z_NZ in zip(next_step, ahead, strict=True):
         assert not torch.allclose(part, z_NZ, rtol=1e-3)
+
+
+def test_no_two_places_drop_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps, ranks or parts with one seed would leave out the same channels again and again."""
+    seeds: list[int] = []
+    monkeypatch.setattr(torch, "manual_seed", seeds.append)
+    for seed, step, rank, part in product(range(2), range(200), range(2), range(3)):
+        seed_dropout(seed, step, Ranks(rank, 2), part, 3)
+    assert len(set(seeds)) == 2 * 200 * 2 * 3
 
 
 def test_running_statistics_move_once_a_part() -> None:

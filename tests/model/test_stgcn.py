@@ -126,6 +126,20 @@ def test_every_parameter_of_the_encoder_learns(skeleton: Skeleton, adaptive: str
         assert parameter.grad.abs().sum() > 0, name
 
 
+def test_every_unit_is_as_the_encoders_config_says(skeleton: Skeleton) -> None:
+    """A row of Table 5 that was trained on the plain graph would stand there under another's name."""
+    config = dataclasses.replace(
+        SMALL, adaptive="A+B+C", residual=False, dropout=0.3, shortcut_frames="mean", kernel=5
+    )
+    encoder = STGCN(skeleton, config)
+    for unit, stride in zip(encoder.units, config.strides, strict=True):
+        assert isinstance(unit, STGCNUnit)
+        assert unit.spatial.B_KVV is not None
+        assert unit.spatial.embed is not None
+        assert (unit.residual, unit.dropout.p, unit.shortcut_frames) == (False, 0.3, "mean")
+        assert (unit.temporal.kernel_size, unit.temporal.stride) == ((5, 1), (stride, 1))
+
+
 def test_bodies_do_not_see_each_other_in_evaluation(skeleton: Skeleton) -> None:
     """Features of a recording must not depend on what else is in its batch."""
     encoder = STGCN(skeleton, SMALL).eval()

@@ -13,7 +13,7 @@ def keys(samples: int) -> list[str]:
     return [f"sample {n}" for n in range(samples)]
 
 
-@pytest.mark.parametrize("fraction", [0.01, 0.1, 0.5, 1.0])
+@pytest.mark.parametrize("fraction", [0.01, 0.1, 0.29, 0.5, 1.0])
 def test_subsets_are_balanced(fraction: float) -> None:
     labels_N = np.repeat(np.arange(3), [100, 50, 10])
     chosen = balanced_subset(labels_N, keys(160), fraction)

@@ -1,14 +1,17 @@
 """Training goes on to the very same result after a stop, and says what it needs when it cannot."""
 
+import math
 import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
 import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import model.train as train_module
 from data_specs.spec import load_spec, parse_spec
@@ -25,6 +28,7 @@ from pipeline.normalize import NormalizeConfig
 from pipeline.order import batch_indices, steps_per_epoch
 from pipeline.preprocess import PreprocessConfig, prepare, run
 from pipeline.raw.synthetic import synthesize
+from pipeline.samples import Samples
 from pipeline.store.damage import DamagedError
 from pipeline.store.shards import Shards, open_shards
 
@@ -120,6 +124,55 @@ def test_losses_fall_and_are_reported(shards: Shards, tmp_path: Path) -> None:
     assert list(new.folder.glob("events.out.tfevents.*"))
 
 
+def test_every_step_has_its_own_rate_and_the_recipes_decay(shards: Shards, tmp_path: Path) -> None:
+    """A rate that does not fall trains, too, and ends a point or two lower."""
+    recipe, new = started(shards, tmp_path / "run", "lr=1e-3", "schedule=cosine", "weight_decay=0.25")
+    groups: list[dict[str, Any]] = []
+    hook = register_optimizer_step_pre_hook(lambda adam, *_: groups.append(dict(adam.param_groups[0])))
+    train(shards, recipe, new, device=CPU)
+    hook.remove()
+    steps = load_checkpoint(new).steps
+    assert len(groups) == steps
+    expected = [1e-3 * (1 + math.cos(math.pi * step / steps)) / 2 for step in range(steps)]
+    assert [group["lr"] for group in groups] == pytest.approx(expected)
+    assert {group["weight_decay"] for group in groups} == {0.25}
+
+
+def test_batches_are_asked_for_as_the_recipe_says(
+    shards: Shards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other views than those in RUN/recipe.toml would be found out by nobody."""
+    recipe, new = started(
+        *(shards, tmp_path / "run", "seed=5", "view.shear=0.1", "positives=camera"),
+        "views=['spatial', 'combined']",
+    )
+    asked: dict[str, Any] = {}
+
+    def listen(samples: Samples, **wanted: Any) -> NoReturn:
+        asked.update(wanted, samples=len(samples))
+        raise Stop
+
+    monkeypatch.setattr(train_module, "train_batches", listen)
+    monkeypatch.setattr(train_module, "check_positives", lambda *_: None)
+    with pytest.raises(Stop):
+        train(shards, recipe, new, device=CPU, threads=3)
+    count = len(shards.split("xview", "train"))
+    assert asked == {
+        "samples": count,
+        "batch_size": 16,
+        "seed": 5,
+        "start_step": 0,
+        "end_step": 2 * steps_per_epoch(count, 16),
+        "views": ("spatial", "combined"),
+        "config": recipe.view,
+        "positives": "camera",
+        "threads": 3,
+        "rank": 0,
+        "world": 1,
+        "pin_memory": False,
+    }
+
+
 def test_pretexts_can_be_switched_off(shards: Shards, tmp_path: Path) -> None:
     recipe, new = started(shards, tmp_path / "run", "epochs=1", "spatial_weight=0", "temporal_weight=0")
     heard: list[Progress] = []
@@ -209,7 +262,8 @@ def test_a_step_that_is_no_number_is_named_with_its_samples_and_the_last_good_st
 
     def poisoned(self: Pretraining, share: Share, step: int) -> torch.Tensor:
         losses_L = backward(self, share, step)
-        return losses_L * torch.nan if step + 1 == bad_step else losses_L
+        bad_L = torch.tensor([1, torch.nan, 1, torch.nan])  # one of three losses, and so their sum
+        return losses_L * bad_L if step + 1 == bad_step else losses_L
 
     monkeypatch.setattr(Pretraining, "backward", poisoned)
     monkeypatch.setattr(train_module, "reads_late", lambda _: late)

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from data_specs.spec import load_spec, parse_spec
 from pipeline import preprocess
 from pipeline.cluster import make_shards
+from pipeline.loader import sequential_batches
 from pipeline.normalize import NormalizeConfig
-from pipeline.preprocess import Job, PreprocessConfig, prepare, run
+from pipeline.preprocess import Job, PreprocessConfig, UnreadableError, prepare, run
+from pipeline.samples import split_samples
 from pipeline.shard_task import make_shard
 from pipeline.store import manifest as store
 from pipeline.store.damage import DamagedError
@@ -150,3 +153,85 @@ def test_shards_are_not_written_among_the_raw_data(shards: Shards) -> None:
     raw, config = shards.folder.parent / "raw", PreprocessConfig(NormalizeConfig(frames=16))
     with pytest.raises(ValueError, match="raw: holds the raw data; write the shards into another folder"):
         prepare(shards.spec, [raw], raw / "../raw", config, overwrite=False)
+
+
+def test_shards_that_nobody_made_are_named(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers of a cluster may have written to a disk of their own."""
+    monkeypatch.setattr(preprocess, "make_shards", lambda *_, **__: None)
+    with pytest.raises(ValueError, match=r"no record of shards \[0, 1, 2, 3\] by this run"):
+        run(job)
+    assert not (job.out / "manifest.json").exists()
+
+
+def test_progress_tells_every_recording_once(job: Job) -> None:
+    """A bar that ends at half, or beyond the end, looks like lost recordings."""
+    done: list[int] = []
+    kept: list[int] = []
+    run(job, on_recordings=done.append, on_kept=kept.append)
+    assert (sum(done), sum(kept)) == (120, 0)
+    (job.out / "skeletons.zarr/c/1/0/0/0/0").unlink()
+    done.clear()
+    run(job, on_recordings=done.append, on_kept=kept.append)
+    assert (sum(done), sum(kept)) == (120, 88)
+
+
+def test_names_with_dots_are_for_zarr_alone(shards: Shards, tmp_path: Path) -> None:
+    """webdataset would cut them there: two samples would be one."""
+    text = shards.spec.text.replace(r"_e(?P<replication>", r"[_.]e(?P<replication>")
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    for path, name in zip(
+        sorted((shards.folder.parent / "raw").iterdir()), ("a01_s01_e00_v01", "a01_s01.e01_v01"), strict=False
+    ):
+        (raw / f"{name}.json").write_bytes(path.read_bytes())
+    spec = parse_spec(text)
+    for format_ in ("webdataset", "both"):
+        with pytest.raises(ValueError, match="no dots in a sample's name; use --format zarr"):
+            prepare(spec, [raw], tmp_path / "out", PreprocessConfig(format=format_), overwrite=False)
+    assert run(prepare(spec, [raw], tmp_path / "out", PreprocessConfig(), overwrite=False)).samples == 2
+
+
+def test_recordings_that_are_all_left_out_are_told(shards: Shards, tmp_path: Path) -> None:
+    """Too short, or on the official list: nothing is damaged, and nothing is left."""
+    raw = shards.folder.parent / "raw"
+    config = PreprocessConfig(NormalizeConfig(frames=16, max_bodies=1), min_frames=10_000)
+    with pytest.raises(
+        UnreadableError, match=r"120 have fewer than 10000 frames \(--min-frames\), 0 cannot be read$"
+    ):
+        run(prepare(shards.spec, [raw], tmp_path / "short", config, overwrite=False))
+    ntu = load_spec("ntu60")
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / f"{min(ntu.missing)}.skeleton").write_text("1\n0\n")
+    with pytest.raises(ValueError, match=r"all 1 recordings are on the official list .*--keep-missing"):
+        prepare(ntu, [tmp_path / "raw"], tmp_path / "out", PreprocessConfig(), overwrite=False)
+
+
+def test_a_manifest_that_is_none_or_cannot_be_had_is_damage(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The way out is to run preprocess again, and not a report to the authors."""
+    run(job)
+    manifest = job.out / "manifest.json"
+    manifest.write_text("[]")
+    with pytest.raises(DamagedError, match=r"manifest\.json: damaged: not a JSON object; run preprocess"):
+        open_shards(job.out)
+
+    def failing(_: Path) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(Path, "read_bytes", failing)
+    with pytest.raises(DamagedError, match=r"manifest\.json: cannot be read: .*Input/output error"):
+        open_shards(job.out)
+
+
+def test_a_flipped_bit_does_not_train(job: Job) -> None:
+    """Nobody runs verify before every training: what is read is compared with its checksum each time."""
+    run(job)
+    place = job.out / "skeletons.zarr/c/0/0/0/0/0"
+    content = bytearray(place.read_bytes())
+    content[100] ^= 1
+    place.write_bytes(content)
+    samples = split_samples(open_shards(job.out), "xview", "train")
+    with pytest.raises(DamagedError, match="c/0/0/0/0/0: row 0 body 0: the values do not match their checks"):
+        for _ in sequential_batches(samples, 16):
+            pass

@@ -207,17 +207,29 @@ def test_a_gain_over_the_untrained_encoder_has_its_p_value(tmp_path: Path) -> No
     assert "McNemar" not in report([write_run(tmp_path / "plain", simple())], tmp_path)
 
 
-def test_a_supervised_run_stands_beside_statistics_of_as_many_labels(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("mode", "features", "fraction", "expected"),
+    [
+        ("linear", "trained encoder", 1, [("untrained encoder", "60.0"), ("paper, Table 1", "85.12")]),
+        ("linear", "trained encoder", 0.1, [("input statistics", "80.0")]),
+        ("supervised", "encoder and linear layer", 0.1, [("input statistics", "80.0")]),
+        ("semi", "trained encoder", 0.1, []),
+        ("finetune", "trained encoder", 1, []),
+    ],
+)
+def test_a_card_sets_like_beside_like(
+    tmp_path: Path, mode: str, features: str, fraction: float, expected: list[tuple[str, str]]
+) -> None:
+    """Fine-tuned on a tenth of the labels beside frozen on all would make a gain of nothing."""
     scores = [
-        score_table("supervised", "encoder and linear layer", by_seed=(0.7,), fraction=0.1),
-        score_table(by_seed=(0.6,), fraction=0.1),
-        score_table(features="input statistics", by_seed=(0.9,)),
+        score_table(mode, features, by_seed=(0.7,), fraction=fraction),
+        score_table(features="untrained encoder", by_seed=(0.6,)),
         score_table(features="input statistics", by_seed=(0.8,), fraction=0.1),
     ]
     text = report([write_run(tmp_path / "run", simple(scores))], tmp_path)
     cards = text[text.index('<div class="card">') : text.index('<h2 id="runs">')]
     assert "70.0" in cards
-    assert re.findall(r'<th scope="row">(.*?)</th><td>(.*?)</td>', cards) == [("input statistics", "80.0")]
+    assert re.findall(r'<th scope="row">(.*?)</th><td>(.*?)</td>', cards) == expected
 
 
 @pytest.mark.parametrize(

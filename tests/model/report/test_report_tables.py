@@ -89,9 +89,21 @@ def test_the_papers_number_stands_in_its_own_place_only(tmp_path: Path) -> None:
     papers = [line.paper for line in accuracy_lines(own, "ucla", "xview")]
     assert papers == [Decimal("85.12"), *[None] * 14]
     assert not any(line.paper for line in accuracy_lines(own, "ucla", "xview1"))
+    whitened = [score_table(), score_table(features="trained encoder, whitened")]
+    lines = accuracy_lines({"run": read(tmp_path, whitened)}, "ucla", "xview")
+    assert [line.paper for line in lines] == [Decimal("85.12"), None]
     lines = accuracy_lines(own, "ntu120", "xsub")
     semi = {line.label_fraction: line.paper for line in lines if line.mode == "semi" and line.paper}
     assert semi == {0.01: Decimal("48.8"), 0.1: Decimal("56.1"), 0.5: Decimal("67.8")}
+
+
+def test_one_run_on_a_part_of_a_split_takes_the_papers_number_from_all(tmp_path: Path) -> None:
+    """It stands once in a line, beside the scores of every run."""
+    runs = {
+        "whole": read(tmp_path, [score_table()]),
+        "part": read(tmp_path, [score_table()], test_samples=177),
+    }
+    assert [line.paper for line in accuracy_lines(runs, "ucla", "xview3")] == [None]
 
 
 def test_confused_pairs_are_those_with_the_most_samples(tmp_path: Path) -> None:

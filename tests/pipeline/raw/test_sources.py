@@ -124,6 +124,53 @@ def test_an_archive_packed_with_backslashes_is_read(spec: DatasetSpec, raw: Path
     assert read_sequence(found.recordings[NAMES[0]], spec).num_frames == 2
 
 
+def test_an_archive_in_capitals_is_found_in_its_folder(spec: DatasetSpec, raw: Path) -> None:
+    """All its recordings would be lost in silence."""
+    with zipfile.ZipFile(raw / "PART.ZIP", "w") as file:
+        file.write(raw / f"{NAMES[1]}.skeleton", f"{NAMES[1]}.skeleton")
+    (raw / f"{NAMES[1]}.skeleton").unlink()
+    assert sorted(scan([raw], spec).recordings) == NAMES
+
+
+def test_a_folder_that_cannot_be_searched_is_told(
+    spec: DatasetSpec, raw: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that fails, or a folder of somebody else's: what is in there would be lost in silence."""
+    (raw / "part").mkdir()
+    search = os.scandir
+
+    def failing(folder: str) -> Any:
+        if folder.endswith("part"):
+            raise PermissionError(13, "Permission denied", folder)
+        return search(folder)
+
+    monkeypatch.setattr(os, "scandir", failing)
+    with pytest.raises(ValueError, match="part: cannot be searched: Permission denied"):
+        scan([raw], spec)
+
+
+def test_a_folder_of_frames_may_have_the_whole_name(tmp_path: Path) -> None:
+    """Where somebody has sorted the views into one folder."""
+    for name in ("a01_s01_e00_v01", "a01_s01_e00_v02"):
+        (tmp_path / "all" / name).mkdir(parents=True)
+        (tmp_path / "all" / name / "frame_0_tc_1_skeletons.txt").write_text("1\n")
+    assert sorted(scan([tmp_path], load_spec("ucla")).recordings) == ["a01_s01_e00_v01", "a01_s01_e00_v02"]
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_member_with_extra_fields_is_read(
+    spec: DatasetSpec, raw: Path, tmp_path: Path, method: int
+) -> None:
+    """Info-ZIP and macOS put times and owners between a member's name and its content."""
+    archive = tmp_path / "unix.zip"
+    with zipfile.ZipFile(archive, "w", method) as file:
+        info = zipfile.ZipInfo(f"{NAMES[0]}.skeleton")
+        info.extra = b"UT\x05\x00\x01\x00\x00\x00\x00"
+        info.compress_type = method
+        file.writestr(info, (raw / f"{NAMES[0]}.skeleton").read_bytes())
+    assert read_sequence(scan([archive], spec).recordings[NAMES[0]], spec).num_frames == 2
+
+
 @pytest.mark.parametrize(("place", "value"), [(6, 99), (46, 0xFF)])
 def test_a_list_of_members_that_cannot_be_read_names_the_archive(
     spec: DatasetSpec, tmp_path: Path, place: int, value: int

@@ -1,0 +1,46 @@
+"""Files appear whole or not at all, also after a power cut."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from pipeline.store.publish import publish_bytes, published
+
+
+def test_what_appears_is_on_disk_before_and_after_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a power cut a record, or the manifest, would vouch for files that are empty or not there."""
+    events: list[int | str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def noting_fsync(descriptor: int) -> None:
+        events.append(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    def noting_replace(path: Path, target: Path) -> Path:
+        events.append("renamed")
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", noting_fsync)
+    monkeypatch.setattr(Path, "replace", noting_replace)
+    place = tmp_path / "records" / "00000.json"
+    publish_bytes(place, b"{}")
+    assert place.read_bytes() == b"{}"
+    assert events == [place.stat().st_ino, "renamed", place.parent.stat().st_ino]
+
+
+def test_what_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> None:
+    """Half a table would take the place of a whole one."""
+    place = tmp_path / "samples.csv"
+    publish_bytes(place, b"whole")
+
+    def interrupted() -> None:
+        with published(place) as temporary:
+            temporary.write_bytes(b"ha")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("samples.csv", b"whole")]
