@@ -1,6 +1,7 @@
 """The commands. Each parses, asks the library, and prints; heavy imports wait inside."""
 
 import json
+import math
 import shlex
 import signal
 import sys
@@ -25,14 +26,24 @@ if TYPE_CHECKING:
 SHARDS, RUNS = Path("shards"), Path("runs")
 PATH = click.Path(path_type=Path)
 NEW_FILE = click.Path(path_type=Path, dir_okay=False)
+SEEDS = click.IntRange(1, 1000)
+NEWEST = "\0"  # what no path is
+
+
+def _is_number(_: click.Context, parameter: click.Parameter, value: float) -> float:
+    """No range excludes NaN."""
+    if math.isnan(value):
+        raise click.BadParameter("nan is no number", param=parameter)
+    return value
+
 
 # Options that several commands have.
 TRAINING_SHARDS = click.option(
     "--shards",
     metavar="[DIR|URL]",
     is_flag=False,
-    flag_value="",
-    default="",
+    flag_value=NEWEST,
+    default=NEWEST,
     help="Folder, or its http(s) address.  [default: newest in shards/]",
 )
 DEVICE = click.option("--device", help="cpu, cuda, cuda:1, mps.  [default: the best there is]")
@@ -118,7 +129,9 @@ def preprocess(
         shard_samples,
     )
     started, kept = time.perf_counter(), list[int]()
-    job = job_module.prepare(spec, list(raw), out or SHARDS / spec.name, config, overwrite=overwrite)
+    job = job_module.prepare(
+        spec, list(raw), out or SHARDS / spec.name, config, overwrite=overwrite, on_note=_note
+    )
     with bar("files", len(job.recordings)) as advance:
         job_module.run(
             job,
@@ -181,7 +194,12 @@ def verify(shards: str) -> None:
 @click.option("--samples", type=click.IntRange(1), required=True, help="Recordings to write.")
 @click.option("--seed", default=0, show_default=True, help="Another seed, other people.")
 @click.option(
-    "--oddities", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="Share of odd files."
+    "--oddities",
+    type=click.FloatRange(0, 1),
+    callback=_is_number,
+    default=0.0,
+    show_default=True,
+    help="Share of odd files.",
 )
 @click.option(
     "--layout", default="json", show_default=True, help="For ucla: json, or text as first released."
@@ -236,6 +254,7 @@ def synthesize(dataset: str, out: Path, samples: int, seed: int, oddities: float
 @click.option(
     "--save-minutes",
     type=click.FloatRange(0),
+    callback=_is_number,
     default=10.0,
     show_default=True,
     help="Save so often, and after every epoch.",
@@ -275,10 +294,10 @@ def train(
                     "--objective and --label-fraction out"
                 )
             run = find_run(resume, RUNS)
-            opened, chosen = open_shards(shards or run.shards()), run.recipe()
+            opened, chosen = run.open_shards("" if shards == NEWEST else shards), run.recipe()
         else:
             opened, chosen = (
-                open_shards(shards or newest_shards(SHARDS)),
+                open_shards(newest_shards(SHARDS) if shards == NEWEST else shards),
                 load_recipe(recipe or "compact", changes),
             )
             run = Run(Path(ranks.first_says(lambda: str(_new_run(opened, chosen, name, ranks.world)))))
@@ -327,7 +346,7 @@ def train(
 )
 @click.option(
     "--seeds",
-    type=click.IntRange(1),
+    type=SEEDS,
     default=1,
     show_default=True,
     help="Repetitions with other labels and fine-tunings.",
@@ -364,7 +383,6 @@ def evaluate(
     from model.evaluation_file import save_evaluation, to_table
     from model.question import Question, usual_protocol
     from model.run import find_run, newest_run
-    from pipeline.store.shards import open_shards
 
     chosen_device = choose_device(device)
     shares = _numbers("--label-fraction", fractions)
@@ -376,7 +394,7 @@ def evaluate(
     if len({one.name for one in (run, *beside)}) <= len(beside):
         raise ValueError(f"--fuse {', '.join(fuse)}: expected other runs than {run.folder}, each name once")
     others = {one.name: load_checkpoint(one, _note) for one in beside}
-    opened = open_shards(shards or run.shards())
+    opened = run.open_shards(shards)
     chosen = protocol or usual_protocol(checkpoint, opened.spec)
     question = Question(asked, chosen, shares, subsets, seeds, whiten)
     with status() as say:
@@ -390,8 +408,8 @@ def evaluate(
             on_stage=say,
             on_note=_note,
         )
+    print_scores(to_table(result, run.name), run.folder)  # before anything is written, which may fail
     saved = save_evaluation(result, run.folder)
-    print_scores(to_table(result, run.name), run.folder)
     click.echo("\n".join(map(str, saved.paths)))
     _say_next("report", run.folder)
 
@@ -421,12 +439,11 @@ def encode(
     from model.encode import encode as run_encoding
     from model.question import usual_protocol
     from model.run import find_run, newest_run
-    from pipeline.store.shards import open_shards
 
     chosen_device = choose_device(device)
     run = find_run(run_name, RUNS) if run_name else newest_run(RUNS)
     checkpoint = load_checkpoint(run, _note)
-    opened = open_shards(shards or run.shards())
+    opened = run.open_shards(shards)
     chosen = protocol or usual_protocol(checkpoint, opened.spec)
     kind = "encoded-untrained" if untrained else "encoded"
     with bar("samples", opened.manifest.samples) as advance:
@@ -465,7 +482,7 @@ def encode(
 )
 @click.option(
     "--seeds",
-    type=click.IntRange(1),
+    type=SEEDS,
     default=1,
     show_default=True,
     help="Runs a row, from the recipe's seed on.",
@@ -497,7 +514,7 @@ def ablate(
 
     chosen_device = choose_device(device)
     chosen = choose_rows(table, tuple(rows.split(",")) if rows else ())
-    opened = open_shards(shards or newest_shards(SHARDS))
+    opened = open_shards(newest_shards(SHARDS) if shards == NEWEST else shards)
     folder = named_run(RUNS, name or f"ablate-{opened.manifest.dataset}").folder
     trials = plan(chosen, folder, opened, recipe=recipe, changes=changes, seeds=seeds)
     try:

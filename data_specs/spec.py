@@ -18,6 +18,7 @@ from typing import Any
 BUILT_IN_FOLDER = Path(__file__).parent
 READERS = ("ntu", "ucla")
 FIELDS = ("action", "subject", "camera", "setup", "replication")
+MOST_BODIES = 16
 KEYS = (
     *("name", "title", "reader", "name_pattern", "missing", "max_bodies", "fps", "simultaneous_cameras"),
     *("classes", "actions", "pair_actions", "skeleton", "protocols", "aliases", "default_protocol"),
@@ -45,15 +46,19 @@ class Skeleton:
     ends: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
+        pairs = (*self.bones, self.spine, self.shoulders, *self.mirror_pairs)
+        named = (self.root, self.centre, *(joint for pair in pairs for joint in pair), *(self.ends or ()))
+        for joint in named:
+            if not 0 <= joint < self.num_joints:
+                raise ValueError(
+                    f"there is no joint {joint + 1}: the {self.num_joints} of skeleton.joints are numbered "
+                    f"from 1 to {self.num_joints}"
+                )
         children = [child for child, _ in self.bones]
         if sorted([*children, self.root]) != list(range(self.num_joints)):
             raise ValueError("bones: every joint but the root must be the child of exactly one bone")
         if len(_reachable(self.root, self.bones)) != self.num_joints:
             raise ValueError("bones: they do not form one tree under the root")
-        pairs = (self.spine, self.shoulders, *self.mirror_pairs)
-        others = (self.centre, *(joint for pair in pairs for joint in pair), *(self.ends or ()))
-        if not all(0 <= joint < self.num_joints for joint in others):
-            raise ValueError(f"a joint number lies outside 1..{self.num_joints}")
         sides = [joint for pair in self.mirror_pairs for joint in pair]
         twice = sorted({joint for joint in sides if sides.count(joint) > 1})
         if twice:
@@ -152,16 +157,21 @@ class DatasetSpec:
 
         Keys: those of FIELDS that the pattern names, and `label`.
         """
+        metadata = self._read_name(name)
+        label = self.labels.get(metadata["action"]) if metadata else None
+        return None if metadata is None or label is None else metadata | {"label": label}
+
+    def action_without_class(self, name: str) -> int | None:
+        """The action of a name that fits the pattern, where the data set has no class for it; else None."""
+        metadata = self._read_name(name)
+        return None if metadata is None or metadata["action"] in self.labels else metadata["action"]
+
+    def _read_name(self, name: str) -> dict[str, int] | None:
         match = self.name_pattern.fullmatch(name)
-        if match is None:
+        found = match.groupdict() if match else {"": None}
+        if not all(value and value.isdecimal() for value in found.values()):
             return None
-        metadata = {}
-        for field, value in match.groupdict().items():
-            if not (value and value.isdecimal()):
-                return None
-            metadata[field] = int(value)
-        label = self.labels.get(metadata["action"])
-        return None if label is None else metadata | {"label": label}
+        return {field: int(value) for field, value in found.items() if value}
 
     def protocol(self, name: str) -> Protocol:
         """The protocol of that name; of `xview@subject-1-6` the training samples of subjects 1 and 6 are held
@@ -209,15 +219,15 @@ def load_spec(name_or_path: str) -> DatasetSpec:
     try:
         text = path.read_text(encoding="utf-8")
         return parse_spec(text, _missing_list(path.parent, tomllib.loads(text).get("missing")))
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise ValueError(f"{path}: not a usable data set spec: {error}") from None
 
 
-def _missing_list(folder: Path, name: str | None) -> frozenset[str]:
+def _missing_list(folder: Path, name: Any) -> frozenset[str]:
     if name is None:
         return frozenset()
     try:
-        return frozenset((folder / name).read_text().split())
+        return frozenset((folder / _text("missing", name)).read_text().split())
     except OSError as error:
         raise ValueError(
             f"missing = {name!r}: {error.strerror}; expected a list of names, "
@@ -232,39 +242,40 @@ def parse_spec(text: str, missing: frozenset[str] = frozenset()) -> DatasetSpec:
         return _build(raw, missing, text)
     except KeyError as error:
         raise ValueError(f"the key {error.args[0]!r} is missing") from None
-    except (TypeError, AttributeError) as error:
-        raise ValueError(f"a value has the wrong type: {error}") from None
     except re.error as error:
         raise ValueError(f"name_pattern is not a regular expression: {error}") from None
 
 
 def _build(raw: dict[str, Any], missing: frozenset[str], text: str) -> DatasetSpec:
     _check_keys(raw, KEYS)
-    classes = raw["classes"]
+    classes = _names("classes", raw["classes"])
     actions = _numbers("actions", raw.get("actions", list(range(1, len(classes) + 1))))
-    protocols = {name: _protocol(name, table) for name, table in raw["protocols"].items()}
-    for alias, target in raw.get("aliases", {}).items():
-        if target not in raw["protocols"]:
+    published = {
+        name: _protocol(name, table) for name, table in _table("protocols", raw["protocols"]).items()
+    }
+    protocols = dict(published)
+    for alias, target in _table("aliases", raw.get("aliases", {})).items():
+        if target not in list(published):
             raise ValueError(
-                f"aliases: {alias} stands for {target!r}; expected one of {', '.join(raw['protocols'])}"
+                f"aliases: {alias} stands for {target!r}; expected one of {', '.join(published)}"
             )
-        if alias in raw["protocols"]:
+        if alias in published:
             raise ValueError(f"aliases: {alias} is a protocol of its own; expected another name")
-        protocols[alias] = dataclasses.replace(protocols[target], name=alias)
+        protocols[alias] = dataclasses.replace(published[target], name=alias)
     spec = DatasetSpec(
-        name=raw["name"],
-        title=raw["title"],
-        reader=raw["reader"],
-        name_pattern=re.compile(raw["name_pattern"]),
-        skeleton=_skeleton(raw["skeleton"]),
+        name=_text("name", raw["name"]),
+        title=_text("title", raw["title"]),
+        reader=_text("reader", raw["reader"]),
+        name_pattern=re.compile(_text("name_pattern", raw["name_pattern"])),
+        skeleton=_skeleton(_table("skeleton", raw["skeleton"])),
         max_bodies=raw["max_bodies"],
-        fps=float(raw["fps"]),
+        fps=_rate("fps", raw["fps"]),
         simultaneous_cameras=raw.get("simultaneous_cameras", False),
-        classes=tuple(classes),
+        classes=classes,
         labels={action: label for label, action in enumerate(actions)},
-        pair_actions=frozenset(raw.get("pair_actions", ())),
+        pair_actions=frozenset(_numbers("pair_actions", raw.get("pair_actions", []))),
         protocols=protocols,
-        default_protocol=raw["default_protocol"],
+        default_protocol=_text("default_protocol", raw["default_protocol"]),
         missing=missing,
         text=text,
     )
@@ -278,6 +289,34 @@ def _check_keys(table: Mapping[str, Any], known: tuple[str, ...], group: str = "
             close = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {group + close[0]!r}?" if close else f"known keys: {', '.join(known)}"
             raise ValueError(f"unknown key {group + key!r}; {hint}")
+
+
+def _text(name: str, found: Any) -> str:
+    if not isinstance(found, str):
+        raise ValueError(f"{name} is {found!r}; expected text")
+    return found
+
+
+def _rate(name: str, found: Any) -> float:
+    if type(found) not in (int, float) or not 0 < found < math.inf:
+        raise ValueError(f"{name} is {found!r}; expected a finite number above 0")
+    return float(found)
+
+
+def _names(name: str, found: Any) -> tuple[str, ...]:
+    """A list of texts, each another one."""
+    if not isinstance(found, list) or not found or not all(isinstance(item, str) for item in found):
+        raise ValueError(f"{name} is {found!r}; expected a list of names, as text")
+    twice = [item for index, item in enumerate(found) if item in found[:index]]
+    if twice:
+        raise ValueError(f"{name} has {twice[0]!r} twice; expected another name for each")
+    return tuple(found)
+
+
+def _table(name: str, found: Any) -> dict[str, Any]:
+    if not isinstance(found, dict):
+        raise ValueError(f"{name} is {found!r}; expected a table, [{name}]")
+    return found
 
 
 def _numbers(name: str, found: Any, count: int | None = None) -> list[int]:
@@ -305,14 +344,17 @@ def _check(spec: DatasetSpec) -> None:
         raise ValueError(f"pair_actions names {unknown[0]!r}; expected numbers of the spec's actions")
     if re.fullmatch(r"[\w-]+", spec.name) is None:
         raise ValueError(f"name is {spec.name!r}; expected letters, digits, - and _, as it names a folder")
-    if type(spec.max_bodies) is not int or spec.max_bodies < 1:
-        raise ValueError(f"max_bodies is {spec.max_bodies}; expected a whole number, at least 1")
+    if type(spec.max_bodies) is not int or not 1 <= spec.max_bodies <= MOST_BODIES:
+        raise ValueError(
+            f"max_bodies is {spec.max_bodies!r}; expected a whole number from 1 to {MOST_BODIES}"
+        )
     if type(spec.simultaneous_cameras) is not bool:
         raise ValueError(f"simultaneous_cameras is {spec.simultaneous_cameras!r}; expected true or false")
-    if not 0 < spec.fps < math.inf:
-        raise ValueError(f"fps is {spec.fps}; expected a finite number above 0")
-    if not all(isinstance(name, str) for name in (*spec.classes, *spec.skeleton.joints)):
-        raise ValueError("classes and skeleton.joints: expected names, as text")
+    for name in spec.protocols:
+        if re.fullmatch(r"[\w-]+", name) is None:
+            raise ValueError(
+                f"protocol {name!r}: expected letters, digits, - and _, as it is part of file names"
+            )
     spec.protocol(spec.default_protocol)
     for protocol in spec.protocols.values():
         if protocol.field not in groups:
@@ -323,15 +365,25 @@ def _check(spec: DatasetSpec) -> None:
             )
 
 
-def _protocol(name: str, table: Mapping[str, Any]) -> Protocol:
-    group = f"protocols.{name}."
+def _protocol(name: str, found: Any) -> Protocol:
+    table, group = _table(f"protocols.{name}", found), f"protocols.{name}."
     _check_keys(table, ("title", "field", "train", "test"), group)
-    train = frozenset(_numbers(f"{group}train", table["train"]))
-    test = frozenset(_numbers(f"{group}test", table["test"])) if "test" in table else None
-    return Protocol(name, table["title"], table["field"], train, test)
+    parts = {
+        part: frozenset(_numbers(group + part, table[part])) for part in ("train", "test") if part in table
+    }
+    for part, values in parts.items():
+        if not values:
+            raise ValueError(f"{group}{part} is empty; expected whose samples are in that part")
+    title, field = (_text(group + key, table[key]) for key in ("title", "field"))
+    return Protocol(name, title, field, parts["train"], parts.get("test"))
 
 
 def _skeleton(table: Mapping[str, Any]) -> Skeleton:
+    def pairs(name: str) -> tuple[tuple[int, int], ...]:
+        if not isinstance(table[name], list):
+            raise ValueError(f"skeleton.{name} is {table[name]!r}; expected a list of pairs of joints")
+        return tuple(pair(name, item) for item in table[name])
+
     def pair(name: str, found: Any) -> tuple[int, int]:
         first, second = _numbers(f"skeleton.{name}", found, 2)
         if first == second:
@@ -344,13 +396,13 @@ def _skeleton(table: Mapping[str, Any]) -> Skeleton:
     if ends is not None and (len(_numbers("skeleton.ends", ends)) != 3 or len(set(ends)) != 3):
         raise ValueError(f"skeleton.ends is {ends}; expected three joints: left hand, right hand, head")
     return Skeleton(
-        joints=tuple(table["joints"]),
-        bones=tuple(pair("bones", bone) for bone in table["bones"]),
+        joints=_names("skeleton.joints", table["joints"]),
+        bones=pairs("bones"),
         root=root - 1,
         centre=centre - 1,
         spine=pair("spine", table["spine"]),
         shoulders=pair("shoulders", table["shoulders"]),
-        mirror_pairs=tuple(pair("mirror_pairs", joints) for joints in table["mirror_pairs"]),
+        mirror_pairs=pairs("mirror_pairs"),
         ends=None if ends is None else (ends[0] - 1, ends[1] - 1, ends[2] - 1),
     )
 

@@ -23,6 +23,7 @@ from model.checkpoint import Checkpoint, load_checkpoint, new_model
 from model.classify import LINEAR_VERSION, linear_evaluation
 from model.config import flat
 from model.cpstn import CPSTN
+from model.failure import failure_text
 from model.feature_cache import FEATURES_VERSION
 from model.features import Extractor, calibrated, encoder_extractor, extract_features, statistics_extractor
 from model.question import Parts, read_parts
@@ -155,7 +156,7 @@ def ablate(
         try:
             line.top1[seed] = measurement.top1()
         except (ValueError, RuntimeError, OSError, MemoryError) as error:
-            line.problems[seed] = (str(error) or type(error).__name__).splitlines()[0]
+            line.problems[seed] = failure_text(error).splitlines()[0]
             on_stage(f"failed: {line.problems[seed]}")
     return Ablation(
         shards.manifest.dataset,

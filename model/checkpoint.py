@@ -156,7 +156,7 @@ def save_checkpoint(
     }
     for name, value in _tensors(content, ""):
         if not value.isfinite().all():
-            raise RuntimeError(f"{name} is no longer a number after step {step}; {run.way_out()}")
+            raise RuntimeError(f"{name} is no longer a number after step {step}; {run.way_out(step + 1)}")
     path = run.checkpoint_at(step)
     file = io.BytesIO()  # where torch writes to a disk, it does not say that this is full
     torch.save(content, file)

@@ -7,6 +7,9 @@ configuration puts the group's name before it.
 import math
 from typing import Any
 
+# Far more than anybody stacks; that many more would fill the memory one by one.
+MOST_LAYERS = 100
+
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     """One of the choices."""
@@ -32,6 +35,12 @@ def check_not_negative(config: Any, *names: str) -> None:
     for name in names:
         if not 0 <= getattr(config, name) < math.inf:
             raise ValueError(f"{name} is {getattr(config, name)}; expected a finite number, at least 0")
+
+
+def check_at_most(name: str, value: int, most: int) -> None:
+    """A number that is not larger."""
+    if value > most:
+        raise ValueError(f"{name} is {value}; expected at most {most}")
 
 
 def check_positive_list(name: str, values: tuple[int, ...], length: int | None = None) -> None:

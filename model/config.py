@@ -12,6 +12,9 @@ from typing import Any, TypeVar
 
 Config = TypeVar("Config")
 
+# No key counts further; torch would.
+LARGEST = 2**32
+
 
 def from_table(kind: type[Config], table: dict[str, Any]) -> Config:
     """A dataclass from what TOML holds. Raises ValueError on any key or value out of place."""
@@ -87,13 +90,15 @@ def _convert(wanted: Any, value: Any, name: str, known: list[str]) -> Any:
         if not isinstance(value, list | tuple):
             raise ValueError(f"{name} is {value!r}; expected a list")
         item_type = typing.get_args(wanted)[0]
-        return tuple(_convert(item_type, item, name, known) for item in value)
+        return tuple(_convert(item_type, item, f"{name}[{i}]", known) for i, item in enumerate(value))
     if wanted is float and type(value) is int:
         if abs(value) > sys.float_info.max:
             raise ValueError(f"{name} has {len(str(value))} digits; expected a number that a float can hold")
         return float(value)
     if type(value) is not wanted:
         raise ValueError(f"{name} is {value!r}; expected {_type_name(wanted)}")
+    if wanted is int and abs(value) > LARGEST:
+        raise ValueError(f"{name} has {len(str(abs(value)))} digits; expected at most {LARGEST:,}")
     return value
 
 

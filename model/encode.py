@@ -23,7 +23,7 @@ from model.question import check_fit
 from model.run import Run
 from pipeline.samples import Samples, all_samples, in_any_order, split_samples
 from pipeline.store.publish import publish_bytes, published, writing
-from pipeline.store.shards import Shards, open_shards
+from pipeline.store.shards import Shards
 
 BATCH = 64
 
@@ -103,7 +103,7 @@ def _described(shards: Shards, protocol: str) -> pd.DataFrame:
 
 def _trained_on(run: Run, checkpoint: Checkpoint) -> Samples:
     """The training samples of the run's own shards."""
-    shards = open_shards(run.shards())
+    shards = run.open_shards()
     return in_any_order(split_samples(shards, checkpoint.recipe().protocol_on(shards.spec), "train"))[0]
 
 

@@ -118,8 +118,9 @@ def evaluate(
     if others and LINEAR not in question.modes:
         raise ValueError(f"linear classifiers are what is fused; add {LINEAR} to the modes")
     runs = [checkpoint, *others.values()]
-    for run in runs:
-        check_fit(shards, run)
+    check_fit(shards, checkpoint)
+    for name, other in others.items():
+        check_fit(shards, other, name)
     if checkpoint.step < checkpoint.steps:
         on_note(f"the run is unfinished, at step {checkpoint.step} of {checkpoint.steps}")
     for name, other in others.items():

@@ -5,6 +5,8 @@ Every command imports this module, so that nothing heavy is imported at its top.
 
 import errno
 import os
+import re
+from itertools import pairwise
 from typing import Any
 
 import click
@@ -21,6 +23,7 @@ OF_THE_USER = {
     errno.EACCES,
     errno.EEXIST,
     errno.EISDIR,
+    errno.ELOOP,
     errno.ENAMETOOLONG,
     errno.ENOENT,
     errno.ENOTDIR,
@@ -40,6 +43,15 @@ class Failure(click.ClickException):
 class Program(click.Group):
     """Turns the library's exceptions into one line and an exit code; CPSTN_TRACEBACK=1 shows where from."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """What a variable of the shell that is not set leaves would mean the default, and other work than was
+        asked for."""
+        for before, arg in pairwise(["", *args]):
+            if arg == "" or re.fullmatch(r"--[\w-]+=", arg):
+                where = f"{arg.rstrip('=') or before}: " if (arg or before).startswith("--") else ""
+                raise Failure(f"{where}an empty value; leave it out, or say which", 2)
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         if os.environ.get("CPSTN_TRACEBACK"):
             return super().invoke(ctx)
@@ -55,11 +67,12 @@ class Program(click.Group):
             raise Failure(text, getattr(stop, "exit_code", 130)) from None
         except (RuntimeError, OSError, MemoryError) as error:
             mended_by_user = isinstance(error, OSError) and error.errno in OF_THE_USER
-            raise Failure(_failure_text(error), 2 if mended_by_user else 1) from None
+            raise Failure(failure_text(error), 2 if mended_by_user else 1) from None
 
 
-def _failure_text(error: BaseException) -> str:
+def failure_text(error: BaseException) -> str:
+    """What went wrong, in one line: of a file its path first."""
     if not isinstance(error, OSError) or not error.strerror:
         return str(error) or type(error).__name__
-    text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    text = f"{os.fsdecode(error.filename)}: {error.strerror}" if error.filename else error.strerror
     return f"{text}; make room, then try again" if error.errno == errno.ENOSPC else text

@@ -6,6 +6,7 @@ is right or not found. A damaged file is as good as none.
 Axes: N sample, D feature.
 """
 
+import errno
 import hashlib
 import json
 import re
@@ -27,6 +28,8 @@ from pipeline.store.shards import Shards
 FEATURES_VERSION = 2
 # What a part's features may take on disk: more than twice those of NTU-120 by an encoder of 128 channels.
 MOST_BYTES = 2 * 10**9
+# Of a run in which we may not write: then the next evaluation encodes again.
+NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def cache_of(folder: Path, shards: Shards, checkpoint: Checkpoint, train: Samples) -> "FeatureCache":
@@ -61,9 +64,12 @@ class FeatureCache:
         features = extract_features(extractor, samples, device, batch_size)
         x_ND = features.x_ND.cpu().numpy()
         if x_ND.nbytes <= MOST_BYTES:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with published(path) as temporary, temporary.open("wb") as file:
-                np.savez(file, x_ND=x_ND)
+            try:
+                with published(path) as temporary, temporary.open("wb") as file:
+                    np.savez(file, x_ND=x_ND)
+            except OSError as error:
+                if error.errno not in NOT_OURS:
+                    raise
         return features
 
     def stored(

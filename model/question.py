@@ -82,25 +82,25 @@ def labelled_sets(question: Question, parts: Parts) -> list[Labelled]:
     return [all_labels(len(parts.keys)), *reversed(fewer)]
 
 
-def check_fit(shards: Shards, checkpoint: Checkpoint) -> None:
+def check_fit(shards: Shards, checkpoint: Checkpoint, run: str = "the run") -> None:
     """Another data set will do if its skeleton is the same. Raises ValueError if it is not, or if the shards
-    have too few frames for the run's pool."""
+    have too few frames for the run's pool. run: what to call it."""
     found, trained_on = shards.spec.skeleton, checkpoint.spec()
     expected = trained_on.skeleton
     if found.num_joints != expected.num_joints:
         raise ValueError(
-            f"{shards.location}: skeletons of {found.num_joints} joints; the run was trained on "
+            f"{shards.location}: skeletons of {found.num_joints} joints; {run} was trained on "
             f"{trained_on.name} with {expected.num_joints}"
         )
     if found.parents != expected.parents:
         raise ValueError(
-            f"{shards.location}: joints hang together otherwise than in {trained_on.name}, which the run was "
+            f"{shards.location}: joints hang together otherwise than in {trained_on.name}, which {run} was "
             "trained on"
         )
     try:
         checkpoint.recipe().model.check_frames(shards.source.shape[3])
     except ValueError as error:
-        raise ValueError(f"{shards.location}: {error}") from None
+        raise ValueError(f"{shards.location}: too short for {run}: {error}") from None
 
 
 def seen_in_training(shards: Shards, checkpoints: Sequence[Checkpoint], protocol: str) -> int:

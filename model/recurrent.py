@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from data_specs.spec import Skeleton
 from model.batch_norm import FrameNorm
-from model.checks import check_above_zero
+from model.checks import MOST_LAYERS, check_above_zero, check_at_most
 from model.device import full_precision
 
 RECURRENT = ("rnn", "lstm", "gru", "bilstm", "bigru")
@@ -29,6 +29,7 @@ class RecurrentConfig:
 
     def __post_init__(self) -> None:
         check_above_zero(self, "hidden", "layers")
+        check_at_most("layers", self.layers, MOST_LAYERS)
 
 
 class RecurrentEncoder(nn.Module):

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from model.recipe import Recipe, load_recipe
+from pipeline.store.damage import DamagedError
 from pipeline.store.location import Folder, Location, locate
 from pipeline.store.publish import publish_bytes
+from pipeline.store.shards import Shards, open_shards
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,12 @@ class Run:
         """Whether there is any, be it damaged or of an earlier version."""
         return any((self.folder / "checkpoints").glob("*.pt"))
 
-    def way_out(self) -> str:
-        """What to do when training broke: for the end of an error."""
+    def way_out(self, step: int) -> str:
+        """What to do when training broke at a step: for the end of an error."""
+        if step == 1:  # no weight has changed yet
+            return (
+                "a weight, the temperature or a strength of the views in its recipe is out of float32's range"
+            )
         good = f"the last good checkpoint is {self.checkpoint}; " if self.checkpoints else ""
         return f"{good}a lower lr may help"
 
@@ -108,6 +114,23 @@ class Run:
         """Folder or address of the shards it was started on. Raises ValueError if the run does not say."""
         return self._fact("shards")
 
+    def open_shards(self, place: str | None = None) -> Shards:
+        """The shards at a folder or address; without one, those that it was started on.
+
+        Raises as `pipeline.store.shards.open_shards`, and ValueError if the run does not say.
+        """
+        if place:
+            return open_shards(place)
+        own = self.shards()
+        try:
+            return open_shards(own)
+        except DamagedError:
+            raise
+        except ValueError as error:
+            raise ValueError(
+                f"{error}; {self.folder} was trained on them: say where they are, by --shards"
+            ) from None
+
     def manifest(self) -> str:
         """The digest of those shards' manifest."""
         return self._fact("manifest")
@@ -115,9 +138,13 @@ class Run:
     def _fact(self, name: str) -> str:
         path = self.folder / "run.json"
         try:
-            return str(json.loads(path.read_text())[name])
+            fact = json.loads(path.read_text())[name]
+            if not isinstance(fact, str):
+                raise TypeError(f"{name} is {fact!r}; expected text")
+            return fact
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path}: cannot be read ({error}); start a new run") from None
+            way_out = "name its shards by --shards" if name == "shards" else "start a new run"
+            raise ValueError(f"{path}: cannot be read ({error}); {way_out}") from None
 
 
 def foreign_recipe(path: Path, error: ValueError) -> str:

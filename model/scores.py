@@ -30,7 +30,7 @@ class Result:
     """One classifier's success.
 
     hit_N: bool, whether each test sample's class was found.
-    top5: share of test samples, 0 to 1; None where only one class is named.
+    top5: share of test samples, 0 to 1; None where only one class is named, or there are no more than five.
     confusion_KK: int64, test samples, true class down, predicted across.
     penalty: that the training labels chose for one linear classifier; None of any other.
     """
@@ -134,11 +134,12 @@ def _summary(values: list[float]) -> dict[str, Any]:
 def result_of_scores(scores_NK: Tensor, labels_N: Tensor, penalty: float | None = None) -> Result:
     """From the score of every class for each test sample: float, the higher the likelier.
 
-    labels_N: int64.  penalty: of the classifier. Top-5 is top-K where there are fewer than five classes.
+    labels_N: int64.  penalty: of the classifier. There is no top-5 of five classes or fewer.
     """
-    num_classes = scores_NK.shape[1]
-    best_NF = scores_NK.topk(min(5, num_classes), dim=1).indices
-    top5 = float((best_NF == labels_N[:, None]).any(1).float().mean())
+    num_classes, top5 = scores_NK.shape[1], None
+    if num_classes > 5:
+        best_NF = scores_NK.topk(5, dim=1).indices
+        top5 = float((best_NF == labels_N[:, None]).any(1).float().mean())
     return _result(scores_NK.argmax(1), labels_N, num_classes, top5, penalty)
 
 

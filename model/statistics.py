@@ -16,7 +16,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data_specs.spec import Skeleton
-from model.checks import check_above_zero, check_not_negative, check_positive_list, check_some
+from model.checks import (
+    MOST_LAYERS,
+    check_above_zero,
+    check_at_most,
+    check_not_negative,
+    check_positive_list,
+    check_some,
+)
 from model.device import full_precision
 from model.first_weights import initialise
 from model.pooling import STATISTICS, PoolConfig, pool
@@ -52,6 +59,7 @@ class StatisticsConfig:
 
     def __post_init__(self) -> None:
         check_above_zero(self, "hidden", "layers")
+        check_at_most("layers", self.layers, MOST_LAYERS)
         check_not_negative(self, "whitened")
         check_positive_list("spans", self.spans)
         if self.graph_streams:

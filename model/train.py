@@ -3,7 +3,9 @@
 Axes: N sample, L number of a step: its losses, then the wishes of all ranks.
 """
 
+import errno
 import math
+import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -341,7 +343,13 @@ def _teller(
     on_progress: OnProgress,
 ) -> Iterator[Callable[[Iterable[Outcome]], _Wish]]:
     """Tells of finished steps, to TensorBoard and to `on_progress`, and returns what ranks wish."""
-    board = SummaryWriter(str(run.folder), purge_step=step + 1) if ranks.is_first else None
+    board = None
+    if ranks.is_first and step < steps:
+        if not os.access(run.folder, os.W_OK):  # of which TensorBoard's thread would say in a way of its own
+            raise PermissionError(
+                errno.EACCES, f"cannot be written: {os.strerror(errno.EACCES)}", str(run.folder)
+            )
+        board = SummaryWriter(str(run.folder), purge_step=step + 1)
 
     def tell(outcomes: Iterable[Outcome]) -> _Wish:
         wish = _Wish()
@@ -374,5 +382,5 @@ def _check_finite(outcome: Outcome, shards: Shards, run: Run, rank: int) -> None
         shown += f" and {len(keys) - KEYS_NAMED} more, all in {path}"
     raise RuntimeError(
         f"the loss is no longer a number at step {outcome.step}: {outcome.losses}; samples of the batch: "
-        f"{shown}; {run.way_out()}"
+        f"{shown}; {run.way_out(outcome.step)}"
     )

@@ -81,16 +81,17 @@ def make_shards(
     if workers is None:
         workers = max(ALL_CORES // (processes or 1), 1) * (processes or 1)
     if processes is None:
-        suitable = suitable_processes(sum(len(task.recordings) for task in tasks), workers)
-        processes = min(suitable, len(tasks))  # of which no more than one works on a shard
+        processes = suitable_processes(sum(len(task.recordings) for task in tasks), workers)
+    workers_each = workers // processes
+    processes = min(processes, len(tasks))  # of which no more than one works on a shard
     if cluster is not None:
         with _running_cluster(cluster) as client:
             _make_shards_on_cluster(tasks, client, on_recordings)
     elif processes > 1:
-        with _own_cluster(processes, workers // processes) as client:
+        with _own_cluster(processes, min(workers_each, len(tasks))) as client:
             _make_shards_on_cluster(tasks, client, on_recordings)
     else:
-        _make_shards_on_threads(tasks, workers, on_recordings)
+        _make_shards_on_threads(tasks, min(workers, len(tasks)), on_recordings)
 
 
 def _make_shards_on_threads(

@@ -260,7 +260,8 @@ def _batch(samples: Samples, buffer_PCTV: torch.Tensor) -> Batch:
 def _read(samples: Samples, buffer_PCTV: torch.Tensor) -> Batch:
     """`_batch`, with its bodies."""
     source = samples.source
-    assert not isinstance(source, TarShards), "samples in tars are loaded by in_any_order first"
+    if isinstance(source, TarShards):
+        raise ValueError("samples in tars are read in an order of their own; load them by in_any_order first")
     batch = _batch(samples, buffer_PCTV)
     source.read_bodies(samples.rows_N, samples.num_bodies_N, batch.original_PCTV.numpy())
     return batch

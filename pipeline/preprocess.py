@@ -1,5 +1,6 @@
 """Raw recordings -> shards: plan, one task per shard, finalise. Safe to stop and to run again."""
 
+import errno
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -9,7 +10,7 @@ from pathlib import Path
 from data_specs.spec import DatasetSpec
 from pipeline.cluster import check_spread, make_shards
 from pipeline.normalize import NormalizeConfig
-from pipeline.raw.sources import Recording, Scan, scan
+from pipeline.raw.sources import Recording, Scan, scan, unclassed_text
 from pipeline.shard_task import ShardTask
 from pipeline.store import manifest as store
 from pipeline.store.location import check_is_text
@@ -77,9 +78,15 @@ class Job:
 
 
 def prepare(
-    spec: DatasetSpec, raw: list[Path], out: Path, config: PreprocessConfig, *, overwrite: bool
+    spec: DatasetSpec,
+    raw: list[Path],
+    out: Path,
+    config: PreprocessConfig,
+    *,
+    overwrite: bool,
+    on_note: Callable[[str], None] = lambda _: None,
 ) -> Job:
-    """Search the raw data and claim the output folder.
+    """Search the raw data and claim the output folder. `on_note` hears what else was found there.
 
     Raises ValueError where the user has to decide: nothing fits the data set, the output cannot be written,
     has a name that is no text, holds something else, or holds shards of other settings and `overwrite` is not
@@ -89,6 +96,8 @@ def prepare(
     if out.resolve() in {path.resolve() for path in raw}:
         raise ValueError(f"{out}: holds the raw data; write the shards into another folder by --out")
     found = scan(raw, spec, skip=out)
+    if found.without_class:
+        on_note(unclassed_text(found, spec))
     keys = [key for key in found.recordings if config.keep_missing or key not in spec.missing]
     if not keys:
         raise ValueError(
@@ -218,7 +227,9 @@ def _claim(out: Path, plan: Plan, overwrite: bool) -> None:
                 f"{out}: holds other files and no shards; choose an empty folder by --out"
             ) from None
         differences = []
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            raise _unwritable(out, error) from None
         differences = ["plan.json cannot be read"]
     if differences and not overwrite:
         raise ValueError(
@@ -232,9 +243,11 @@ def _claim(out: Path, plan: Plan, overwrite: bool) -> None:
                 _clear(out)
             store.write_plan(out, plan)
     except OSError as error:
-        raise ValueError(
-            f"{out}: cannot be written: {error.strerror or error}; choose another folder by --out"
-        ) from None
+        raise _unwritable(out, error) from None
+
+
+def _unwritable(out: Path, error: OSError) -> ValueError:
+    return ValueError(f"{out}: cannot be written: {error.strerror or error}; choose another folder by --out")
 
 
 def _clear(out: Path) -> None:

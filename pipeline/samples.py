@@ -80,9 +80,10 @@ def split_samples(shards: Shards, protocol: str, part: str) -> Samples:
     """
     table = shards.split(protocol, part)
     if len(table) == 0:
+        others = [name for name in shards.spec.protocols if len(shards.split(name, part))]
+        way_out = f"expected a protocol that does, of {', '.join(others)}" if others else "nor does any other"
         raise ValueError(
-            f"{shards.location}: protocol {protocol} finds no {part} samples in these shards; expected a "
-            f"protocol that does, of {', '.join(shards.spec.protocols)}"
+            f"{shards.location}: protocol {protocol} finds no {part} samples in these shards; {way_out}"
         )
     return _samples(shards, table)
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from data_specs.spec import load_spec
 from tests.commands import call, fails, works
 
 TINY = [
@@ -251,6 +252,16 @@ def key_in(folder: Path) -> str:
         (["train", "--device", "meta"], "device 'meta' cannot be used here; expected cpu"),
         (["train", "--set", "batch_size=1"], "a batch is one sample (batch_size 1, "),
         (["train", "--name", "ucla-001"], "exists already"),
+        (["train", "--resume", ""], "--resume: an empty value; leave it out, or say which"),
+        (["train", "--shards", "--name="], "--name: an empty value"),
+        (["preprocess", "ucla", ""], "an empty value; leave it out"),
+        (["train", "--save-minutes", "nan"], "nan is no number"),
+        (["train", "--set", "epochs=100000000000000000000000000"], "epochs has 27 digits; expected at most"),
+        (["train", "--set", "views=[1, 2]"], "views[0] is 1; expected a word"),
+        (["eval", "--seeds", "100000"], "100000 is not in the range"),
+        (["inspect", "x" * 300], "File name too long"),
+        (["preprocess", "ucla", "raw", "--out", "x" * 300], "cannot be written: File name too long"),
+        (["inspect", "http://exa mple/x"], "expected a folder, or an address such as"),
         (["train", "--resume", "ucla-007"], "no run 'ucla-007'; runs under runs/: ucla-001"),
         (
             ["train", "--resume", "ucla-001", "--set", "epochs=3"],
@@ -359,6 +370,68 @@ def test_a_report_refuses_shards_of_another_skeleton(inside: Path, tmp_path: Pat
     said = fails(2, "report", "ucla-001", "--shards", str(tmp_path / "ntu"), "--out", "other.html")
     assert "skeletons of 25 joints; the run was trained on ucla with 20" in said
     assert not (inside / "other.html").exists()
+
+
+def test_shards_that_were_moved_are_asked_for(inside: Path, tmp_path: Path) -> None:
+    """Nothing is lost: they are somewhere else."""
+    shutil.copytree(inside / "runs/ucla-001", tmp_path / "moved")
+    run = str(tmp_path / "moved")
+    (tmp_path / "moved/run.json").write_text(json.dumps({"shards": str(tmp_path / "old"), "manifest": "x"}))
+    for command in (["eval", "--run", run], ["encode", "--run", run], ["train", "--resume", run]):
+        said = fails(2, *command)
+        assert f"{tmp_path}/old: no such folder" in said
+        assert said.endswith(f"{run} was trained on them: say where they are, by --shards")
+    (tmp_path / "moved/run.json").write_text("{")
+    assert fails(2, "eval", "--run", run).endswith("; name its shards by --shards")
+    assert "trained encoder" in works("eval", "--mode", "knn", "--run", run, "--shards", "shards/ucla")
+
+
+def test_scores_are_shown_where_they_cannot_be_kept(inside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Minutes of work, of a run in somebody else's folder."""
+
+    def refuse(path: Path, *_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    shutil.copytree(
+        inside / "runs/ucla-001", inside / "runs/theirs", ignore=shutil.ignore_patterns("features")
+    )
+    monkeypatch.setattr("model.feature_cache.published", refuse)
+    monkeypatch.setattr("model.evaluation_file.publish_bytes", refuse)
+    result = call("eval", "--mode", "knn", "--run", "theirs")
+    assert result.exit_code == 2
+    assert "trained encoder" in result.stdout
+    assert result.stderr.splitlines()[-1].endswith("eval-ucla-xview.json: Permission denied")
+    shutil.rmtree(inside / "runs/theirs")
+
+
+def test_a_run_that_cannot_be_written_to_says_so_in_a_line(
+    inside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    works("train", "--name", "short", "--shards", *TINY)
+    (inside / "runs/short/checkpoints").rename(inside / "runs/short/kept")
+    monkeypatch.setattr("os.access", lambda *_: False)
+    said = fails(2, "train", "--resume", "short")
+    assert said == "Error: runs/short: cannot be written: Permission denied"
+    (inside / "runs/short/kept").rename(inside / "runs/short/checkpoints")
+    assert "short" in works("train", "--resume", "short")  # nothing is left to be done there
+    shutil.rmtree(inside / "runs/short")
+
+
+def test_actions_without_a_class_are_told(inside: Path, tmp_path: Path) -> None:
+    """They are left out, and the others may be called by the wrong names."""
+    spec = tmp_path / "nine.toml"
+    text = Path(load_spec.__code__.co_filename).with_name("ucla.toml").read_text()
+    spec.write_text(text.replace("actions = [1, 2, 3,", "actions = [1, 2, 17,"))
+    command = ["preprocess", str(spec), str(inside / "raw"), "--frames", "16", "--out", str(tmp_path / "out")]
+    result = call(*command)
+    assert result.exit_code == 0
+    assert "note: 6 recordings are of action 3, for which ucla has no class (first: a03_" in result.stderr
+    spec.write_text(
+        text.replace("actions = [1, 2, 3, 4, 5, 6, 8, 9, 11, 12]", f"actions = {[*range(20, 30)]}")
+    )
+    said = fails(2, *command, "--overwrite")
+    assert "60 recordings, none of ucla (first: a01_" in said
+    assert "60 recordings are of action 1, 2, 3 to 12, for which ucla has no class" in said
 
 
 def test_before_anything_was_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

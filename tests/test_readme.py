@@ -1,14 +1,26 @@
-"""README's Python works as it stands there, on a data set under the names that it uses."""
+"""What README and docs/own-data.md show works as it stands there, on data under the names that they use."""
 
+import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
 from tests.commands import works
 
-README = Path(__file__).parents[1] / "README.md"
-BLOCKS = re.findall(r"^```python\n(.*?)^```$", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+ROOT = Path(__file__).parents[1]
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """What stands between fences of that language, or of none."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return [
+        body for name, body in re.findall(r"^```(\w*)\n(.*?)^```$", text, re.S | re.M) if name == language
+    ]
+
+
+BLOCKS = blocks("README.md", "python")
 
 
 @pytest.fixture(scope="module")
@@ -35,3 +47,19 @@ def test_there_are_blocks() -> None:
 def test_a_block_runs(block: str, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workplace)
     exec(block, {})
+
+
+def test_a_data_set_of_ones_own_comes_to_its_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (spec,), (recordings,) = (blocks("docs/own-data.md", language) for language in ("toml", "python"))
+    (tmp_path / "mine.toml").write_text(spec)
+    exec(recordings, {})
+    (commands,) = blocks("docs/own-data.md", "")
+    for command in commands.splitlines():
+        python, program, *arguments = shlex.split(command)
+        assert (python, program) == ("python", "cli.py")
+        works(*arguments)
+    evaluation = json.loads((tmp_path / "runs/mine-001/eval-mine-xsub.json").read_text())
+    assert (evaluation["train_samples"], evaluation["test_samples"]) == (24, 24)
+    assert evaluation["scores"][0]["top1"]["mean"] > 0.9
+    assert evaluation["scores"][0]["top5"] is None

@@ -28,7 +28,7 @@ from model.report.words import percent_text
 from model.run import Run
 from model.sample_views import check_sample
 from pipeline.store.publish import publish_bytes
-from pipeline.store.shards import Shards, open_shards
+from pipeline.store.shards import Shards
 
 # What reading a run, its shards or a picture's data may end in, none of which may cost the rest of the page.
 PROBLEMS = (ValueError, RuntimeError, OSError, MemoryError)
@@ -104,7 +104,7 @@ def _trained(run: ReportedRun, given: Shards | None, gaps: list[Gap]) -> Trained
         return None
     try:
         checkpoint = load_checkpoint(run.run)
-        shards = given or open_shards(run.run.shards())
+        shards = given or run.run.open_shards()
     except PROBLEMS as error:
         gaps.append(Gap(run.name, f"no features and no player: {error}"))
         return None

@@ -77,11 +77,13 @@ class Scan:
     """What a search found.
 
     recordings: by key, of the wanted data set.  foreign: recordings' paths whose names the data set does not
-    have.  duplicates: paths of recordings that were found before under another path and are not used.
+    have.  without_class: those whose names fit, but for an action that the data set has no class for, by its
+    number.  duplicates: paths of recordings that were found before under another path and are not used.
     """
 
     recordings: dict[str, Recording] = field(default_factory=dict)
     foreign: list[str] = field(default_factory=list)
+    without_class: dict[int, list[str]] = field(default_factory=dict)
     duplicates: list[str] = field(default_factory=list)
 
 
@@ -135,6 +137,19 @@ def scan(raw: list[Path], spec: DatasetSpec, skip: Path | None = None) -> Scan:
     return found
 
 
+def unclassed_text(found: Scan, spec: DatasetSpec) -> str:
+    """Of what actions among those found the data set has no class: a sentence, "" where there is none."""
+    if not found.without_class:
+        return ""
+    count = sum(map(len, found.without_class.values()))
+    actions = sorted(found.without_class)
+    shown = ", ".join(map(str, actions[:3])) + (f" to {actions[-1]}" if len(actions) > 3 else "")
+    return (
+        f"{count:,} recordings are of action {shown}, for which {spec.name} has no class "
+        f"(first: {found.without_class[actions[0]][0]})"
+    )
+
+
 def read_sequence(recording: Recording, spec: DatasetSpec) -> Sequence:
     """Read and parse one recording. Raises RecordingError with file, line and reason."""
     contents = recording.read()
@@ -168,6 +183,9 @@ def _with_absent_frames(recording: Recording, contents: list[bytes]) -> list[tup
 def _add(found: Scan, spec: DatasetSpec, recording: Recording) -> None:
     if spec.parse_name(recording.key) is None:
         found.foreign.append(recording.path)
+        action = spec.action_without_class(recording.key)
+        if action is not None:
+            found.without_class.setdefault(action, []).append(recording.path)
     elif recording.key in found.recordings:
         found.duplicates.append(recording.path)
     else:
@@ -256,7 +274,8 @@ def _nothing_found(raw: list[Path], spec: DatasetSpec, found: Scan, files_seen: 
         names = [Path(path).stem for path in found.foreign[:1000]]
         known = [load_spec(name) for name in built_in_names()]
         fitting = [one.name for one in known if any(one.parse_name(name) for name in names)]
-        hint = f"; they look like {' or '.join(fitting)}" if fitting else ""
+        why = unclassed_text(found, spec)
+        hint = (f"; they look like {' or '.join(fitting)}" if fitting else "") + (why and f"; {why}")
         return f"{where}: {len(found.foreign)} recordings, none of {spec.name} (first: {names[0]}){hint}"
     other = load_spec("ucla" if spec.reader == "ntu" else "ntu60")
     hint = ""

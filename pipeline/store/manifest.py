@@ -10,6 +10,7 @@ manifest.json       the commit point: without it the folder is unfinished
 
 import csv
 import dataclasses
+import errno
 import hashlib
 import io
 import json
@@ -249,7 +250,7 @@ def load_manifest(place: Path | str | Location) -> Manifest:
     """The manifest of a folder, or of an http(s) address.
 
     Raises ValueError if there are no finished shards, or those of another version; DamagedError if the
-    manifest is not as it was written; OSError if a server cannot be reached.
+    manifest is not as it was written; OSError if a server cannot be reached, or no folder can have that name.
     """
     location = locate(place)
     try:
@@ -259,9 +260,9 @@ def load_manifest(place: Path | str | Location) -> Manifest:
     except ValueError as error:
         raise DamagedError(f"{error}; run preprocess again, which keeps whole shards") from None
     except OSError as error:
-        if isinstance(location, Folder):
-            raise DamagedError(f"{location}/manifest.json: cannot be read: {error}") from None
-        raise
+        if not isinstance(location, Folder) or error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            raise
+        raise DamagedError(f"{location}/manifest.json: cannot be read: {error}") from None
     digest = raw.pop("digest", None)
     if raw.get("version") != FORMAT_VERSION:
         raise ValueError(

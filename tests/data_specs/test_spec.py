@@ -119,6 +119,14 @@ def test_own_spec_from_a_file(tmp_path: Path) -> None:
     assert parse_spec(spec.text) == parse_spec(own_spec())
 
 
+def test_an_action_without_a_class_is_told_from_a_name_of_another_data_set() -> None:
+    """Who numbers actions from 0 would lose one class, and call the others by the wrong name."""
+    spec = parse_spec(own_spec())
+    names = ("A1P1", "A0P1", "A3P9", "walk")
+    assert [spec.action_without_class(name) for name in names] == [None, 0, 3, None]
+    assert [spec.parse_name(name) is None for name in names] == [False, True, True, True]
+
+
 def test_some_of_what_trains_can_be_held_out() -> None:
     """To choose settings by; the published test samples must not be looked at for that, nor be trained on."""
     spec = load_spec("ucla")
@@ -150,17 +158,25 @@ def test_what_cannot_be_held_out_is_told(rest: str) -> None:
         ({"name_pattern": "'A(?P<action>\\d)'"}, "splits by 'subject', which no name carries"),
         ({"default_protocol": '"whole"'}, "has no protocol 'whole'; it has: half"),
         ({"max_bodies": "0"}, "max_bodies is 0"),
-        ({"fps": "[]"}, "wrong type"),
+        ({"fps": "[]"}, "fps is .*; expected a finite number above 0"),
+        ({"fps": "true"}, "fps is True"),
         ({"pair_actions": "[2, 3]"}, "pair_actions names 3; expected numbers of the spec's actions"),
-        ({"pair_actions": "['kick']"}, "pair_actions names 'kick'; expected numbers"),
-        ({"pair_actions": "2"}, "wrong type"),
+        ({"pair_actions": "['kick']"}, "pair_actions is .*; expected a list of whole numbers"),
+        ({"pair_actions": "2"}, "pair_actions is 2; expected a list of whole numbers"),
         ({"fps": "0"}, "fps is 0"),
         ({"fps": "inf"}, "fps is inf; expected a finite number above 0"),
-        ({"classes": "[5, 'wave']"}, "expected names, as text"),
+        ({"classes": "[5, 'wave']"}, "classes is .*; expected a list of names, as text"),
+        ({"classes": "'ab'"}, "classes is 'ab'; expected a list of names, as text"),
+        ({"classes": "['kick', 'kick']"}, "classes has 'kick' twice"),
+        ({"title": "5"}, "title is 5; expected text"),
+        ({"max_bodies": "17"}, "max_bodies is 17; expected a whole number from 1 to 16"),
+        ({"max_bodies": "'1'"}, "max_bodies is '1'; expected a whole number"),
         ({"mising": "'list.txt'"}, "unknown key 'mising'; did you mean 'missing'"),
-        ({"missing": "5"}, "not a usable data set spec"),
+        ({"missing": "5"}, "missing is 5; expected text"),
         ({"missing": "'list.txt'"}, "No such file or directory; expected a list of names"),
-        ({"aliases": "'x'"}, "wrong type"),
+        ({"aliases": "'x'"}, "aliases is 'x'; expected a table"),
+        ({"aliases": "{ xview = ['half'] }"}, "aliases: xview stands for .*; expected one of"),
+        ({"aliases": "{ 'x/y' = 'half' }"}, "protocol 'x/y': expected letters, digits"),
         ({"aliases": "{ xview = 'xview4' }"}, "aliases: xview stands for 'xview4'; expected one of"),
         ({"aliases": "{ half = 'half' }"}, "aliases: half is a protocol of its own"),
         ({"actions": "['1', 2]"}, "actions is .*; expected a list of whole numbers"),
@@ -190,6 +206,15 @@ def test_own_spec_says_what_is_wrong(tmp_path: Path, changes: dict[str, str], me
         ("spine = [1, 2]", "spine = [1, 1]", r"skeleton\.spine is \[1, 1\]; expected two different joints"),
         ("spine = [1, 2]", "spine = [1.5, 2]", r"skeleton\.spine is \[1\.5, 2\]; expected a list of 2 whole"),
         ("centre = 1", "centre = 1.0", r"skeleton\.root and centre is \[2, 1\.0\]; expected"),
+        ("root = 2", "root = 0", "there is no joint 0: the 4 of skeleton.joints are numbered from 1 to 4"),
+        ("[1, 2], [3, 2]", "[0, 1], [2, 1]", "there is no joint 0: the 4 of skeleton.joints are numbered"),
+        ("bones = [[1, 2], [3, 2], [4, 2]]", "bones = 3", "skeleton.bones is 3; expected a list of pairs"),
+        ('"left hand", "right hand"', '"hand", "hand"', "skeleton.joints has 'hand' twice"),
+        ("train = [1]", "train = []", r"protocols\.half\.train is empty; expected whose samples"),
+        ("train = [1]", "train = [1]\ntest = []", r"protocols\.half\.test is empty"),
+        ("[protocols.half]", "[[protocols]]", r"protocols is \[.*\]; expected a table, \[protocols\]"),
+        ("[protocols.half]", "[protocols.'ha/lf']", "protocol 'ha/lf': expected letters, digits"),
+        ('field = "subject"', "field = 3", r"protocols\.half\.field is 3; expected text"),
     ],
 )
 def test_a_slip_in_a_group_does_not_change_the_split_in_silence(
@@ -220,7 +245,7 @@ def test_ends_are_three_joints_or_left_out(tmp_path: Path) -> None:
     for ends, message in (
         ("[3, 4]", r"skeleton.ends is \[3, 4\]; expected three joints: left hand, right hand, head"),
         ("[3, 3, 2]", r"skeleton.ends is \[3, 3, 2\]; expected three joints"),
-        ("[3, 4, 5]", "a joint number lies outside 1..4"),
+        ("[3, 4, 5]", r"there is no joint 5: the 4 of skeleton\.joints are numbered from 1 to 4"),
     ):
         path.write_text(own_spec().replace("root = 2", f"root = 2\nends = {ends}"))
         with pytest.raises(ValueError, match=message):

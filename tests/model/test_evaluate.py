@@ -269,7 +269,7 @@ def test_a_fused_run_of_another_skeleton_is_refused(shards: Shards, checkpoint: 
     """It would be encoded by joints that are not its own."""
     content = checkpoint.content | {"spec": load_spec("ntu60").text}
     strange = replace(checkpoint, content=content)
-    with pytest.raises(ValueError, match="the run was trained on ntu60 with 25"):
+    with pytest.raises(ValueError, match="strange was trained on ntu60 with 25"):
         evaluate(shards, checkpoint, Question(("linear",), "xview"), device=CPU, fuse={"strange": strange})
     with pytest.raises(ValueError, match="linear classifiers are what is fused; add linear to the modes"):
         evaluate(shards, checkpoint, Question(("knn",), "xview"), device=CPU, fuse={"other": checkpoint})

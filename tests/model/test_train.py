@@ -335,6 +335,14 @@ def test_diverging_weights_are_told(shards: Shards, tmp_path: Path) -> None:
         train(shards, recipe, new, device=CPU)
 
 
+def test_a_first_loss_that_is_no_number_is_not_the_rates_fault(shards: Shards, tmp_path: Path) -> None:
+    recipe, new = started(shards, tmp_path / "run", "contrast_weight=1e308")
+    with pytest.raises(
+        RuntimeError, match=r"at step 1: .*; a weight, the temperature or a strength of the views"
+    ):
+        train(shards, recipe, new, device=CPU)
+
+
 @pytest.mark.parametrize(
     "error",
     [

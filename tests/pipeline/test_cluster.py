@@ -211,10 +211,27 @@ def test_cores_are_spread_evenly_where_no_workers_are_asked_for(
         raise InterruptedError
 
     monkeypatch.setattr(scheduling, "_own_cluster", hear)
-    for processes in (2, 4):
+    for processes in (2, 3):
         with pytest.raises(InterruptedError):
             run(job, processes=processes)
-    assert spread == [(2, 1), (4, 1)]
+    assert spread == [(2, 1), (3, 1)]
+
+
+def test_no_process_or_thread_is_started_that_has_no_shard(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each takes seconds to start, and so many as somebody may type for "all" take all of the memory."""
+    shards = len(job.tasks())
+    started: list[tuple[int, int]] = []
+
+    def hear(*counts: int) -> None:
+        started.append((counts[0], counts[1]))
+        raise InterruptedError
+
+    monkeypatch.setattr(scheduling, "_own_cluster", hear)
+    for workers, processes in ((10**26, 10**26), (10**6, 2)):
+        with pytest.raises(InterruptedError):
+            run(job, workers=workers, processes=processes)
+    assert started == [(shards, 1), (2, shards)]
+    assert run(job, workers=10**26).samples > 0
 
 
 def test_processes_are_for_large_jobs() -> None:
