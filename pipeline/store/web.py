@@ -43,7 +43,7 @@ class WebFolder:
         try:
             parts = urlsplit(address)
             is_web = parts.scheme.lower() in ("http", "https") and parts.hostname and parts.port != 0
-            is_web = is_web and not re.search(r"[\s\0-\x1f\x7f]", address)
+            is_web = is_web and not re.search(r"\s", parts.netloc)
         except ValueError:  # of brackets, or a port, that cannot be
             is_web = False
         if not is_web:
