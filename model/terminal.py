@@ -159,6 +159,8 @@ def print_scores(table: dict[str, Any], folder: Path) -> None:
     title = f"{folder}: {table['title']} {table['protocol']}, {sizes}; %"
     shown = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     measures = {"top1": "top-1", "top5": "top-5", "macro_f1": "macro-F1"}
+    if not any(row["top5"] for row in table["scores"]):  # of neighbours, or of five classes
+        del measures["top5"]
     if table["copied"]:
         measures = {"top1": "top-1", "top1_without_copies": "without copies"} | measures
     gains = any(row["versus_untrained"] for row in table["scores"])
