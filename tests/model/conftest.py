@@ -4,6 +4,26 @@ import pytest
 import torch
 
 from data_specs.spec import Skeleton, load_spec
+from model.recipe import load_recipe
+from model.run import Run
+from model.train import train
+from pipeline.store.shards import Shards
+
+TINY = (
+    "epochs=1",
+    "batch_size=40",
+    "model.encoder.widths=[4, 4, 4, 4, 8, 8]",
+    "model.decoder.widths=[4, 4, 4, 4, 4]",
+)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(shards: Shards, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Really trained, for two steps, by `compact`."""
+    recipe, run = load_recipe("compact", TINY), Run(tmp_path_factory.mktemp("runs") / "first")
+    run.create(recipe, shards.folder, shards.manifest.digest)
+    train(shards, recipe, run, device=torch.device("cpu"))
+    return run
 
 
 @pytest.fixture

@@ -13,29 +13,13 @@ from numpy.testing import assert_allclose, assert_array_equal
 from model.checkpoint import load_checkpoint
 from model.encode import Encoded, encode
 from model.features import calibrated, encoder_features
-from model.recipe import load_recipe
 from model.run import Run
-from model.train import train
 from pipeline.normalize import NormalizeConfig
 from pipeline.preprocess import PreprocessConfig, prepare, run
 from pipeline.samples import split_samples
 from pipeline.store.shards import Shards, open_shards
 
 CPU = torch.device("cpu")
-TINY = (
-    "epochs=1",
-    "batch_size=16",
-    "model.encoder.widths=[4, 4, 4, 4, 8, 8]",
-    "model.decoder.widths=[4, 4, 4, 4, 4]",
-)
-
-
-@pytest.fixture(scope="module")
-def trained_run(shards: Shards, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    recipe, new = load_recipe("compact", TINY), Run(tmp_path_factory.mktemp("runs") / "tiny")
-    new.create(recipe, shards.folder, shards.manifest.digest)
-    train(shards, recipe, new, device=CPU)
-    return new
 
 
 def encoded(
@@ -53,10 +37,10 @@ def encoded(
 
 @pytest.mark.parametrize("trained", [True, False])
 def test_each_row_is_what_eval_classifies_of_its_sample(
-    shards: Shards, trained_run: Run, tmp_path: Path, trained: bool
+    shards: Shards, tiny_run: Run, tmp_path: Path, trained: bool
 ) -> None:
-    x_ND, table = encoded(shards, trained_run, tmp_path / "x.npy", trained=trained)
-    model = load_checkpoint(trained_run).build_model(trained=trained)
+    x_ND, table = encoded(shards, tiny_run, tmp_path / "x.npy", trained=trained)
+    model = load_checkpoint(tiny_run).build_model(trained=trained)
     model = calibrated(model, split_samples(shards, "xview", "train"), CPU)
     for part in ("train", "test"):
         expected = encoder_features(model, split_samples(shards, "xview", part), CPU)
@@ -67,29 +51,27 @@ def test_each_row_is_what_eval_classifies_of_its_sample(
     assert table["class"].tolist() == [shards.spec.classes[label] for label in shards.table["label"]]
     facts = json.loads((tmp_path / "x.json").read_text())
     assert facts["trained"] == trained
-    assert facts["step"] == (load_checkpoint(trained_run).step if trained else 0)
+    assert facts["step"] == (load_checkpoint(tiny_run).step if trained else 0)
 
 
-def test_what_a_protocol_does_not_use_is_encoded_too(
-    shards: Shards, trained_run: Run, tmp_path: Path
-) -> None:
-    _, table = encoded(shards, trained_run, tmp_path / "x.npy", "xview@camera-2")
+def test_what_a_protocol_does_not_use_is_encoded_too(shards: Shards, tiny_run: Run, tmp_path: Path) -> None:
+    _, table = encoded(shards, tiny_run, tmp_path / "x.npy", "xview@camera-2")
     assert table["split"].map({"train": 1, "test": 2}).fillna(3).tolist() == table["camera"].tolist()
 
 
-def test_tars_give_what_the_array_gives(both_shards: Shards, trained_run: Run, tmp_path: Path) -> None:
+def test_tars_give_what_the_array_gives(both_shards: Shards, tiny_run: Run, tmp_path: Path) -> None:
     folder = tmp_path / "tars"
     shutil.copytree(both_shards.folder, folder)
     tars = open_shards(folder)
     tars.__dict__["source"] = tars.tars
-    x_ND, table = encoded(tars, trained_run, tmp_path / "tars.npy")
-    other_ND, other = encoded(both_shards, trained_run, tmp_path / "array.npy")
+    x_ND, table = encoded(tars, tiny_run, tmp_path / "tars.npy")
+    other_ND, other = encoded(both_shards, tiny_run, tmp_path / "array.npy")
     assert_array_equal(x_ND, other_ND)
     pd.testing.assert_frame_equal(table, other)
 
 
 def test_recordings_that_only_test_are_normalised_as_in_training(
-    shards: Shards, trained_run: Run, tmp_path: Path
+    shards: Shards, tiny_run: Run, tmp_path: Path
 ) -> None:
     (tmp_path / "raw").mkdir()
     for path in (shards.folder.parent / "raw").glob("*_v03.json"):
@@ -97,10 +79,8 @@ def test_recordings_that_only_test_are_normalised_as_in_training(
     config = PreprocessConfig(NormalizeConfig(frames=16))
     run(prepare(shards.spec, [tmp_path / "raw"], tmp_path / "new", config, overwrite=False), workers=1)
     notes: list[str] = []
-    x_ND, table = encoded(
-        open_shards(tmp_path / "new"), trained_run, tmp_path / "x.npy", on_note=notes.append
-    )
-    everything_ND, all_of = encoded(shards, trained_run, tmp_path / "all.npy")
+    x_ND, table = encoded(open_shards(tmp_path / "new"), tiny_run, tmp_path / "x.npy", on_note=notes.append)
+    everything_ND, all_of = encoded(shards, tiny_run, tmp_path / "all.npy")
     places = pd.Index(all_of["key"]).get_indexer(pd.Index(table["key"]))
     assert_allclose(x_ND, everything_ND[places], rtol=1e-4, atol=1e-5)
     assert table["split"].eq("test").all()
@@ -108,20 +88,20 @@ def test_recordings_that_only_test_are_normalised_as_in_training(
 
 
 def test_an_array_that_would_not_be_found_again_is_refused(
-    shards: Shards, trained_run: Run, tmp_path: Path
+    shards: Shards, tiny_run: Run, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match=r"x.csv: expected a name that ends in .npy"):
-        encoded(shards, trained_run, tmp_path / "x.csv")
+        encoded(shards, tiny_run, tmp_path / "x.csv")
 
 
 def test_a_table_is_not_left_beside_an_array_of_another_time(
-    shards: Shards, trained_run: Run, tmp_path: Path
+    shards: Shards, tiny_run: Run, tmp_path: Path
 ) -> None:
-    encoded(shards, trained_run, tmp_path / "x.npy")
+    encoded(shards, tiny_run, tmp_path / "x.npy")
 
     def stop(_: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        encoded(shards, trained_run, tmp_path / "x.npy", on_samples=stop)
+        encoded(shards, tiny_run, tmp_path / "x.npy", on_samples=stop)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.csv", "x.npy"]
