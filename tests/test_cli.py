@@ -7,12 +7,16 @@ import re
 import shlex
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from data_specs.spec import load_spec
+from model.recipe import load_recipe
+from pipeline.normalize import NormalizeConfig
+from pipeline.preprocess import PreprocessConfig
 from tests.commands import call, fails, works
 
 TINY = [
@@ -493,3 +497,83 @@ def test_resume_of_a_finished_run_trains_nothing_more(inside: Path) -> None:
 def test_every_command_explains_itself(command: str) -> None:
     assert "Usage:" in works(command, "--help")
     assert command in works("--help")
+
+
+class AskedError(ValueError):
+    """In place of the work: what was asked of the library."""
+
+
+def asked_of(
+    monkeypatch: pytest.MonkeyPatch, function: str, *command: str
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments with which a command calls a function of the library."""
+    calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+
+    def ask(*arguments: Any, **options: Any) -> None:
+        calls.append((arguments, options))
+        raise AskedError
+
+    monkeypatch.setattr(function, ask)
+    assert call(*command).exit_code == 2
+    return calls[0]
+
+
+@pytest.mark.usefixtures("inside")
+def test_eval_asks_what_it_was_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An option that went nowhere would leave the table of another question."""
+    shutil.copytree("runs/ucla-001", "runs/beside")
+    options = (
+        "--mode",
+        "linear, knn",
+        "--label-fraction",
+        "0.5,1",
+        "--seeds",
+        "3",
+        "--whiten",
+        "--fuse",
+        "beside",
+    )
+    (_, _, question), more = asked_of(
+        monkeypatch, "model.evaluate.evaluate", "eval", "--run", "ucla-001", *options
+    )
+    shutil.rmtree("runs/beside")
+    assert (question.modes, question.fractions) == (("linear", "knn"), (0.5, 1.0))
+    assert (question.seeds, question.whiten) == (3, True)
+    assert list(more["fuse"]) == ["beside"]
+    assert more["cache"] == Path("runs/ucla-001/features")
+
+
+def test_preprocess_and_synthesize_ask_what_they_were_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shards of other settings would bear the name of those that were asked for."""
+    off = ("--no-stitch", "--no-denoise", "--no-centre", "--no-align", "--keep-missing", "--overwrite")
+    numbers = ("--frames=9", "--max-bodies=3", "--min-frames=2", "--shard-samples=7")
+    words = ("--resample=pad", "--gaps=interpolate", "--format=both")
+    command = ("preprocess", "ucla", "raw", *off, *numbers, *words)
+    (_, _, _, config), more = asked_of(monkeypatch, "pipeline.preprocess.prepare", *command)
+    steps = dict.fromkeys(("stitch", "denoise", "centre", "align"), False)
+    normalising = NormalizeConfig(frames=9, resample="pad", gaps="interpolate", max_bodies=3, **steps)
+    assert config == PreprocessConfig(normalising, "both", 2, True, 7)
+    assert more["overwrite"]
+    options = ("--samples=3", "--seed=5", "--oddities=0.2", "--layout=text")
+    _, more = asked_of(monkeypatch, "pipeline.raw.synthetic.synthesize", "synthesize", "ucla", "x", *options)
+    assert (more["seed"], more["oddities"], more["layout"]) == (5, 0.2, "text")
+
+
+@pytest.mark.usefixtures("inside")
+def test_train_asks_what_it_was_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint that was to be kept is gone for good; an option comes after --set of the same key."""
+    options = ("--keep", "7", "--save-minutes", "0.5", "--threads", "3", "--name", "asked")
+    changes = ("--set", "objective=cpstn", "--objective", "supervised")
+    (_, recipe, run), more = asked_of(monkeypatch, "model.train.train", "train", *options, *changes)
+    shutil.rmtree(run.folder)
+    assert (more["keep"], more["save_minutes"], more["threads"], more["resume"]) == (7, 0.5, 3, False)
+    assert recipe == load_recipe("compact", ("objective=supervised",))
+
+
+@pytest.mark.usefixtures("inside")
+@pytest.mark.parametrize("command", [("draw", "shards/ucla", "x.png"), ("view", "shards/ucla", "--no-open")])
+def test_another_seed_gives_other_views(monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]) -> None:
+    """Whoever asks for another one would believe that views hardly differ."""
+    function = {"draw": "model.draw.draw_sample", "view": "model.report.scene.scene_of"}[command[0]]
+    arguments, more = asked_of(monkeypatch, function, *command, "--seed", "5")
+    assert more.get("seed", arguments[-1]) == 5

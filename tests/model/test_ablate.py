@@ -392,6 +392,8 @@ def test_unknown_tables_and_rows_list_the_known_ones() -> None:
     """A misspelt name is mended in one look."""
     with pytest.raises(ValueError, match="no table 'table6': expected one of table5, encoders, pretexts"):
         choose_rows("table6")
+    with pytest.raises(ValueError, match="no table 'table6'"):
+        choose_rows("table6", ("rnn",))
     with pytest.raises(ValueError, match="no row 'gru': expected one of rnn, bilstm, bigru"):
         choose_rows("table5", ("gru",))
     with pytest.raises(ValueError, match="no row 'gru'"):

@@ -345,6 +345,9 @@ def test_other_versions_say_what_to_do(shards: Shards, tmp_path: Path) -> None:
     torch.save({"version": 99}, new.checkpoint_at(5))
     with pytest.raises(ValueError, match=f"a checkpoint of version 99; expected {FORMAT_VERSION}"):
         load_checkpoint(new)
+    torch.save([1, 2], new.checkpoint_at(6))
+    with pytest.raises(ValueError, match="a checkpoint of version list"):
+        load_checkpoint(new)
 
 
 def test_recipes_of_other_versions_say_whose_they_are(shards: Shards, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
+from data_specs.spec import load_spec
 from model.checkpoint import load_checkpoint
 from model.encode import Encoded, encode
 from model.features import calibrated, encoder_features
@@ -39,7 +41,10 @@ def encoded(
 def test_each_row_is_what_eval_classifies_of_its_sample(
     shards: Shards, tiny_run: Run, tmp_path: Path, trained: bool
 ) -> None:
-    x_ND, table = encoded(shards, tiny_run, tmp_path / "x.npy", trained=trained)
+    done: list[int] = []
+    x_ND, table = encoded(shards, tiny_run, tmp_path / "x.npy", trained=trained, on_samples=done.append)
+    assert sum(done) == len(x_ND)
+    assert not {"row", "shard"} & set(table)
     model = load_checkpoint(tiny_run).build_model(trained=trained)
     model = calibrated(model, split_samples(shards, "xview", "train"), CPU)
     for part in ("train", "test"):
@@ -52,6 +57,10 @@ def test_each_row_is_what_eval_classifies_of_its_sample(
     facts = json.loads((tmp_path / "x.json").read_text())
     assert facts["trained"] == trained
     assert facts["step"] == (load_checkpoint(tiny_run).step if trained else 0)
+    assert (facts["run"], facts["protocol"]) == (tiny_run.name, "xview")
+    assert facts["weights"] == load_checkpoint(tiny_run).weights_digest
+    assert facts["recipe"] == load_checkpoint(tiny_run).recipe().to_table()
+    assert facts["shards"]["manifest"] == shards.manifest.digest
 
 
 def test_what_a_protocol_does_not_use_is_encoded_too(shards: Shards, tiny_run: Run, tmp_path: Path) -> None:
@@ -68,6 +77,8 @@ def test_tars_give_what_the_array_gives(both_shards: Shards, tiny_run: Run, tmp_
     other_ND, other = encoded(both_shards, tiny_run, tmp_path / "array.npy")
     assert_array_equal(x_ND, other_ND)
     pd.testing.assert_frame_equal(table, other)
+    facts = json.loads((tmp_path / "tars.json").read_text())  # of these shards, not of those trained on
+    assert facts["shards"] == {"name": "tars", "manifest": both_shards.manifest.digest}
 
 
 def test_recordings_that_only_test_are_normalised_as_in_training(
@@ -92,6 +103,13 @@ def test_an_array_that_would_not_be_found_again_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=r"x.csv: expected a name that ends in .npy"):
         encoded(shards, tiny_run, tmp_path / "x.csv")
+
+
+def test_recordings_of_another_skeleton_are_refused(shards: Shards, tiny_run: Run, tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(tiny_run)
+    strange = replace(checkpoint, content=checkpoint.content | {"spec": load_spec("ntu60").text})
+    with pytest.raises(ValueError, match="trained on ntu60 with 25"):
+        encode(shards, tiny_run, strange, "xview", tmp_path / "x.npy", device=CPU)
 
 
 def test_a_table_is_not_left_beside_an_array_of_another_time(

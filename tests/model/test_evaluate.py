@@ -25,7 +25,7 @@ from model.features import (
     statistics_extractor,
 )
 from model.finetune import finetune
-from model.question import Question, read_parts, usual_protocol
+from model.question import Question, labelled_sets, read_parts, usual_protocol
 from model.recipe import FinetuneConfig, load_recipe
 from model.run import Run
 from model.scores import COORDINATES, MORE_STATISTICS, STATISTICS, TRAINED, UNTRAINED
@@ -433,6 +433,13 @@ def test_test_samples_that_training_saw_are_counted(shards: Shards, checkpoint: 
     assert other.seen_in_training == other.test_samples
 
 
+def test_all_labels_come_first_and_once_then_fewer_and_fewer(shards: Shards) -> None:
+    """Asked for by its share, too, the row of all labels would be fitted and shown twice."""
+    question = Question(("linear",), "xview", fractions=(0.2, 1.0, 0.5, 0.2), seeds=2)
+    labelled = labelled_sets(question, read_parts(shards, "xview"))
+    assert [(labels.fraction, len(labels.sets)) for labels in labelled] == [(1, 1), (0.5, 2), (0.2, 2)]
+
+
 def test_a_supervised_run_saw_the_samples_whose_labels_it_used(shards: Shards, tmp_path: Path) -> None:
     checkpoint, told = trained_on(shards, tmp_path, "objective=supervised", "label_fraction=0.3"), list[str]()
     result = evaluate(shards, checkpoint, Question(("knn",), "xview1"), device=CPU, on_note=told.append)
@@ -452,6 +459,8 @@ def test_a_supervised_run_saw_the_samples_whose_labels_it_used(shards: Shards, t
         ({"modes": ("semi",), "fractions": (1.0,)}, "needs a label fraction below 1"),
         ({"modes": ("knn",), "fractions": (0.1,), "subsets": (Path("x"),)}, "leave the label fraction out"),
         ({"modes": ("knn",), "seeds": 0}, "seeds is 0"),
+        ({"modes": ("knn",), "fractions": (0.1, 1.5)}, "label fraction is 1.5; expected above 0, at most 1"),
+        ({"modes": ("knn",), "fractions": (0.0,)}, "label fraction is 0.0; expected above 0"),
     ],
 )
 def test_questions_that_make_no_sense(asked: dict[str, object], message: str) -> None:

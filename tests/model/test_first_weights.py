@@ -7,16 +7,27 @@ import dataclasses
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from data_specs.spec import Skeleton
-from model.first_weights import begin_handing_on, begin_linear
+from model.first_weights import begin_handing_on, begin_linear, initialise
 from model.graph import adjacency
 from model.stgcn import STGCN, Decoder, DecoderConfig, EncoderConfig
 
 pytestmark = pytest.mark.usefixtures("_seed")
 P, C, T, V = 2, 3, 7, 25
 SMALL = EncoderConfig(widths=(8, 10), strides=(2, 1), kernel=3)
+
+
+def test_layers_begin_as_wide_as_a_relu_needs() -> None:
+    """Half of what comes in is cut off: with torch's own smaller weights every layer would pass on less, and
+    with a bias what no body showed."""
+    layers = nn.ModuleList([nn.Linear(200, 300), nn.Conv2d(20, 300, (9, 1)), nn.Linear(200, 300, bias=False)])
+    initialise(layers)
+    for layer in layers:
+        weight, bias = layer.get_parameter("weight"), getattr(layer, "bias", None)
+        assert weight.std().item() == pytest.approx((2 / weight[0].numel()) ** 0.5, rel=0.02)
+        assert bias is None or not bias.any()
 
 
 @pytest.mark.parametrize("residual", [True, False])
@@ -92,13 +103,13 @@ def test_what_looks_linear_learns(skeleton: Skeleton) -> None:
 
 
 @pytest.mark.parametrize("graph", ["inward_outward", "st_gcn"])
-@pytest.mark.parametrize("num_streams", [1, 2])
+@pytest.mark.parametrize(("num_streams", "kernel"), [(1, 9), (2, 9), (1, 3)])
 def test_the_first_unit_begins_with_joints_bones_and_motion(
-    skeleton: Skeleton, graph: str, num_streams: int
+    skeleton: Skeleton, graph: str, num_streams: int, kernel: int
 ) -> None:
     """In pairs of opposite sign; a shortcut that added coordinates would have motion filters see places."""
     channels = 3 * num_streams
-    config = EncoderConfig(widths=(48,), strides=(1,), graph=graph, first_weights="streams")
+    config = EncoderConfig(widths=(48,), strides=(1,), kernel=kernel, graph=graph, first_weights="streams")
     encoder = STGCN(skeleton, config, channels).eval()
     x_PCTV = torch.randn(P, channels, T, V)
     A_KVV = torch.from_numpy(adjacency(skeleton, graph))

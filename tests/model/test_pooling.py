@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.pooling import LEAST_VARIANCE, PoolConfig, pool, pool_samples
+from model.pooling import LEAST_VARIANCE, STATISTICS, PoolConfig, pool, pool_samples
 
 P, C, T, V = 2, 3, 8, 5
 
@@ -88,7 +88,9 @@ def test_a_channel_that_never_changes_has_a_gradient() -> None:
 
 def test_half_precision_is_pooled_in_full() -> None:
     """Sums over hundreds of frames would lose what tells two actions apart."""
-    assert pool(torch.ones(P, C, T, V, dtype=torch.bfloat16), PoolConfig()).dtype == torch.float32
+    x_PCTV = torch.ones(P, C, T, V, dtype=torch.bfloat16)
+    for name in STATISTICS:
+        assert pool(x_PCTV, PoolConfig(statistics=(name,))).dtype == torch.float32, name
 
 
 @pytest.mark.parametrize(
@@ -99,6 +101,7 @@ def test_half_precision_is_pooled_in_full() -> None:
         ({"statistics": ("median",)}, r"statistics is \['median'\]; expected some of mean, deviation"),
         ({"spans": ()}, r"spans is \[\]; expected at least one above 0"),
         ({"spans": (1, 0)}, r"spans is \[1, 0\]"),
+        ({"bodies": "sum"}, "bodies is 'sum'; expected one of mean, max"),
     ],
 )
 def test_a_setting_that_cannot_be_is_named(changes: dict[str, object], message: str) -> None:

@@ -71,6 +71,17 @@ def test_rate_falls_to_zero() -> None:
             "model.encoder.kernal=3",
             "unknown key 'model.encoder.kernal'; did you mean 'model.encoder.kernel'?",
         ),
+        (
+            "model.decoder.kernal=3",
+            "unknown key 'model.decoder.kernal'; did you mean 'model.decoder.kernel'?",
+        ),
+        ("model.epochs=3", "unknown key 'model.epochs'; did you mean 'epochs'?"),
+        ("model.encoder.widths=[8, 4.5]", "model.encoder.widths[1] is 4.5; expected a whole number"),
+        ("lr=true", "lr is True; expected a number"),
+        ("label_fraction=1.5", "label_fraction is 1.5; expected at most 1"),
+        ("finetune.epochs=0", "finetune.epochs is 0; expected a finite number above 0"),
+        ("finetune.batch_size=0", "finetune.batch_size is 0; expected a finite number above 0"),
+        ("=3", "expected key=value"),
         ("kernel=3", "unknown key 'kernel'; did you mean 'model.encoder.kernel'?"),
         ("epochs=many", "epochs is 'many'; expected a whole number"),
         ("epochs=1.5", "epochs is 1.5; expected a whole number"),
@@ -116,6 +127,12 @@ def test_a_wrong_change_says_so(change: str, message: str) -> None:
         load_recipe("compact", (change,))
 
 
+def test_spaces_about_a_key_and_its_value_do_not_count() -> None:
+    """Whoever writes a change as it stands in a file would read of an unknown key that looks like a known
+    one."""
+    assert load_recipe("compact", (" schedule = cosine ",)).schedule == "cosine"
+
+
 def test_what_a_mask_teaches_needs_a_mask() -> None:
     nothing_hidden = ("view.mask_min=0", "view.mask_max=0")
     with pytest.raises(ValueError, match=r"view\.mask_max is 0\.0; expected above 0"):
@@ -131,6 +148,8 @@ def test_whichever_decoder_has_the_masked_view_needs_a_mask() -> None:
     with pytest.raises(ValueError, match=r"view\.mask_max is 0\.0.*; or set spatial_weight=0"):
         load_recipe("compact", (*first_hidden, "temporal_weight=0"))
     load_recipe("compact", (*first_hidden, "spatial_weight=0"))
+    # A combined view is rebuilt as a whole.
+    load_recipe("compact", ("view.mask_min=0", "view.mask_max=0", "views=['combined', 'spatial']"))
 
 
 def test_the_contrast_alone_needs_two_samples() -> None:
@@ -161,12 +180,37 @@ def test_a_loss_of_nothing_is_refused(recipe: str, changes: tuple[str, ...]) -> 
         load_recipe(recipe, changes)
 
 
+def test_what_an_objective_does_not_use_is_not_asked_of_its_recipe() -> None:
+    """Whoever sets it to nothing, to be sure, would be sent to change what has no effect."""
+    nothing = [f"{task}_weight=0" for task in ("contrast", "spatial", "temporal")]
+    load_recipe("compact", (*nothing, "objective=supervised", "batch_size=1"))
+    load_recipe("pc-like", ("as_cal_like.queue=1",))
+    least = "as_cal_like.queue=12", "as_cal_like.momentum=0"
+    load_recipe("as-cal-like", ("batch_size=12", *least))
+
+
 def test_a_row_is_what_it_is_called() -> None:
     """On a recipe without pretexts CP-STN's row would be the contrast alone, under another name."""
     with pytest.raises(ValueError, match="row cp-stn: spatial_weight is 0 by recipe 'best'"):
         load_recipe("best:cp-stn")
     assert load_recipe("compact:cp-stn").spatial_weight > 0
     assert load_recipe("compact:graph-a").spatial_weight == 0
+    assert load_recipe("best").model.backbone != load_recipe("best:graph-a").model.backbone == "st_gcn"
+
+
+def test_a_row_is_changed_as_any_recipe(tmp_path: Path) -> None:
+    """By --set after the row's own changes, and of a file whose path has a colon, too."""
+    path = tmp_path / "mine:best.toml"
+    load_recipe("best").save(path)
+    row = load_recipe(f"{path}:bilstm", ("model.backbone=bigru",))
+    assert row.model.backbone == "bigru"
+
+
+def test_a_file_that_is_no_recipe_is_named(tmp_path: Path) -> None:
+    for content in (b"epochs = \xff", b"epochs = "):
+        (tmp_path / "mine.toml").write_bytes(content)
+        with pytest.raises(ValueError, match=r"mine\.toml: not a readable recipe"):
+            load_recipe(str(tmp_path / "mine.toml"))
 
 
 def test_unknown_recipe_lists_the_known_ones() -> None:

@@ -57,6 +57,16 @@ def test_every_parameter_learns_and_bodies_stay_apart(skeleton: Skeleton, kind: 
 
 
 @pytest.mark.parametrize("kind", RECURRENT)
+def test_as_many_layers_lie_one_on_the_other_as_are_asked_for(skeleton: Skeleton, kind: str) -> None:
+    """A recipe's key without effect: a deeper encoder would be compared with itself."""
+    encoder = RecurrentEncoder(skeleton, kind, dataclasses.replace(SMALL, layers=3))
+    names = {name for name, _ in encoder.layers.named_parameters()}
+    assert {name for name in names if name.startswith("weight_hh") and "reverse" not in name} == {
+        f"weight_hh_l{layer}" for layer in range(3)
+    }
+
+
+@pytest.mark.parametrize("kind", RECURRENT)
 @pytest.mark.parametrize("pool", ["joints", "global"])
 def test_the_model_pools_and_projects_recurrent_features(skeleton: Skeleton, kind: str, pool: str) -> None:
     """Contrast and classifier take any backbone; features without joints are averaged over time alone."""
@@ -99,6 +109,14 @@ def test_a_pretext_of_weight_0_has_no_decoder(spatial: int, temporal: int, decod
     recipe = Recipe(spatial_weight=spatial, temporal_weight=temporal)
     model = new_model(load_spec("ntu60"), recipe)
     assert {name for name, _ in model.named_children() if "decoder" in name} == decoders
+
+
+def test_the_seed_decides_the_first_weights() -> None:
+    """Repetitions that all began at one seed's weights would look closer to each other than they are."""
+    spec = load_spec("ntu60")
+    one, again, other = (new_model(spec, Recipe(seed=seed)).encoder.state_dict() for seed in (3, 3, 4))
+    assert all(torch.equal(one[name], again[name]) for name in one)
+    assert any(not torch.equal(one[name], other[name]) for name in one)
 
 
 def test_what_a_recipe_leaves_out_does_not_change_the_encoders_first_weights() -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from data_specs.spec import Skeleton, load_spec
 from model.cpstn import CPSTN, ModelConfig
@@ -50,6 +51,15 @@ def test_every_parameter_learns_and_bodies_stay_apart(skeleton: Skeleton) -> Non
             assert parameter.grad.abs().sum() > 0, name
     encoder.eval()
     torch.testing.assert_close(encoder(x_PCTV)[1:], encoder(x_PCTV[1:]))
+
+
+def test_it_sees_the_spans_that_it_is_asked_for(skeleton: Skeleton) -> None:
+    """Through layers that begin for a ReLU, without a bias."""
+    encoder = StatisticsEncoder(skeleton, replace(SMALL, spans=(2,))).eval()
+    x_PCTV = torch.randn(P, C, T, V)
+    expected_PD = encoder.layers(encoder.input_norm(input_statistics(x_PCTV, (2,))))
+    assert torch.equal(encoder(x_PCTV)[:, :, 0, 0], expected_PD)
+    assert not any(layer.bias.any() for layer in encoder.layers.modules() if isinstance(layer, nn.Linear))
 
 
 def test_a_single_body_can_be_trained_on(skeleton: Skeleton) -> None:
@@ -166,6 +176,36 @@ def test_an_encoder_that_was_not_fitted_gives_no_numbers(skeleton: Skeleton) -> 
 def test_what_makes_no_sense_is_named(changes: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         load_recipe("best", tuple(changes))
+
+
+STILL = (
+    "view.rotation=0",
+    "view.shear=0",
+    "view.jitter_std=0",
+    "view.bones=0",
+    "view.mirror=0",
+    "view.crop=0",
+)
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["rotation=0.1", "shear=0.1", "jitter_std=0.01", "bones=0.1", "mirror=0.5", "crop=0.1"],
+)
+def test_whitening_learns_from_any_change_of_the_views(change: str) -> None:
+    """A recipe with one of them alone would be refused, though it can be trained."""
+    assert load_recipe("best", (*STILL, f"view.{change}")).model.statistics.whitened
+
+
+@pytest.mark.parametrize("change", [("mirror=1",), ("jitter_std=0.05", "jitter_probability=0")])
+def test_views_that_are_all_changed_alike_teach_whitening_nothing(change: tuple[str, ...]) -> None:
+    """A scatter of nothing would be inverted: the features would be noise, and no loss would say so."""
+    changes = (*STILL, *(f"view.{key}" for key in change))
+    with pytest.raises(ValueError, match="the views change nothing"):
+        load_recipe("best", changes)
+    # Where nothing is whitened, nothing has to change.
+    load_recipe("best", (*changes, "model.statistics.whitened=0"))
+    load_recipe("best", (*changes, "model.backbone=gru"))
 
 
 def test_recordings_need_a_frame_for_every_span() -> None:

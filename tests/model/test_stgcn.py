@@ -70,6 +70,12 @@ def test_attention_is_each_bodys_own(A_KVV: Tensor) -> None:
     torch.testing.assert_close(layer(x_PCTV)[1:], layer(x_PCTV[1:]))
 
 
+def test_attention_of_few_channels_is_a_number() -> None:
+    """A quarter of three is none: the scores would be nothing by nothing."""
+    layer = GraphConvolution(torch.rand(3, V, V), 3, 3, "A+C")
+    assert layer(torch.randn(2, 3, 4, V)).isfinite().all()
+
+
 @pytest.mark.parametrize(("channels_out", "stride"), [(4, 1), (4, 2), (9, 1)])
 @pytest.mark.parametrize("residual", [True, False])
 @pytest.mark.parametrize("shortcut_frames", ["first", "mean"])

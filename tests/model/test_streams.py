@@ -44,6 +44,14 @@ def test_coming_going_and_masking_are_no_motion() -> None:
     assert motion_PCTV[0, :, [0, 1, 4, 5]].abs().amin(dim=0).all()
 
 
+def test_a_joint_that_leaves_the_origin_moves() -> None:
+    """Centred, the centre joint of the first frame lies in 0 0 0 and is there all the same: only a body whose
+    every joint does is absent."""
+    x_PCTV = some_bodies()
+    x_PCTV[:, :, 0, 2] = 0
+    assert torch.equal(motion(x_PCTV)[:, :, 0, 2], x_PCTV[:, :, 1, 2])
+
+
 def test_distances_equal_a_loop_and_are_those_of_any_view() -> None:
     """Another joint than hands and head, or one coordinate forgotten, would still train."""
     x_PCTV = some_bodies()

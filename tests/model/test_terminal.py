@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from model import terminal
-from model.terminal import bar, print_scores, status
+from model.terminal import bar, print_scores, status, training_bar
+from model.train import Progress
 from tests.model.report.made_up import evaluation_table, score_table
 
 
@@ -42,6 +43,26 @@ def test_stages_are_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixtu
         say("reading the samples")
         say("features: trained encoder")
     assert capsys.readouterr().err == "reading the samples\nfeatures: trained encoder\n"
+
+
+def test_training_is_a_line_an_epoch_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """In a log of hours, a line a step would be all there is; how far it is comes from all steps."""
+    with training_bar() as show:
+        for step in range(1, 5):
+            show(Progress(step, 4, 2, 8, {"contrast": step / 10, "total": 9.0}))
+            if step == 2:
+                halfway = capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert [line.split("s  ")[1] for line in halfway.splitlines() if " s  " in line] == [
+        "epoch 1/2: contrast 0.200"
+    ]
+    assert [line.split("s  ")[1] for line in shown.splitlines() if " s  " in line] == [
+        "epoch 2/2: contrast 0.400"
+    ]
+    assert "32/32" in shown
+    with training_bar() as show:
+        show(Progress(1, 4, 2, 8, {"total": 9.0}))
+    assert "8/32" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("width", [80, 160])

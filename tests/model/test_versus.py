@@ -10,8 +10,14 @@ from model.versus import Versus, versus_untrained
 CONFUSION = np.zeros((2, 2), np.int64)
 
 
-def score(features: str, *hits: NDArray[np.bool_], labels: int = 8, mode: str = "linear") -> Score:
-    return Score(mode, features, None, 1.0, labels, tuple(Result(hit_N, None, CONFUSION) for hit_N in hits))
+def score(
+    features: str,
+    *hits: NDArray[np.bool_],
+    labels: int = 8,
+    mode: str = "linear",
+    k: int | None = None,
+) -> Score:
+    return Score(mode, features, k, 1.0, labels, tuple(Result(hit_N, None, CONFUSION) for hit_N in hits))
 
 
 def test_only_samples_on_which_they_disagree_count() -> None:
@@ -33,6 +39,18 @@ def test_only_samples_on_which_they_disagree_count() -> None:
     same = versus_untrained(fused, [fused, other])
     assert same == Versus(0, 0)
     assert same.p == 1
+
+
+def test_as_many_neighbours_are_asked_of_both() -> None:
+    """The gain of one k would be told of another."""
+    ten = np.arange(10)
+    trained = score("trained encoder", ten < 7, mode="knn", k=5)
+    rows = [
+        score("untrained encoder", ten < 1, mode="knn", k=1),
+        score("untrained encoder", ten < 4, mode="knn", k=5),
+        trained,
+    ]
+    assert versus_untrained(trained, rows) == Versus(won=3, lost=0)
 
 
 def test_nothing_is_said_without_a_counterpart_or_with_repetitions() -> None:

@@ -42,6 +42,11 @@ def test_info_nce_equals_a_loop() -> None:
     assert info_nce(query_NZ, key_NZ, queue_KZ, 0.3).item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_the_queue_begins_with_directions() -> None:
+    """As long as keys are: longer ones would be the hardest negatives of the first steps."""
+    torch.testing.assert_close(new_keys(queue=7).queue_KZ.norm(dim=1), torch.ones(7))
+
+
 def test_the_queue_forgets_the_oldest_first() -> None:
     """Keys that stay too long are of an encoder that is no more."""
     keys = new_keys(queue=7)

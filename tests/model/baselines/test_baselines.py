@@ -238,11 +238,16 @@ def test_bf16_is_close_to_float32(batch: Batch, name: str, changes: tuple[str, .
             "pc_like.weakened=both",
             r"pc_like\.weakened is 'both'; expected one of weights, states",
         ),
+        ("as-cal-like", "as_cal_like.momentum=-0.1", r"as_cal_like\.momentum is -0\.1; expected .* from 0"),
         ("ms2l-like", "ms2l_like.segments=1", r"ms2l_like\.segments is 1; expected 2 to 5"),
-        (
-            "ms2l-like",
-            "ms2l_like.jigsaw_weight=-1",
-            r"ms2l_like\.jigsaw_weight is -1\.0; expected a finite number",
+        ("ms2l-like", "ms2l_like.segments=6", r"ms2l_like\.segments is 6; expected 2 to 5"),
+        *(
+            (
+                "ms2l-like",
+                f"ms2l_like.{task}_weight=-1",
+                rf"ms2l_like\.{task}_weight is -1\.0; expected a finite number",
+            )
+            for task in ("prediction", "jigsaw", "contrast")
         ),
         ("ms2l-like", "ms2l_like.segment=3", r"did you mean 'ms2l_like\.segments'"),
         (

@@ -29,9 +29,13 @@ CHANGED = ("view.crop=0.4", "view.bones=0.2", "view.rotation=1.0")
 
 
 def checkpoint_of(shards: Shards, recipe: Recipe, spec_name: str | None = None) -> Checkpoint:
+    """With other weights than those it began with."""
     spec = load_spec(spec_name) if spec_name else shards.spec
+    weights = new_model(spec, recipe).state_dict()
     content = {
-        "model": new_model(spec, recipe).state_dict(),
+        "model": {
+            name: 1.1 * weight if weight.is_floating_point() else weight for name, weight in weights.items()
+        },
         "recipe": recipe.to_table(),
         "spec": spec.text,
         "step": 7,

@@ -1,0 +1,79 @@
+"""A run's folder: which one is meant, and what it says of itself."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from model.recipe import load_recipe
+from model.run import Run, find_run, named_run, newest_run
+from pipeline.store.shards import Shards
+
+
+def put_run(folder: Path, *steps: int) -> Run:
+    """What is looked at of a run that has checkpoints of these steps."""
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "run.json").write_text('{"shards": "/data/ucla", "manifest": "0f"}')
+    for step in steps:
+        Run(folder).checkpoint_at(step).touch()
+    return Run(folder)
+
+
+def test_the_newest_run_is_the_one_that_was_saved_last(tmp_path: Path) -> None:
+    """Neither the last by its name nor the one that was trained the longest: `eval` without --run would tell
+    of another run than the one just trained."""
+    runs = [put_run(tmp_path / name, step) for name, step in (("b", 9), ("a", 3), ("c", 5))]
+    for second, run in enumerate(runs):
+        os.utime(run.checkpoint, (1_000_000 + second, 1_000_000 + second))
+    assert newest_run(tmp_path) == runs[2]
+    os.utime(runs[1].checkpoint, (2_000_000, 2_000_000))
+    assert newest_run(tmp_path) == runs[1]
+
+
+def test_a_path_goes_before_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lies under the typed path is what was meant, also where runs/ has one of that name."""
+    here = put_run(tmp_path / "ucla-001")
+    put_run(tmp_path / "runs" / "ucla-001")
+    monkeypatch.chdir(tmp_path)
+    assert find_run("ucla-001", Path("runs")).folder.resolve() == here.folder
+    assert find_run("runs/ucla-001", Path("runs")).folder == Path("runs/ucla-001")
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../a", "a b", "a."])
+def test_a_name_is_one_folder_under_runs(tmp_path: Path, name: str) -> None:
+    """Files would lie where nobody looks for them, or among those of all runs."""
+    with pytest.raises(ValueError, match="expected letters, digits, dots, - and _"):
+        named_run(tmp_path, name)
+    assert named_run(tmp_path, "wide-0.1_b").folder == tmp_path / "wide-0.1_b"
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"shards": ', b"\xff", b"3"])
+def test_a_run_that_does_not_say_what_it_was_trained_on_is_named(tmp_path: Path, content: bytes) -> None:
+    """A traceback would tell of JSON where the user has to know which file of which run."""
+    run = put_run(tmp_path / "run")
+    assert (run.shards(), run.manifest()) == ("/data/ucla", "0f")
+    (run.folder / "run.json").write_bytes(content)
+    for ask in (run.shards, run.manifest):
+        with pytest.raises(ValueError, match=r"run\.json: cannot be read"):
+            ask()
+    (run.folder / "run.json").unlink()
+    with pytest.raises(ValueError, match=r"run\.json: cannot be read"):
+        run.manifest()
+
+
+def test_a_run_finds_its_shards_from_any_folder(
+    shards: Shards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They were named from the folder that training was started in."""
+    monkeypatch.chdir(shards.folder.parent)
+    run = Run(tmp_path / "run")
+    run.create(load_recipe("compact"), Path(shards.folder.name), shards.manifest.digest)
+    monkeypatch.chdir(tmp_path)
+    assert run.open_shards().manifest.digest == run.manifest() == shards.manifest.digest
+
+
+def test_a_run_is_called_by_its_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From within it, too: tables and files name it."""
+    run = put_run(tmp_path / "ucla-001")
+    monkeypatch.chdir(run.folder)
+    assert Run(Path()).name == Run(Path("../ucla-001")).name == "ucla-001"
