@@ -51,6 +51,7 @@ def test_skeletons_are_trees_with_two_sides(dataset: str) -> None:
     assert skeleton.parents[skeleton.root] == skeleton.root
     for left, right in skeleton.mirror_pairs:
         assert skeleton.joints[left].replace("left", "right") == skeleton.joints[right]
+    assert [skeleton.joints[joint] for joint in skeleton.shoulders] == ["right shoulder", "left shoulder"]
     assert skeleton.ends is not None
     assert [skeleton.joints[joint] for joint in skeleton.ends] == ["left hand", "right hand", "head"]
 
@@ -112,11 +113,12 @@ train = [1]
 
 def test_own_spec_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
-    path.write_text(own_spec())
+    path.write_text(own_spec(title='"Übungen"'), encoding="utf-8")
     spec = load_spec(str(path))
+    assert spec.title == "Übungen"
     assert spec.skeleton.parents == (1, 1, 1, 1)
     assert spec.protocol("half").split({"subject": 2}) == "test"
-    assert parse_spec(spec.text) == parse_spec(own_spec())
+    assert parse_spec(spec.text) == parse_spec(own_spec(title='"Übungen"'))
 
 
 def test_an_action_without_a_class_is_told_from_a_name_of_another_data_set() -> None:
@@ -158,6 +160,7 @@ def test_what_cannot_be_held_out_is_told(rest: str) -> None:
         ({"name_pattern": "'A(?P<action>\\d)'"}, "splits by 'subject', which no name carries"),
         ({"default_protocol": '"whole"'}, "has no protocol 'whole'; it has: half"),
         ({"max_bodies": "0"}, "max_bodies is 0"),
+        ({"max_bodies": "1.5"}, "max_bodies is 1.5; expected a whole number"),
         ({"fps": "[]"}, "fps is .*; expected a finite number above 0"),
         ({"fps": "true"}, "fps is True"),
         ({"pair_actions": "[2, 3]"}, "pair_actions names 3; expected numbers of the spec's actions"),
@@ -181,6 +184,7 @@ def test_what_cannot_be_held_out_is_told(rest: str) -> None:
         ({"aliases": "{ half = 'half' }"}, "aliases: half is a protocol of its own"),
         ({"actions": "['1', 2]"}, "actions is .*; expected a list of whole numbers"),
         ({"name": "'../mine'"}, "as it names a folder"),
+        ({"name": "'mine/../yours'"}, "as it names a folder"),
         ({"name_pattern": "'A(?P<action>'"}, "not a regular expression"),
     ],
 )
@@ -198,6 +202,7 @@ def test_own_spec_says_what_is_wrong(tmp_path: Path, changes: dict[str, str], me
         ("train = [1]", 'train = ["1"]', r"protocols\.half\.train is \['1'\]; expected a list of whole"),
         ("train = [1]", 'train = "13"', r"protocols\.half\.train is '13'; expected a list of whole numbers"),
         ("train = [1]", "train = [1]\ntest = [true]", r"protocols\.half\.test is \[True\]; expected"),
+        ("train = [1]", "train = [1]\ntest = [2, 1]", r"protocol half has \[1\] on both sides"),
         (
             "root = 2",
             "root = 2\nend = [3, 4, 2]",
@@ -205,6 +210,7 @@ def test_own_spec_says_what_is_wrong(tmp_path: Path, changes: dict[str, str], me
         ),
         ("spine = [1, 2]", "spine = [1, 1]", r"skeleton\.spine is \[1, 1\]; expected two different joints"),
         ("spine = [1, 2]", "spine = [1.5, 2]", r"skeleton\.spine is \[1\.5, 2\]; expected a list of 2 whole"),
+        ('"chest"', "2", "expected a list of names, as text"),
         ("centre = 1", "centre = 1.0", r"skeleton\.root and centre is \[2, 1\.0\]; expected"),
         ("root = 2", "root = 0", "there is no joint 0: the 4 of skeleton.joints are numbered from 1 to 4"),
         ("[1, 2], [3, 2]", "[0, 1], [2, 1]", "there is no joint 0: the 4 of skeleton.joints are numbered"),
@@ -255,3 +261,71 @@ def test_ends_are_three_joints_or_left_out(tmp_path: Path) -> None:
 def test_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(ValueError, match="expected ntu120, ntu60, ucla, or the path of a spec file"):
         load_spec("ntu61")
+
+
+@pytest.mark.parametrize(
+    ("bones", "message"),
+    [
+        (
+            "[[1, 2], [3, 2], [4, 2], [4, 1]]",
+            "every joint but the root must be the child of exactly one bone",
+        ),
+        ("[[1, 2], [3, 4], [4, 3]]", "they do not form one tree under the root"),
+    ],
+)
+def test_bones_are_one_tree(bones: str, message: str) -> None:
+    """A joint on two bones has no single parent, and one on none would not move with the body."""
+    with pytest.raises(ValueError, match=f"bones: {message}"):
+        parse_spec(own_spec().replace("[[1, 2], [3, 2], [4, 2]]", bones))
+
+
+@pytest.mark.parametrize(
+    ("there", "instead"),
+    [
+        ("centre = 1", "centre = 5"),
+        ("centre = 1", "centre = 0"),
+        ("spine = [1, 2]", "spine = [1, 5]"),
+        ("shoulders = [4, 3]", "shoulders = [5, 3]"),
+        ("mirror_pairs = [[3, 4]]", "mirror_pairs = [[3, 5]]"),
+    ],
+)
+def test_every_joint_that_a_skeleton_names_exists(there: str, instead: str) -> None:
+    """Counted from 0 by mistake, joint 0 would be the last one, and every body be centred on a hand."""
+    assert there in own_spec()
+    with pytest.raises(ValueError, match=r"there is no joint [05]"):
+        parse_spec(own_spec().replace(there, instead))
+
+
+def test_samples_of_neither_side_are_not_used() -> None:
+    """A protocol that names who tests would test on everybody else as well."""
+    half = parse_spec(own_spec().replace("train = [1]", "train = [1]\ntest = [2]")).protocol("half")
+    assert [half.split({"subject": subject}) for subject in (1, 2, 3)] == ["train", "test", None]
+
+
+def test_a_name_is_the_data_sets_own_as_a_whole() -> None:
+    """Files beside the recordings, such as a video's, would be read as recordings of that name."""
+    assert load_spec("ntu60").parse_name("S001C001P001R001A001_rgb") is None
+    named = parse_spec(own_spec(name_pattern="'A(?P<action>\\d)(P(?P<subject>\\w))?'"))
+    assert named.parse_name("A1P2") == {"action": 1, "subject": 2, "label": 0}
+    assert [named.parse_name(name) for name in ("A1", "A1Px")] == [None, None]
+
+
+def test_classes_are_named_in_the_order_of_their_actions() -> None:
+    """Sorted, the names would stand beside other classes than those they are of."""
+    spec = parse_spec(own_spec(actions="[7, 3]"))
+    assert [spec.labels[action] for action in (7, 3)] == [0, 1]
+
+
+def test_cameras_are_taken_for_simultaneous_only_where_the_spec_says_so() -> None:
+    """Recordings of other performances would be pulled together as views of one."""
+    assert not parse_spec(own_spec()).simultaneous_cameras
+    assert parse_spec(own_spec(simultaneous_cameras="true")).simultaneous_cameras
+    with pytest.raises(ValueError, match="simultaneous_cameras is 'no'; expected true or false"):
+        parse_spec(own_spec(simultaneous_cameras="'no'"))
+
+
+def test_what_a_name_may_carry_is_checked() -> None:
+    """A misspelt field would never be split by; without an action no sample has a label."""
+    for pattern in ("'A(?P<action>\\d)P(?P<subjekt>\\d)'", "'P(?P<subject>\\d)'"):
+        with pytest.raises(ValueError, match="it needs 'action' and may have"):
+            parse_spec(own_spec(name_pattern=pattern))

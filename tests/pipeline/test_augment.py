@@ -18,7 +18,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
 from data_specs.spec import Skeleton
-from pipeline.augment import ViewConfig, spatial_view, temporal_view
+from pipeline.augment import ViewConfig, combined_view, spatial_view, temporal_view
 
 C, T, V = 3, 7, 25
 WORD = 2**64
@@ -239,6 +239,17 @@ def test_one_frame_cannot_be_masked() -> None:
     """The user must read why, rather than get a view that hides everything."""
     with pytest.raises(ValueError, match="1 frame; a masked tail or a crop needs at least 2"):
         run_temporal(bodies(1, frames=1), np.array([0]), np.array([0]))
+    x_PCTV = bodies(1, frames=1)
+    with pytest.raises(ValueError, match="1 frame; a masked tail or a crop needs at least 2"):
+        combined_view(
+            *(x_PCTV, np.array([0]), np.array([0])),
+            **Identity(seed=1, epoch=2, view=0),
+            crop_view=2,
+            config=ViewConfig(crop=0.5),
+            skeleton=SKELETON,
+            out_PCTV=np.empty_like(x_PCTV),
+            cropped_PCTV=np.empty_like(x_PCTV),
+        )
 
 
 def test_rotation_keeps_lengths_and_stays_under_its_angle() -> None:
@@ -311,6 +322,14 @@ def test_padding_stays_empty_and_the_centre_is_jittered() -> None:
     assert np.all(out_PCTV[:, :, :5, 20] != 0)
 
 
+def test_a_body_in_a_plane_is_no_padding() -> None:
+    """A frame is empty where all three coordinates are 0, and only there: a body would vanish."""
+    for coordinate in range(C):
+        x_PCTV = np.zeros((6, C, T, V), np.float32)
+        x_PCTV[:, coordinate] = 1
+        assert_array_equal(run_spatial(x_PCTV, SAMPLE_P, IDS_N, STILL), x_PCTV)
+
+
 def test_both_bodies_turn_alike_but_jitter_apart() -> None:
     """Bodies turned apart would destroy the interaction; equal noise would be a signal common to both."""
     x_PCTV = np.repeat(bodies(1), 2, axis=0)
@@ -374,6 +393,9 @@ def test_eight_threads_give_the_bits_of_one() -> None:
         ({"jitter_std": math.nan}, "jitter_std is nan; expected a number"),
         ({"jitter_std": "5 cm"}, "jitter_std is '5 cm'; expected a number"),
         ({"mirror": 1.5}, r"mirror is 1\.5; expected 0 to 1"),
+        ({"mask_max": 1.5}, r"mask_max is 1\.5; expected 0 to 1"),
+        ({"bones": 0.95}, r"bones is 0\.95; expected 0 to 0\.9"),
+        ({"crop": 0.95}, r"crop is 0\.95; expected 0 to 0\.9"),
         ({"mask_min": True}, "mask_min is True; expected 0 to 1"),
         ({"mask_min": 0.8}, r"mask_min is 0\.8; expected at most mask_max, 0\.75"),
     ],
@@ -382,6 +404,21 @@ def test_impossible_settings_are_named(settings_: dict[str, Any], message: str) 
     """A recipe in degrees, or with a typing error, must fail before the training and name its key."""
     with pytest.raises(ValueError, match=message):
         ViewConfig(**settings_)
+
+
+def test_views_are_the_papers_where_nothing_is_set() -> None:
+    """A run of our defaults would stand beside the paper's figures with other augmentations than it has."""
+    assert dataclasses.asdict(ViewConfig()) == {
+        "rotation": math.pi / 6,
+        "shear": 1.0,
+        "jitter_probability": 0.2,
+        "jitter_std": 0.05,
+        "mask_min": 0.25,
+        "mask_max": 0.75,
+        "bones": 0.0,
+        "mirror": 0.0,
+        "crop": 0.0,
+    }
 
 
 def test_mirrored_samples_change_sides() -> None:

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -108,6 +109,20 @@ def test_ctrl_c_keeps_what_is_done(job: Job, cluster: str) -> None:
     assert run(job, cluster=cluster).samples > 0
 
 
+def test_shards_that_are_made_again_are_unfinished_until_they_are(job: Job, cluster: str) -> None:
+    """The manifest would vouch for a folder in which some shards are the old ones and some are missing."""
+
+    def interrupt(_: int) -> None:
+        raise KeyboardInterrupt
+
+    for address in (None, cluster):
+        run(job)
+        shutil.rmtree(job.out / "records")
+        with pytest.raises(KeyboardInterrupt):
+            run(job, on_recordings=interrupt, cluster=address)
+        assert not (job.out / "manifest.json").exists()
+
+
 @pytest.fixture
 def ctrl_c_heard() -> Iterator[None]:
     """A process that a shell starts in the background ignores Ctrl-C; the tests may be one."""
@@ -184,6 +199,14 @@ def test_workers_that_would_make_other_bytes_are_refused(
     with pytest.raises(ValueError, match=r"worker tcp://.*: numba: 0\.0 there, .* here; install the same"):
         run(job, cluster=cluster)
     assert not (job.out / "records").exists()
+
+
+def test_a_worker_tells_all_that_the_bytes_depend_on(tmp_path: Path) -> None:
+    """Shards of two versions, or of folders that only one machine has, would be mixed into one data set."""
+    there, elsewhere = str(tmp_path), str(tmp_path / "elsewhere")
+    facts = scheduling._worker_facts([there, elsewhere])
+    assert set(facts) == {"Python", "numpy", "numba", "this project's code", there, elsewhere}
+    assert (facts[there], facts[elsewhere]) == ("found", "missing")
 
 
 @pytest.mark.parametrize(

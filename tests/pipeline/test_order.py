@@ -145,8 +145,9 @@ def test_a_caller_cannot_spoil_the_next_batch() -> None:
     [
         ((0, 10, 4, 1), {"rank": 0, "world": 3}, "batch_size is 4, which 3 ranks cannot share"),
         ((0, 10, 4, 1), {"rank": 2, "world": 2}, r"rank is 2 of 2; expected 0\.\.1"),
+        ((0, 10, 4, 1), {"rank": -1, "world": 2}, r"rank is -1 of 2; expected 0\.\.1"),
         ((-1, 10, 4, 1), {}, "step is -1"),
-        ((0, 0, 4, 1), {}, "there are 0 samples"),
+        ((0, 0, 4, 1), {}, "there are 0 samples; at least 1 is needed: is the split empty"),
         ((0, 10, 0, 1), {}, "batch_size is 0"),
         ((0, 1, 4, 1), {"rank": 0, "world": 2}, "1 samples for 2 ranks"),
     ],
@@ -231,6 +232,21 @@ def test_a_buffer_of_one_keeps_the_order_of_the_tars() -> None:
     order = stream_order(np.repeat(np.arange(3), 5), 1, 0, 0, 1)
     assert order.given_SN.ravel().tolist() == list(range(15))
     assert order.read_N.tolist() != list(range(15))
+
+
+def test_a_buffer_smaller_than_the_lanes_still_holds_one_sample_of_each() -> None:
+    """`buffer = 1`, for no shuffling at all, would end the training at once on a set of many tars."""
+    order = stream_order(np.repeat(np.arange(64), 3), 16, 0, 0, 1)
+    lanes = len(order.bounds_L) - 1
+    assert lanes == MAX_LANES
+    for lane, given_SN in enumerate(np.split(order.given_SN, lanes, axis=1)):
+        assert given_SN.ravel().tolist() == list(range(order.bounds_L[lane], order.bounds_L[lane + 1]))
+
+
+def test_a_set_smaller_than_a_batch_is_given_in_whole() -> None:
+    """Cut into lanes, it would lose what these cannot share equally, and in every epoch."""
+    order = stream_order(np.arange(33), 64, 0, 0, 8)
+    assert sorted(order.given_SN.ravel().tolist()) == list(range(33))
 
 
 def test_streams_of_other_epochs_and_seeds_differ() -> None:

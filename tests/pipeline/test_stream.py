@@ -27,6 +27,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 
+from pipeline import stream
 from pipeline.augment import ViewConfig
 from pipeline.batch import Batch
 from pipeline.loader import train_batches
@@ -125,6 +126,13 @@ def test_batches_hold_what_the_zarr_array_holds(both_shards: Shards) -> None:
         assert_array_equal(batch.sample_P.numpy(), np.repeat(np.arange(BATCH), num_bodies_N))
 
 
+def test_samples_in_any_order_are_the_same_batches(both_shards: Shards) -> None:
+    """A chosen part whose rows do not increase would be trained on with the labels of other samples."""
+    samples = from_tars(both_shards)
+    backwards = samples.take(np.arange(len(samples))[::-1])
+    assert snapshots(backwards) == snapshots(samples)
+
+
 def test_an_epoch_gives_as_many_samples_as_from_zarr_each_once(both_shards: Shards) -> None:
     """An epoch that ends early, or repeats, would change every figure that is reported."""
     tars, zarr = ids(from_tars(both_shards)), ids(from_zarr(both_shards))
@@ -135,6 +143,22 @@ def test_an_epoch_gives_as_many_samples_as_from_zarr_each_once(both_shards: Shar
         assert len(set(given)) == len(given) == steps * BATCH
         assert set(given) <= set(from_zarr(both_shards).rows_N.tolist())
     assert tars[:steps] != tars[steps : 2 * steps]
+
+
+def test_another_seed_gives_another_order(both_shards: Shards) -> None:
+    """Runs that are repeated with other seeds, to see how far they differ, would meet the same batches."""
+    for samples in (from_tars(both_shards), from_zarr(both_shards)):
+        assert ids(samples, seed=6, end_step=1) != ids(samples, seed=5, end_step=1)
+
+
+def test_a_batch_is_read_ahead_however_large_it_is(
+    both_shards: Shards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader that waits for a batch to be taken before it may read the rest of it waits for ever."""
+    options = {"batch_size": 32, "buffer": 1, "prefetch": 1, "end_step": 2}
+    expected = ids(from_tars(both_shards), **options)
+    monkeypatch.setattr(stream, "READ_AHEAD_SAMPLES", 1)
+    assert ids(from_tars(both_shards), **options) == expected
 
 
 @settings(max_examples=12, deadline=None)

@@ -8,6 +8,7 @@ import pytest
 
 from data_specs.spec import DatasetSpec, load_spec
 from pipeline.raw.names import plan
+from pipeline.raw.oddities import UCLA_ODDITIES
 
 NTU60, NTU120, UCLA = (load_spec(name) for name in ("ntu60", "ntu120", "ucla"))
 
@@ -28,6 +29,16 @@ def test_few_samples_train_and_test_every_class_of_every_protocol(spec: DatasetS
         assert all(side == {"train", "test"} for side in sides.values()), protocol.name
 
 
+@pytest.mark.parametrize("spec", [NTU60, UCLA], ids=lambda spec: spec.name)
+def test_two_samples_of_a_class_train_and_test_it_by_many_people(spec: DatasetSpec) -> None:
+    """Or the smallest trial would have classes that nobody trains, or know a class by who acts it."""
+    rounds = [spec.parse_name(planned.name) or {} for planned in plan(spec, 2 * len(spec.classes))]
+    for protocol in (spec.protocol("xsub"), spec.protocol("xview")):
+        sides = [protocol.split(metadata) for metadata in rounds]
+        assert sides == ["train"] * len(spec.classes) + ["test"] * len(spec.classes)
+    assert len({metadata["subject"] for metadata in rounds[: len(spec.classes)]}) >= 5
+
+
 def test_splits_of_two_protocols_are_not_the_same() -> None:
     """Or X-Set would only repeat X-Sub's result."""
     pairs = set()
@@ -40,6 +51,7 @@ def test_splits_of_two_protocols_are_not_the_same() -> None:
 
 def test_names_stay_within_the_real_data_set() -> None:
     """Or tools that check the official ranges would refuse the files."""
+    setups = set()
     for planned in plan(NTU120, 3000):
         metadata = NTU120.parse_name(planned.name)
         assert metadata is not None
@@ -49,6 +61,8 @@ def test_names_stay_within_the_real_data_set() -> None:
         assert metadata["camera"] in range(1, 4)
         assert metadata["replication"] in range(1, 3)
         assert planned.name not in NTU120.missing
+        setups.add(metadata["setup"])
+    assert setups == set(range(1, 33))
 
 
 def test_all_names_can_be_used_and_no_more() -> None:
@@ -61,3 +75,32 @@ def test_all_names_can_be_used_and_no_more() -> None:
     assert len({planned.name for planned in plan(UCLA, 30_000)}) == 30_000
     with pytest.raises(ValueError, match="30001 samples are more than ucla has names"):
         plan(UCLA, 30_001)
+
+
+def test_odd_recordings_are_drawn_by_the_seed_and_are_as_many_as_asked_for() -> None:
+    """Or a trial with another seed would meet the same damage, in the first classes alone."""
+    odd = [
+        [index for index, planned in enumerate(plan(NTU60, 100, seed=seed, oddities=0.29)) if planned.oddity]
+        for seed in (0, 1)
+    ]
+    assert [len(indices) for indices in odd] == [29, 29]
+    assert odd[0] != odd[1]
+    assert max(odd[0]) > 29
+
+
+def test_oddities_are_those_of_the_data_set_and_its_list() -> None:
+    """Or two machines would write other files from the same settings, or damage that no such file has."""
+    listed = [planned.name for planned in plan(NTU60, 200, oddities=1) if planned.oddity == "missing list"]
+    assert len(listed) > 3
+    assert sorted(listed) == sorted(NTU60.missing)[: len(listed)]
+    assert {planned.oddity for planned in plan(UCLA, 200, oddities=1)} == set(UCLA_ODDITIES)
+
+
+def test_impossible_plans_are_told() -> None:
+    """Or an empty folder, or bodies that no reader takes, would come out of a slip."""
+    with pytest.raises(ValueError, match="0 samples; there must be at least 1"):
+        plan(UCLA, 0)
+    with pytest.raises(ValueError, match=r"oddities is 1\.5; it is a share, from 0 to 1"):
+        plan(UCLA, 5, oddities=1.5)
+    with pytest.raises(ValueError, match="ucla has 20 joints; the ntu reader's bodies have 25"):
+        plan(dataclasses.replace(UCLA, reader="ntu"), 5)

@@ -73,6 +73,8 @@ def test_a_hiccup_is_survived(folder: Path, serve: Callable[..., str], faults: l
         ("503", ConnectionError, r"answers 503 .*9 times in a row; .*when the server is well"),
         ("drop", ConnectionError, r"cannot be read, 9 times in a row: .*is the server up\?"),
         ("404", FileNotFoundError, r"answers 404 .*is the address right"),
+        ("410", FileNotFoundError, r"answers 410 .*is the address right"),
+        ("401", PermissionError, r"answers 401 .*readable without a password"),
         ("403", PermissionError, r"answers 403 .*readable without a password"),
         ("418", OSError, r"answers 418 "),
         ("shift", OSError, r"sends 29999 bytes as range 'bytes 1-.* where 'bytes 0-' was asked for"),
@@ -86,14 +88,29 @@ def test_what_does_not_pass_is_told(
     with pytest.raises(kind, match=message) as caught:
         read_all(locate(address), NAME)
     assert f"{address}/{NAME}" in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert not any(innards in str(caught.value) for innards in ("\n", "host='", "Max retries"))
 
 
 def test_no_server_is_told_soon(folder: Path, serve: Callable[..., str]) -> None:
     """A mistyped port is not worth a minute of patience."""
-    with pytest.raises(ConnectionError, match=r"4 times in a row: .*refused"):
-        locate("http://127.0.0.1:1/shards").read("manifest.json")
+    for scheme in ("http", "https"):
+        address = f"{scheme}://127.0.0.1:1/shards"
+        with pytest.raises(ConnectionError, match=rf"{address}.* 4 times in a row: [^(]*refused") as caught:
+            locate(address).read("manifest.json")
+        assert "Max retries" not in str(caught.value)
     assert locate(serve(folder)).read(NAME) == CONTENT
+
+
+def test_a_silent_server_is_asked_again(
+    folder: Path, serve: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that dies without a word would keep the training waiting for ever."""
+    monkeypatch.setattr(web, "SILENCE_SECONDS", 0.2)
+    server = locate(serve(folder, {NAME: ["", "stall"]}))
+    impatient = threading.Timer(20, server.close)
+    impatient.start()
+    assert read_all(server, NAME) == CONTENT
+    impatient.cancel()
 
 
 @pytest.mark.parametrize("fault", ["stall", "429"])
@@ -147,5 +164,13 @@ def test_addresses_and_folders_are_told_apart() -> None:
     for address in none:
         with pytest.raises(ValueError, match=r"expected a folder, or an address such as http://"):
             locate(address)
-    with pytest.raises(ValueError, match=r"without . and #"):
-        locate("http://host/ntu60?token=1")
+    for address in ("http://host/ntu60?token=1", "http://host/ntu60#part"):
+        with pytest.raises(ValueError, match=r"without . and #"):
+            locate(address)
+
+
+def test_a_folder_has_one_name_wherever_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs and results are named after the shards: `.` or a whole address would be no name for a folder."""
+    (tmp_path / "ntu60").mkdir()
+    monkeypatch.chdir(tmp_path / "ntu60")
+    assert [locate(place).name for place in (".", "https://host/shards/ntu60/")] == ["ntu60", "ntu60"]

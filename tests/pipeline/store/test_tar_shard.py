@@ -4,6 +4,7 @@ Axes: M body, C channel, T frame, V joint.
 """
 
 import io
+import os
 import tarfile
 import warnings
 from collections.abc import Iterator
@@ -14,10 +15,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.store.tar_shard import read_tar, tar_name, write_tar
+from pipeline.store.damage import DamagedError
+from pipeline.store.location import Folder
+from pipeline.store.publish import file_facts
+from pipeline.store.tar_shard import TarShards, read_tar, tar_name, write_tar
 
 M, C, T, V = 2, 3, 7, 25
-KEYS = ("S001C001P001R001A001", "a08_s01_e02_v03", "x" * 120)
+KEYS = ("S001C001P001R001A001", "a08_s01_e02_v03", "x" * 120, "short-again")
 Sample = tuple[str, NDArray[np.float32], dict[str, object]]
 
 
@@ -44,6 +48,13 @@ def assert_same(found: list[Sample], expected: list[Sample]) -> None:
     for (_, found_MCTV, _), (_, expected_MCTV, _) in zip(found, expected, strict=True):
         assert found_MCTV.dtype == np.float32
         np.testing.assert_array_equal(found_MCTV, expected_MCTV)
+
+
+def source(tar: Path, keys: tuple[str, ...] = KEYS) -> TarShards:
+    """The tar as a source of samples, as if it were the one that was written."""
+    files = {0: (tar.name, file_facts(tar))}
+    shape = len(keys), M, C, T, V
+    return TarShards(Folder(tar.parent), files, shape, len(keys), {0: dict(enumerate(keys))})
 
 
 def member(name: str, content: bytes) -> bytes:
@@ -84,6 +95,17 @@ def test_two_writes_give_equal_bytes(tar: Path, tmp_path: Path, samples: list[Sa
         ((key, np.asfortranarray(array), dict(reversed(meta.items()))) for key, array, meta in samples),
     )
     assert (tmp_path / "again").read_bytes() == tar.read_bytes()
+
+
+def test_a_tar_is_on_the_disk_as_a_whole(
+    tmp_path: Path, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut after the rename would leave a short tar under its final name."""
+    forced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: forced.append(os.fstat(descriptor).st_size))
+    path = tmp_path / "forced.tar"
+    write_tar(path, iter(samples))
+    assert forced == [path.stat().st_size]
 
 
 def test_members_name_nobody(tar: Path) -> None:
@@ -158,6 +180,7 @@ def test_missing_file(tmp_path: Path) -> None:
     [
         ([("a.npy", npy(np.zeros((M, C, T, V), np.float32)))], "found a.npy, then nothing"),
         ([("a.json", b"{}")], "found a.json, then nothing"),
+        ([("a", npy(np.zeros((M, C, T, V), np.float32))), ("a.json", b"{}")], "found a, then a.json"),
         ([("a.npy", b""), ("b.json", b"{}")], "found a.npy, then b.json"),
         ([("a.json", b"{}"), ("a.npy", b"")], "found a.json, then a.npy"),
         ([("a.npy", npy(np.zeros((M, C, T, V)))), ("a.json", b"{}")], "a.npy: not a .npy of float32"),
@@ -166,6 +189,10 @@ def test_missing_file(tmp_path: Path) -> None:
         (
             [("a.npy", npy(np.zeros((M, C, T, V), np.float32))[:-1]), ("a.json", b"{}")],
             "4199 bytes where shape",
+        ),
+        (
+            [("a.npy", npy(np.zeros((M, C, T, V), np.float32)) + b"\0"), ("a.json", b"{}")],
+            "4201 bytes where shape",
         ),
         (
             [("a.npy", npy(np.zeros((M, C, T, V), np.float32))), ("a.json", b"[]")],
@@ -228,3 +255,28 @@ def test_no_samples_is_an_empty_tar(tmp_path: Path) -> None:
     """A whole tar with nothing in it is no damage."""
     write_tar(tmp_path / "empty.tar", [])
     assert list(read_tar(tmp_path / "empty.tar")) == []
+
+
+def test_an_array_of_another_form_is_not_given_out(tar: Path, samples: list[Sample]) -> None:
+    """It would be in a batch long before the end of the tar, where a checksum tells of it."""
+    tar.write_bytes(tar.read_bytes().replace(b"'<f4'", b"'>f4'", 1))
+    with pytest.raises(DamagedError, match=rf"{KEYS[0]}\.npy: not a \.npy of float32 in shape"):
+        next(source(tar).read_shard(0, {0: 1, 1: 1}))
+    write_tar(tar, ((key, sample_MCTV[:, :, 1:], metadata) for key, sample_MCTV, metadata in samples))
+    with pytest.raises(DamagedError, match=rf"{KEYS[0]}\.npy has 3728 bytes where 4328 belong"):
+        next(source(tar).read_shard(0, {0: 1, 1: 1}))
+
+
+def test_a_tar_cut_within_an_array_is_told(tar: Path) -> None:
+    """By where it ends, and not by numpy, of a shape that cannot be made."""
+    content = tar.read_bytes()
+    for end in range(512, 512 + 4000, 400):
+        tar.write_bytes(content[:end])
+        with pytest.raises(DamagedError, match=f"cut short or damaged at byte {end}"):
+            next(source(tar).read_shard(0, {0: M, 1: 1}))
+
+
+def test_a_sample_that_the_table_does_not_know_is_told(tar: Path) -> None:
+    """A table that lost its last lines would leave samples out, and say nothing."""
+    with pytest.raises(DamagedError, match=rf"found {KEYS[-1]}\.npy, which samples\.csv does not know"):
+        list(source(tar, KEYS[:-1]).read_shard(0, {0: 1}))

@@ -7,9 +7,11 @@ V joint.
 import errno
 import json
 import mmap
+import os
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -239,6 +241,21 @@ class TestReading:
             for rows_N, out_PCTV in zip(batches, results, strict=True):
                 np.testing.assert_array_equal(out_PCTV, packed(samples_NMCTV, rows_N))
 
+    def test_threads_map_a_shard_once(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Mapped again, it would be unmapped under the thread that reads it: the process would die."""
+        opened: list[int] = []
+        open_shard = ZarrShards._open_shard
+
+        def slowly(shards: ZarrShards, shard: int) -> None:
+            opened.append(shard)
+            time.sleep(0.05)
+            open_shard(shards, shard)
+
+        monkeypatch.setattr(ZarrShards, "_open_shard", slowly)
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(ZarrShards(folder).read, [1] * 8))
+        assert opened == [0]
+
     def test_reading_needs_neither_zarr_nor_google_crc32c(self, folder: Path) -> None:
         """Training machines hold numpy and numba only; a stray import would be an error there."""
         code = (
@@ -317,11 +334,12 @@ class TestDamageWhileReading:
 
     def test_flipped_bit_in_a_body(self, folder: Path) -> None:
         """With `verify`, a single wrong bit among the numbers stops the run."""
-        path = folder / shard_path(0)
-        content = bytearray(path.read_bytes())
-        content[2 * RECORD_BYTES + 17] ^= 128  # row 1 body 1
-        path.write_bytes(content)
-        self.fails(folder, 0, "row 1 body 1: the values do not match", check=True)
+        for shard, record in ((0, 2), (2, 1)):
+            path = folder / shard_path(shard)
+            content = bytearray(path.read_bytes())
+            content[record * RECORD_BYTES + 17] ^= 128  # row 1 body 1
+            path.write_bytes(content)
+            self.fails(folder, shard, "row 1 body 1: the values do not match", check=True)
 
     def test_body_of_the_table_that_is_absent(self, folder: Path) -> None:
         """A table from another run must not be read against these shards."""
@@ -330,6 +348,8 @@ class TestDamageWhileReading:
             ZarrShards(folder).read_bodies(np.array([9, 4, 0]), np.array([0, 1, 2]), out_PCTV)
         with pytest.raises(ValueError, match=r"c/0/0.*row 1 has a body 2, an array of 2 bodies"):
             ZarrShards(folder).read_bodies(np.array([1]), np.array([3]), out_PCTV)
+        with pytest.raises(ValueError, match=r"c/2/0.*row 0 has a body 0, the index has none"):
+            ZarrShards(folder).read_bodies(np.array([8]), np.array([1]), out_PCTV[:1])
 
     @pytest.mark.parametrize("row", [-1, N])
     def test_row_outside_the_array(self, folder: Path, row: int) -> None:
@@ -343,6 +363,8 @@ class TestDamageWhileReading:
             ("shape", [N, M, C, T]),
             ("shape", [N, M, C, T, V + 1]),
             ("shape", [N, M, C, T, "25"]),
+            ("shape", [float(N), M, C, T, V]),
+            ("shape", [0, M, C, T, V]),
             ("shape", 3),
             ("data_type", "float64"),
             ("chunk_grid", {}),
@@ -459,6 +481,7 @@ class TestVerify:
     def test_missing_file_is_a_problem_and_no_crash(self, tmp_path: Path) -> None:
         """A verification of 223 shards goes on after the first that is gone."""
         assert verify(tmp_path / "gone") == ["the file cannot be read: No such file or directory"]
+        assert verify(tmp_path) == ["the file cannot be read: Is a directory"]
 
 
 class TestWriting:
@@ -480,6 +503,16 @@ class TestWriting:
         shards = ZarrShards(tmp_path)
         for row in range(SHARD_SAMPLES):
             np.testing.assert_array_equal(shards.read(row)[0], samples_NMCTV[row, 0])
+
+    def test_a_shard_is_on_the_disk_as_a_whole(
+        self, tmp_path: Path, samples_NMCTV: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A power cut after the rename would leave a shard without its index under its final name."""
+        forced: list[int] = []
+        monkeypatch.setattr(os, "fsync", lambda descriptor: forced.append(os.fstat(descriptor).st_size))
+        path = tmp_path / "shard"
+        write_shard(path, [(0, samples_NMCTV[0, :1])], M, SHARD_SAMPLES)
+        assert forced == [path.stat().st_size]
 
     def test_interrupted_write_is_not_a_shard(
         self, tmp_path: Path, samples_NMCTV: NDArray[np.float32]
@@ -516,10 +549,34 @@ class TestOpenFiles:
             ZarrShards(folder)
         assert asked == [(3 + zarr_shard.OTHER_OPEN_FILES, 4096), (200, 200)]
 
+    def test_a_system_without_a_limit(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Infinity is -1: taken as a number it would be the least, and 257 shards could not be opened."""
+        asked: list[object] = []
+        unlimited = resource.RLIM_INFINITY
+        monkeypatch.setattr(resource, "setrlimit", lambda *given: asked.append(given[1]))
+        for soft in (256, unlimited):
+            monkeypatch.setattr(resource, "getrlimit", lambda _, soft=soft: (soft, unlimited))
+            ZarrShards(folder)
+        assert asked == [(3 + zarr_shard.OTHER_OPEN_FILES, unlimited)]
+
+    def test_a_system_that_refuses(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A few shards can be opened all the same."""
+
+        def refuse(*_: object) -> None:
+            raise ValueError("current limit exceeds maximum limit")
+
+        monkeypatch.setattr(resource, "getrlimit", lambda _: (100, resource.RLIM_INFINITY))
+        monkeypatch.setattr(resource, "setrlimit", refuse)
+        assert ZarrShards(folder).read(1).any()
+
     def test_too_many_are_told(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        reasons = iter((errno.EMFILE, errno.EIO))
+
         def refuse(*_: object, **__: object) -> None:
-            raise OSError(errno.EMFILE, "Too many open files")
+            raise OSError(next(reasons), "why")
 
         monkeypatch.setattr(mmap, "mmap", refuse)
         with pytest.raises(ValueError, match=r"its 3 shards are open at the same time, .* --shard-samples"):
+            ZarrShards(folder).read(0)
+        with pytest.raises(OSError, match="why"):
             ZarrShards(folder).read(0)
