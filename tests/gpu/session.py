@@ -27,7 +27,7 @@ def serve() -> None:
         waits = pretend.waits
     else:
         waits = waits_of_a_real_one()
-    classify.PENALTIES = (3.0,)  # the many small operations of fifty fits take minutes on the pretended one
+    classify.PENALTIES = (300.0,)  # the many small operations of fifty fits take minutes on the pretended one
     after_steps: list[Counter[str]] = []
     register_optimizer_step_post_hook(lambda *_: after_steps.append(Counter(waits)))
     for line in sys.stdin:

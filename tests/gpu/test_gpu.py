@@ -157,9 +157,9 @@ def test_every_evaluation_runs(gpu: Gpu, shards: Shards, options: tuple[str, ...
 def test_runs_are_fused_and_tables_trained(gpu: Gpu, shards: Shards) -> None:
     small = [f"--set={change}" for change in (*SMALL, *NARROW)]
     where = ["--shards", str(shards.location), "--device", "cuda"]
-    gpu("ablate", *where, "--recipe", "compact", "--rows", "graph-a,bigru", *small, "--name", "rows")
+    gpu("ablate", *where, "--recipe", "compact", "--rows", "graph-a,graph-ab", *small, "--name", "rows")
     folder = gpu.folder / "runs/rows"
-    run, other = (str(folder / name) for name in ("graph-a-0", "bigru-0"))
+    run, other = (str(folder / name) for name in ("graph-a-0", "graph-ab-0"))
     gpu("eval", "--run", run, "--mode", "linear", "--fuse", other, "--device", "cuda")
 
 
