@@ -85,8 +85,8 @@ class FaultyHandler(BaseHTTPRequestHandler):
 
     faults: by file name, what happens to its next requests, one after the other: "drop" breaks the connection
     in mid-body, "stall" says nothing more in mid-body, "whole" sends the file without regard to the range,
-    "shift" sends another range, a number is the answer's status, with "Retry-After" where it is 429. The key
-    "*" is for all files. Where the list ends in "always", the fault before it stays.
+    "shift" sends another range, a number is the answer's status, "later" is 429 with a "Retry-After" of
+    an hour. The key "*" is for all files. Where the list ends in "always", the fault before it stays.
     """
 
     protocol_version = "HTTP/1.1"
@@ -101,10 +101,10 @@ class FaultyHandler(BaseHTTPRequestHandler):
         wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
         self.log.append(f"{name} {self.headers.get('Range', 'whole')}")
         fault = self._next_fault(name)
-        if fault.isdigit() or not (self.folder / name).is_file():
-            self.send_response(int(fault or 404))
+        if fault.isdigit() or fault == "later" or not (self.folder / name).is_file():
+            self.send_response(429 if fault == "later" else int(fault or 404))
             self.send_header("Content-Length", "0")
-            if fault == "429":
+            if fault == "later":
                 self.send_header("Retry-After", "3600")
             self.end_headers()
             return
