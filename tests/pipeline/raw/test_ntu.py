@@ -166,6 +166,15 @@ def test_numbers_on_the_edge(token: str) -> None:
     assert found.xyz_BTVC[0, 0, 2, 1].tobytes() == np.float32(float(token)).tobytes()
 
 
+@pytest.mark.parametrize(
+    "token", ["0.5e-", "0.5e", "e-5", ".", "-", "0.5e-+5", "1e--5", "0.5.5", "5-5", "0x5", ":.5"]
+)
+def test_what_is_nearly_a_number_is_none(token: str) -> None:
+    """Half of a number, where a disk or a transfer was cut, would pass for the whole."""
+    with pytest.raises(RecordingError, match=re.escape(token)):
+        parse(recording([body(joints=[joint_line(y=token)] * V)]))
+
+
 def test_ids_that_floats_cannot_tell_apart() -> None:
     """Else two people would become one."""
     assert float(ID) == float(ID + 1)
