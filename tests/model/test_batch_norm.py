@@ -82,3 +82,15 @@ def test_a_batch_of_hardly_anybody_is_no_error(x_FD: Tensor, seen: int) -> None:
     x_FD[seen:] = 0
     assert torch.isfinite(norm(x_FD)).all()
     assert torch.isfinite(norm.running_var).all()
+
+
+@pytest.mark.parametrize("together", [1, 3])
+def test_the_running_deviation_is_what_evaluation_divides_by(x_FD: Tensor, together: int) -> None:
+    """A number that never changes, such as the centred joint's, must not be divided by nothing."""
+    x_FD[:, :3] = 0.25
+    norm = FrameNorm(D, momentum=None, together=together)
+    norm(x_FD)
+    norm.eval()
+    expected_FD = (x_FD - norm.running_mean) / norm.running_deviation_D
+    torch.testing.assert_close(norm(x_FD), expected_FD)
+    assert norm.running_deviation_D[0] == pytest.approx(norm.eps**0.5)
