@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -63,25 +64,15 @@ def encode(
     table = _described(shards, protocol)
     (samples,) = in_any_order(all_samples(shards))
     own = np.flatnonzero(table["split"] == "train")
-    if len(own):
-        fitted_on = samples.take(own)
-    else:
-        fitted_on = _trained_on(run, checkpoint)
+    if len(own) == 0:
         on_note(
             f"protocol {protocol} finds no training sample in {shards.location}; batch normalisation is "
             f"measured on those that the run was trained on"
         )
+    fitted_on = samples.take(own) if len(own) else _trained_on(run, checkpoint)
     model = calibrated(checkpoint.build_model(trained=trained).to(device), fitted_on, device)
     batches = extracted(encoder_extractor(model), samples, device, BATCH)
-    made_from = {
-        "run": run.name,
-        "step": checkpoint.step if trained else 0,
-        "weights": checkpoint.weights_digest,
-        "trained": trained,
-        "recipe": checkpoint.recipe().to_table(),
-        "protocol": protocol,
-        "shards": {"name": shards.location.name, "manifest": shards.manifest.digest},
-    }
+    made_from = _made_from(shards, run, checkpoint, protocol, trained)
     beside, last = path.with_suffix(".csv"), path.with_suffix(".json")
     with writing(last):
         last.unlink(missing_ok=True)  # where it is, the others are of its time
@@ -99,6 +90,21 @@ def _described(shards: Shards, protocol: str) -> pd.DataFrame:
     for part in ("train", "test"):
         table.loc[shards.split(protocol, part).index, "split"] = part
     return table
+
+
+def _made_from(
+    shards: Shards, run: Run, checkpoint: Checkpoint, protocol: str, trained: bool
+) -> dict[str, Any]:
+    """What the numbers belong to, as plain data for JSON."""
+    return {
+        "run": run.name,
+        "step": checkpoint.step if trained else 0,
+        "weights": checkpoint.weights_digest,
+        "trained": trained,
+        "recipe": checkpoint.recipe().to_table(),
+        "protocol": protocol,
+        "shards": {"name": shards.location.name, "manifest": shards.manifest.digest},
+    }
 
 
 def _trained_on(run: Run, checkpoint: Checkpoint) -> Samples:
