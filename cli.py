@@ -27,7 +27,6 @@ SHARDS, RUNS = Path("shards"), Path("runs")
 PATH = click.Path(path_type=Path)
 NEW_FILE = click.Path(path_type=Path, dir_okay=False)
 SEEDS = click.IntRange(1, 1000)
-NEWEST = "\0"  # what no path is
 
 
 def _is_number(_: click.Context, parameter: click.Parameter, value: float) -> float:
@@ -42,8 +41,8 @@ TRAINING_SHARDS = click.option(
     "--shards",
     metavar="[DIR|URL]",
     is_flag=False,
-    flag_value=NEWEST,
-    default=NEWEST,
+    flag_value="",
+    default="",
     help="Folder, or its http(s) address.  [default: newest in shards/]",
 )
 DEVICE = click.option("--device", help="cpu, cuda, cuda:1, mps.  [default: the best there is]")
@@ -294,10 +293,10 @@ def train(
                     "--objective and --label-fraction out"
                 )
             run = find_run(resume, RUNS)
-            opened, chosen = run.open_shards("" if shards == NEWEST else shards), run.recipe()
+            opened, chosen = run.open_shards(shards), run.recipe()
         else:
             opened, chosen = (
-                open_shards(newest_shards(SHARDS) if shards == NEWEST else shards),
+                open_shards(shards or newest_shards(SHARDS)),
                 load_recipe(recipe or "compact", changes),
             )
             run = Run(Path(ranks.first_says(lambda: str(_new_run(opened, chosen, name, ranks.world)))))
@@ -382,13 +381,13 @@ def evaluate(
     from model.evaluate import evaluate as run_evaluation
     from model.evaluation_file import save_evaluation, to_table
     from model.question import Question, usual_protocol
-    from model.run import find_run, newest_run
+    from model.run import find_run
 
     chosen_device = choose_device(device)
     shares = _numbers("--label-fraction", fractions)
     default = "linear,knn,semi" if subsets or any(share < 1 for share in shares) else "linear,knn"
     asked = tuple(part.strip() for part in (modes or default).split(","))
-    run = find_run(run_name, RUNS) if run_name else newest_run(RUNS)
+    run = find_run(run_name, RUNS)
     checkpoint = load_checkpoint(run, _note)
     beside = [find_run(name, RUNS) for name in fuse]
     if len({one.name for one in (run, *beside)}) <= len(beside):
@@ -438,10 +437,10 @@ def encode(
     from model.device import choose_device
     from model.encode import encode as run_encoding
     from model.question import usual_protocol
-    from model.run import find_run, newest_run
+    from model.run import find_run
 
     chosen_device = choose_device(device)
-    run = find_run(run_name, RUNS) if run_name else newest_run(RUNS)
+    run = find_run(run_name, RUNS)
     checkpoint = load_checkpoint(run, _note)
     opened = run.open_shards(shards)
     chosen = protocol or usual_protocol(checkpoint, opened.spec)
@@ -514,7 +513,7 @@ def ablate(
 
     chosen_device = choose_device(device)
     chosen = choose_rows(table, tuple(rows.split(",")) if rows else ())
-    opened = open_shards(newest_shards(SHARDS) if shards == NEWEST else shards)
+    opened = open_shards(shards or newest_shards(SHARDS))
     folder = named_run(RUNS, name or f"ablate-{opened.manifest.dataset}").folder
     trials = plan(chosen, folder, opened, recipe=recipe, changes=changes, seeds=seeds)
     try:

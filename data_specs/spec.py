@@ -158,8 +158,9 @@ class DatasetSpec:
         Keys: those of FIELDS that the pattern names, and `label`.
         """
         metadata = self._read_name(name)
-        label = self.labels.get(metadata["action"]) if metadata else None
-        return None if metadata is None or label is None else metadata | {"label": label}
+        if metadata is None or metadata["action"] not in self.labels:
+            return None
+        return metadata | {"label": self.labels[metadata["action"]]}
 
     def action_without_class(self, name: str) -> int | None:
         """The action of a name that fits the pattern, where the data set has no class for it; else None."""
@@ -167,11 +168,14 @@ class DatasetSpec:
         return None if metadata is None or metadata["action"] in self.labels else metadata["action"]
 
     def _read_name(self, name: str) -> dict[str, int] | None:
+        """The numbers that a name carries; None if it does not fit the pattern."""
         match = self.name_pattern.fullmatch(name)
-        found = match.groupdict() if match else {"": None}
+        if match is None:
+            return None
+        found = match.groupdict()
         if not all(value and value.isdecimal() for value in found.values()):
             return None
-        return {field: int(value) for field, value in found.items() if value}
+        return {field: int(value) for field, value in found.items()}
 
     def protocol(self, name: str) -> Protocol:
         """The protocol of that name; of `xview@subject-1-6` the training samples of subjects 1 and 6 are held
@@ -255,7 +259,7 @@ def _build(raw: dict[str, Any], missing: frozenset[str], text: str) -> DatasetSp
     }
     protocols = dict(published)
     for alias, target in _table("aliases", raw.get("aliases", {})).items():
-        if target not in list(published):
+        if not isinstance(target, str) or target not in published:
             raise ValueError(
                 f"aliases: {alias} stands for {target!r}; expected one of {', '.join(published)}"
             )

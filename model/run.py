@@ -155,8 +155,10 @@ def foreign_recipe(path: Path, error: ValueError) -> str:
     )
 
 
-def find_run(name_or_path: str, parent: Path) -> Run:
-    """A run by path, or by name under `parent`. Raises ValueError if there is none."""
+def find_run(name_or_path: str | None, parent: Path) -> Run:
+    """A run by path, or by name under `parent`; without one, the newest. ValueError if there is none."""
+    if name_or_path is None:
+        return newest_run(parent)
     for folder in (Path(name_or_path), parent / name_or_path):
         if Run(folder).exists:
             return Run(folder)

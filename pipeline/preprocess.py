@@ -1,6 +1,5 @@
 """Raw recordings -> shards: plan, one task per shard, finalise. Safe to stop and to run again."""
 
-import errno
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -13,7 +12,7 @@ from pipeline.normalize import NormalizeConfig
 from pipeline.raw.sources import Recording, Scan, scan, unclassed_text
 from pipeline.shard_task import ShardTask
 from pipeline.store import manifest as store
-from pipeline.store.location import check_is_text
+from pipeline.store.location import NO_PATH, check_is_text
 from pipeline.store.manifest import Manifest, Plan
 from pipeline.store.publish import alone, file_facts, publish_bytes
 from pipeline.store.zarr_shard import array_metadata
@@ -228,7 +227,7 @@ def _claim(out: Path, plan: Plan, overwrite: bool) -> None:
             ) from None
         differences = []
     except (OSError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+        if isinstance(error, OSError) and error.errno in NO_PATH:
             raise _unwritable(out, error) from None
         differences = ["plan.json cannot be read"]
     if differences and not overwrite:

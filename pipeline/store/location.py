@@ -3,6 +3,7 @@
 Both are read in the same two ways: a small file at once, a large one as a stream from its beginning.
 """
 
+import errno
 import os
 import re
 from collections.abc import Generator
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Protocol
 
 FILE_BLOCK_BYTES = 1 << 20
+# What the system says of a path that can be none.
+NO_PATH = (errno.ENAMETOOLONG, errno.ELOOP)
 
 
 # A file from its beginning: blocks of any size, none empty. To be closed, as by `contextlib.closing`.

@@ -10,7 +10,6 @@ manifest.json       the commit point: without it the folder is unfinished
 
 import csv
 import dataclasses
-import errno
 import hashlib
 import io
 import json
@@ -23,7 +22,7 @@ from typing import Any
 
 from pipeline.code import code_digest
 from pipeline.store.damage import DamagedError
-from pipeline.store.location import Folder, Location, locate
+from pipeline.store.location import NO_PATH, Folder, Location, locate
 from pipeline.store.publish import file_facts, publish_bytes
 from pipeline.store.tar_shard import tar_name
 from pipeline.store.zarr_shard import shard_path
@@ -260,7 +259,7 @@ def load_manifest(place: Path | str | Location) -> Manifest:
     except ValueError as error:
         raise DamagedError(f"{error}; run preprocess again, which keeps whole shards") from None
     except OSError as error:
-        if not isinstance(location, Folder) or error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+        if not isinstance(location, Folder) or error.errno in NO_PATH:
             raise
         raise DamagedError(f"{location}/manifest.json: cannot be read: {error}") from None
     digest = raw.pop("digest", None)

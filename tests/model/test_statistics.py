@@ -20,6 +20,15 @@ from model.stgcn import EncoderConfig
 pytestmark = pytest.mark.usefixtures("_seed")
 P, C, T, V = 5, 3, 8, 20
 SMALL = StatisticsConfig(hidden=6)
+# Views that change nothing.
+STILL = (
+    "view.rotation=0",
+    "view.shear=0",
+    "view.jitter_std=0",
+    "view.bones=0",
+    "view.mirror=0",
+    "view.crop=0",
+)
 
 
 @pytest.fixture
@@ -161,14 +170,7 @@ def test_an_encoder_that_was_not_fitted_gives_no_numbers(skeleton: Skeleton) -> 
         ),
         (["model.statistics.whitened=-1"], r"model\.statistics\.whitened is -1"),
         (
-            [
-                "view.rotation=0",
-                "view.shear=0",
-                "view.jitter_std=0",
-                "view.bones=0",
-                "view.mirror=0",
-                "view.crop=0",
-            ],
+            [*STILL],
             r"statistics\.whitened is 1024, but the views change nothing",
         ),
     ],
@@ -176,16 +178,6 @@ def test_an_encoder_that_was_not_fitted_gives_no_numbers(skeleton: Skeleton) -> 
 def test_what_makes_no_sense_is_named(changes: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         load_recipe("best", tuple(changes))
-
-
-STILL = (
-    "view.rotation=0",
-    "view.shear=0",
-    "view.jitter_std=0",
-    "view.bones=0",
-    "view.mirror=0",
-    "view.crop=0",
-)
 
 
 @pytest.mark.parametrize(
