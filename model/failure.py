@@ -6,6 +6,7 @@ Every command imports this module, so that nothing heavy is imported at its top.
 import errno
 import os
 import re
+import sys
 from itertools import pairwise
 from typing import Any
 
@@ -50,7 +51,12 @@ class Program(click.Group):
             if arg == "" or re.fullmatch(r"--[\w-]+=", arg):
                 where = f"{arg.rstrip('=') or before}: " if (arg or before).startswith("--") else ""
                 raise Failure(f"{where}an empty value; leave it out, or say which", 2)
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.exceptions.Exit:
+            raise
+        except RuntimeError:  # --version, of what is not installed
+            raise _not_set_up("cpstn") from None
 
     def invoke(self, ctx: click.Context) -> Any:
         if os.environ.get("CPSTN_TRACEBACK"):
@@ -59,6 +65,8 @@ class Program(click.Group):
             return super().invoke(ctx)
         except click.exceptions.Exit:  # click's own way to end, and a RuntimeError
             raise
+        except ModuleNotFoundError as error:  # another Python than the one that was set up
+            raise _not_set_up(str(error.name)) from None
         except ValueError as error:
             raise Failure(str(error), 1 if isinstance(error, DamagedError) else 2) from None
         except KeyboardInterrupt as stop:
@@ -68,6 +76,12 @@ class Program(click.Group):
         except (RuntimeError, OSError, MemoryError) as error:
             mended_by_user = isinstance(error, OSError) and error.errno in OF_THE_USER
             raise Failure(failure_text(error), 2 if mended_by_user else 1) from None
+
+
+def _not_set_up(missing: str) -> Failure:
+    return Failure(
+        f"{sys.executable} has no {missing}: run `make setup`, then `source .venv/bin/activate`", 2
+    )
 
 
 def failure_text(error: BaseException) -> str:

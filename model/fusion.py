@@ -41,7 +41,7 @@ def fused_scores(
                 for train, test in features
             ]
             _, test = features[0]
-            results.append(result_of_scores(torch.stack(probabilities).mean(0), test.labels_N))
+            results.append(result_of_scores(torch.stack(probabilities).mean(0).log(), test.labels_N))
         row = Score(LINEAR, name, None, labels.fraction, count, tuple(results), labels.subset, tuple(others))
         scores.append(row)
     return scores

@@ -132,14 +132,16 @@ def _summary(values: list[float]) -> dict[str, Any]:
 
 
 def result_of_scores(scores_NK: Tensor, labels_N: Tensor, penalty: float | None = None) -> Result:
-    """From the score of every class for each test sample: float, the higher the likelier.
+    """From the score of every class for each test sample: float, the higher the likelier; of a class that the
+    classifier does not know -inf.
 
     labels_N: int64.  penalty: of the classifier. There is no top-5 of five classes or fewer.
     """
     num_classes, top5 = scores_NK.shape[1], None
     if num_classes > 5:
-        best_NF = scores_NK.topk(5, dim=1).indices
-        top5 = float((best_NF == labels_N[:, None]).any(1).float().mean())
+        score_NF, class_NF = scores_NK.topk(5, dim=1)
+        found_NF = (class_NF == labels_N[:, None]) & (score_NF > -torch.inf)
+        top5 = float(found_NF.any(1).float().mean())
     return _result(scores_NK.argmax(1), labels_N, num_classes, top5, penalty)
 
 

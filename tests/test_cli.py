@@ -1,11 +1,13 @@
 """The commands as a user types them: they work one after the other, and every mistake gets one line."""
 
 import errno
+import importlib.metadata
 import json
 import os
 import re
 import shlex
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -577,3 +579,18 @@ def test_another_seed_gives_other_views(monkeypatch: pytest.MonkeyPatch, command
     function = {"draw": "model.draw.draw_sample", "view": "model.report.scene.scene_of"}[command[0]]
     arguments, more = asked_of(monkeypatch, function, *command, "--seed", "5")
     assert more.get("seed", arguments[-1]) == 5
+
+
+@pytest.mark.usefixtures("inside")
+def test_another_python_than_the_one_that_was_set_up_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    monkeypatch.delitem(sys.modules, "pipeline.store.shards")
+    told = fails(2, "inspect", "shards/ucla")
+    assert told.endswith("has no pandas: run `make setup`, then `source .venv/bin/activate`")
+    assert sys.executable in told
+
+    def not_installed(_: str) -> str:
+        raise importlib.metadata.PackageNotFoundError
+
+    monkeypatch.setattr(importlib.metadata, "version", not_installed)
+    assert "has no cpstn: run `make setup`" in fails(2, "--version")

@@ -1,8 +1,11 @@
 """The protocols on features with a known answer."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import OptimizeResult, minimize
 from sklearn.linear_model import LogisticRegression
 
 from model import classify
@@ -75,6 +78,37 @@ def test_the_fit_is_scikit_learns(samples: int, penalty: float) -> None:
     scores_NK = fit_linear(train, K, penalty).scores(test.x_ND).numpy()
     found, expected = (each - each.mean(1, keepdims=True) for each in (scores_NK, expected_NK))
     np.testing.assert_allclose(found, expected, atol=0.002)
+
+
+@pytest.mark.parametrize("samples", [400, 150])  # more and fewer than the features
+def test_the_fit_arrives_where_features_are_correlated(samples: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As real ones are: most of what they say is one and the same. By the weights themselves L-BFGS takes 400
+    evaluations here."""
+    found: list[OptimizeResult] = []
+
+    def noted(*arguments: Any, **options: Any) -> OptimizeResult:
+        found.append(minimize(*arguments, **options))
+        return found[-1]
+
+    monkeypatch.setattr(classify, "minimize", noted)
+    random = torch.Generator().manual_seed(5)
+    own_NE, common_N1 = (torch.randn(samples, size, generator=random) for size in (200, 1))
+    labels_N = (own_NE @ torch.randn(200, K, generator=random)).argmax(1)
+    fit_linear(Features(own_NE + 3 * common_N1, labels_N), K, 1e-3)
+    assert found[0].success
+    assert np.abs(found[0].jac).max() <= classify.TOLERANCE
+    assert found[0].nfev < 100
+
+
+def test_classes_without_a_label_take_no_part() -> None:
+    """An unpenalised bias would fall for ever, and the fit not end."""
+    train, test = blobs(60, 2.0, 1), blobs(40, 2.0, 2)
+    alone = fit_linear(train, K, 0.1).scores(test.x_ND)
+    spread = fit_linear(Features(train.x_ND, 2 * train.labels_N), 2 * K, 0.1).scores(test.x_ND)
+    np.testing.assert_array_equal(spread[:, 0::2], alone)
+    assert (spread[:, 1::2] == -torch.inf).all()
+    of_one_class = fit_linear(Features(train.x_ND, torch.full((60,), 2)), K, 0.1).scores(test.x_ND)
+    assert (of_one_class.argmax(1) == 2).all()
 
 
 def test_a_constant_feature_does_no_harm() -> None:
@@ -152,6 +186,22 @@ def test_of_many_labels_a_part_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(classify, "fit_path", counted)
     assert choose_penalty(blobs(120, 2.0, 1), K, keys(120)) in PENALTIES
     assert max(seen) < 30
+
+
+def test_folds_that_would_say_nothing_new_are_not_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    fitted_on: list[int] = []
+    original = classify.fit_path
+
+    def counted(train: Features, *others: object) -> object:
+        fitted_on.append(len(train.labels_N))
+        return original(train, *others)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(classify, "fit_path", counted)
+    for enough, folds in ((60, 5), (24, 2), (25, 3), (1, 1)):
+        monkeypatch.setattr(classify, "ENOUGH_HELD_OUT", enough)
+        fitted_on.clear()
+        choose_penalty(blobs(60, 2.0, 1), K, keys(60))
+        assert fitted_on == [48] * folds
 
 
 def test_twenty_neighbours_vote() -> None:

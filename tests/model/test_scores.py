@@ -30,6 +30,12 @@ def test_the_five_best_are_looked_at() -> None:
     assert result.top5 == pytest.approx(2 / 3)
 
 
+def test_a_class_that_the_classifier_does_not_know_is_none_of_the_five_best() -> None:
+    unknown = -torch.inf
+    scores_NK = torch.tensor([[3.0, 2, unknown, unknown, unknown, unknown]]).expand(6, 6)
+    assert result_of_scores(scores_NK, torch.arange(6)).top5 == pytest.approx(2 / 6)
+
+
 def test_repetitions_are_summed_up() -> None:
     ten = np.arange(10)
     results = (Result(ten < 5, 0.8, CONFUSION), Result(ten < 7, 0.9, 2 * CONFUSION))
