@@ -1,23 +1,19 @@
 """The protocols on features with a known answer."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
-from scipy.optimize import OptimizeResult, minimize
-from sklearn.linear_model import LogisticRegression
 
 from model import classify
 from model.classify import (
     PENALTIES,
     balanced_folds,
     choose_penalty,
-    fit_linear,
     linear_evaluation,
     nearest_neighbours,
 )
 from model.features import Features
+from model.logistic import fit_linear, fit_path
 
 # N sample, D feature, K class
 D, K = 7, 4
@@ -63,52 +59,6 @@ def test_confusion_counts_true_classes_down() -> None:
     score = linear_evaluation(train, called_zero, K, keys(60))
     assert score.confusion_KK[3, 0] == 10
     assert score.top1 == 0
-
-
-@pytest.mark.parametrize("penalty", [0.1, 1e-3])
-@pytest.mark.parametrize("samples", [60, 5])  # more and fewer than the features
-def test_the_fit_is_scikit_learns(samples: int, penalty: float) -> None:
-    """In float32 it would end where the loss no longer changes: with few labels, other samples are hit."""
-    train, test = blobs(samples, 2.0, 1), blobs(400, 2.0, 2)
-    deviation_D = train.x_ND.std(0, correction=0)
-    standardised = ((train.x_ND - train.x_ND.mean(0)) / deviation_D).double()
-    theirs = LogisticRegression(C=1 / (penalty * samples), tol=1e-8, max_iter=10_000)
-    theirs.fit(standardised, train.labels_N)
-    expected_NK = theirs.decision_function((test.x_ND - train.x_ND.mean(0)) / deviation_D)
-    scores_NK = fit_linear(train, K, penalty).scores(test.x_ND).numpy()
-    found, expected = (each - each.mean(1, keepdims=True) for each in (scores_NK, expected_NK))
-    np.testing.assert_allclose(found, expected, atol=0.002)
-
-
-@pytest.mark.parametrize("samples", [400, 150])  # more and fewer than the features
-def test_the_fit_arrives_where_features_are_correlated(samples: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As real ones are: most of what they say is one and the same. By the weights themselves L-BFGS takes 400
-    evaluations here."""
-    found: list[OptimizeResult] = []
-
-    def noted(*arguments: Any, **options: Any) -> OptimizeResult:
-        found.append(minimize(*arguments, **options))
-        return found[-1]
-
-    monkeypatch.setattr(classify, "minimize", noted)
-    random = torch.Generator().manual_seed(5)
-    own_NE, common_N1 = (torch.randn(samples, size, generator=random) for size in (200, 1))
-    labels_N = (own_NE @ torch.randn(200, K, generator=random)).argmax(1)
-    fit_linear(Features(own_NE + 3 * common_N1, labels_N), K, 1e-3)
-    assert found[0].success
-    assert np.abs(found[0].jac).max() <= classify.TOLERANCE
-    assert found[0].nfev < 100
-
-
-def test_classes_without_a_label_take_no_part() -> None:
-    """An unpenalised bias would fall for ever, and the fit not end."""
-    train, test = blobs(60, 2.0, 1), blobs(40, 2.0, 2)
-    alone = fit_linear(train, K, 0.1).scores(test.x_ND)
-    spread = fit_linear(Features(train.x_ND, 2 * train.labels_N), 2 * K, 0.1).scores(test.x_ND)
-    np.testing.assert_array_equal(spread[:, 0::2], alone)
-    assert (spread[:, 1::2] == -torch.inf).all()
-    of_one_class = fit_linear(Features(train.x_ND, torch.full((60,), 2)), K, 0.1).scores(test.x_ND)
-    assert (of_one_class.argmax(1) == 2).all()
 
 
 def test_a_constant_feature_does_no_harm() -> None:
@@ -177,11 +127,10 @@ def test_of_many_labels_a_part_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cross-validation on a hundred thousand samples would take longer than everything else."""
     monkeypatch.setattr(classify, "MOST_LABELS_TO_CHOOSE_ON", 30)
     seen: list[int] = []
-    original = classify.fit_path
 
     def counted(train: Features, *others: object) -> object:
         seen.append(len(train.labels_N))
-        return original(train, *others)  # type: ignore[arg-type]
+        return fit_path(train, *others)  # type: ignore[arg-type]
 
     monkeypatch.setattr(classify, "fit_path", counted)
     assert choose_penalty(blobs(120, 2.0, 1), K, keys(120)) in PENALTIES
@@ -190,11 +139,10 @@ def test_of_many_labels_a_part_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_folds_that_would_say_nothing_new_are_not_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
     fitted_on: list[int] = []
-    original = classify.fit_path
 
     def counted(train: Features, *others: object) -> object:
         fitted_on.append(len(train.labels_N))
-        return original(train, *others)  # type: ignore[arg-type]
+        return fit_path(train, *others)  # type: ignore[arg-type]
 
     monkeypatch.setattr(classify, "fit_path", counted)
     for enough, folds in ((60, 5), (24, 2), (25, 3), (1, 1)):

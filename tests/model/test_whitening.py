@@ -14,7 +14,6 @@ from torch import Tensor
 
 import model.whitening as whitening
 from model.checkpoint import load_checkpoint, new_model
-from model.classify import LinearClassifier, fit_linear
 from model.cpstn import CPSTN
 from model.features import (
     Features,
@@ -23,6 +22,7 @@ from model.features import (
     extract_features,
     statistics_extractor,
 )
+from model.logistic import LinearClassifier, fit_linear
 from model.recipe import Recipe, load_recipe
 from model.run import Run
 from model.statistics import StatisticsEncoder, input_statistics
