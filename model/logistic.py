@@ -76,15 +76,11 @@ def fit_path(
     Classes without a label take no part, as if there were none: their score is -inf. In float64, on the CPU
     for devices that have none.
     """
-    x_ND = float64((train.x_ND - train.x_ND.mean(0)) / _deviations(train))
-    # With more features than samples the best weights lie in the samples' span: the same minimum there.
-    basis_DE = _span(x_ND) if x_ND.shape[1] > x_ND.shape[0] else None
-    x_NE = x_ND if basis_DE is None else x_ND @ basis_DE
-    x_NF = F.pad(x_NE, (0, 1), value=1.0)
+    x_NF, basis_DE = _standardised(train)
     shown_S, labels_N = torch.unique(train.labels_N.to(x_NF.device), return_inverse=True)
     weight_SF, covariance_FF = x_NF.new_zeros(len(shown_S), x_NF.shape[1]), x_NF.T @ x_NF / len(x_NF)
     for penalty in penalties:
-        penalty_F = F.pad(x_NE.new_full(x_NE.shape[1:], penalty), (0, 1))
+        penalty_F = F.pad(x_NF.new_full((x_NF.shape[1] - 1,), penalty), (0, 1))
         probability_NS = (x_NF @ weight_SF.T).softmax(1)
         spread = (probability_NS * (1 - probability_NS)).mean().clamp_min(1e-9)
         root_FF = torch.linalg.cholesky(spread * covariance_FF + penalty_F.diag())
@@ -97,6 +93,14 @@ def fit_path(
             fitted.linear.weight[shown] = weight_SD.to(fitted.linear.weight)
             fitted.linear.bias.fill_(-math.inf)[shown] = bias_S.to(fitted.linear.bias)
         yield fitted
+
+
+def _standardised(train: Features) -> tuple[Tensor, Tensor | None]:
+    """The features and a 1 beside them, float64 (N, F). Where there are more of them than samples, the best
+    weights lie in the samples' span: then by its directions (D, E), which are given as well."""
+    x_ND = float64((train.x_ND - train.x_ND.mean(0)) / _deviations(train))
+    basis_DE = _span(x_ND) if x_ND.shape[1] > x_ND.shape[0] else None
+    return F.pad(x_ND if basis_DE is None else x_ND @ basis_DE, (0, 1), value=1.0), basis_DE
 
 
 def _minimum(

@@ -74,7 +74,7 @@ def view_scatter(
     samples: from a source that can be read in any order; at most MOST_FITTED are read.
     """
     samples = enough_to_fit(samples)
-    total_DD, count = torch.zeros((), dtype=torch.float64), 0
+    total_DD, count = torch.empty(0), 0
     for batch in sequential_batches(samples, batch_size):
         sample_P = batch.sample_P.to(device)
         copies = [
@@ -85,7 +85,7 @@ def view_scatter(
             torch.stack([extractor(x_PCTV, sample_P, batch.num_samples) for x_PCTV in copies])
         )
         apart_RD = (features_KND - features_KND.mean(dim=0)).flatten(0, 1)
-        total_DD = total_DD + apart_RD.T @ apart_RD
+        total_DD = total_DD.addmm_(apart_RD.T, apart_RD) if count else apart_RD.T @ apart_RD
         count += len(apart_RD)
     return total_DD / count
 
