@@ -1,6 +1,6 @@
 """Classifiers on frozen features. Nothing here is chosen on the test set.
 
-Axes: N sample, D feature, K class.
+Axes: N sample, T training sample, D feature, k neighbour, K class.
 """
 
 import math
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch import Tensor
 
 from model.device import float64
 from model.features import Features
@@ -106,19 +107,32 @@ def linear_evaluation(
 
 
 @torch.no_grad()
-def nearest_neighbours(train: Features, test: Features, num_classes: int, k: int) -> Result:
-    """The class of most of the k training samples with the highest cosine similarity.
+def nearest_neighbours(
+    train: Features, test: Features, num_classes: int, numbers: Sequence[int]
+) -> list[Result]:
+    """For each of these numbers the class of most of so many training samples, those with the highest cosine
+    similarity; of classes with equally many, the one whose similarities have the greatest sum.
 
-    Of classes with equally many, the one whose similarities have the greatest sum. k is at most the number of
-    training samples.
+    Where there are fewer training samples, all vote.
     """
-    train_ND, predicted = F.normalize(train.x_ND, dim=1), []
+    train_ND = F.normalize(train.x_ND, dim=1)
+    predicted: list[list[Tensor]] = [[] for _ in numbers]
     for part_ND in torch.split(test.x_ND, 1024):
-        similar_Nk, nearest_Nk = (F.normalize(part_ND, dim=1) @ train_ND.T).topk(min(k, len(train_ND)), dim=1)
-        # Similarities lie within [-1, 1]: the sum of k of them over 4k decides between equal counts only. In
-        # float64, or counts would hide differences of the fifth decimal.
-        votes_Nk = 1 + float64(similar_Nk) / (4 * k)
-        votes_NK = votes_Nk.new_zeros(len(part_ND), num_classes)
-        voted_Nk = train.labels_N[nearest_Nk].to(votes_Nk.device)
-        predicted.append(votes_NK.scatter_add_(1, voted_Nk, votes_Nk).argmax(1))
-    return result_of_classes(torch.cat(predicted).to(test.labels_N), test.labels_N, num_classes)
+        similar_NT = F.normalize(part_ND, dim=1) @ train_ND.T
+        similar_Nk, nearest_Nk = similar_NT.topk(min(max(numbers), len(train_ND)), dim=1)
+        label_Nk = train.labels_N[nearest_Nk]
+        for k, classes in zip(numbers, predicted, strict=True):
+            classes.append(_voted(similar_Nk[:, :k], label_Nk[:, :k], num_classes))
+    return [
+        result_of_classes(torch.cat(classes).to(test.labels_N), test.labels_N, num_classes)
+        for classes in predicted
+    ]
+
+
+def _voted(similar_Nk: Tensor, label_Nk: Tensor, num_classes: int) -> Tensor:
+    """The class of each row."""
+    # Similarities lie within [-1, 1]: the sum of k of them over 4k decides between equal counts only. In
+    # float64, or counts would hide differences of the fifth decimal.
+    votes_Nk = 1 + float64(similar_Nk) / (4 * similar_Nk.shape[1])
+    votes_NK = votes_Nk.new_zeros(len(votes_Nk), num_classes)
+    return votes_NK.scatter_add_(1, label_Nk.to(votes_Nk.device), votes_Nk).argmax(1)

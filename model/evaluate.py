@@ -140,10 +140,9 @@ def evaluate(
     bench = _Bench(shards, checkpoint, parts, device, cache, on_stage)
     scores: list[Score] = []
     if LINEAR in question.modes or KNN in question.modes:
-        features = bench.features(question.whiten)
-        scores += bench.frozen_scores(features, labelled, question.modes)
+        scores += bench.frozen_scores(labelled, question)
         if others:
-            scores += bench.scores_fused_with(others, features, labelled)
+            scores += bench.scores_fused_with(others, labelled)
     scores += bench.supervised_scores()
     if SEMI in question.modes or FINETUNE in question.modes:
         scores += bench.finetuned_scores(labelled, question)
@@ -216,8 +215,9 @@ class _Bench:
 
         return {kind: extractor(kind) for kind in ENCODERS}
 
-    def features(self, whiten: bool) -> dict[str, Pair]:
-        """Of every kind, by its name."""
+    @property
+    def extractors(self) -> dict[str, Extractor]:
+        """Of every kind of features, by its name."""
         extractors = self.encoders
         extractors[STATISTICS] = statistics_extractor(self.shards.spec.skeleton)
         if "distance" in self.checkpoint.recipe().model.streams:
@@ -225,21 +225,17 @@ class _Bench:
             skeleton = self.checkpoint.spec().skeleton
             extractors[MORE_STATISTICS] = statistics_extractor(skeleton, (*FLOOR_STREAMS, "distance"))
         extractors[COORDINATES] = coordinates_extractor(self.parts.train.source.shape[1])
-        found = {name: self._pair(name, extractor) for name, extractor in extractors.items()}
-        if whiten:
-            del extractors[COORDINATES]
-            found |= whitened_features(extractors, found, self.parts, self.device, self.on_stage)
-        return found
+        return extractors
 
     def scores_fused_with(
-        self, others: Mapping[str, Checkpoint], features: Mapping[str, Pair], labelled: Sequence[Labelled]
+        self, others: Mapping[str, Checkpoint], labelled: Sequence[Labelled]
     ) -> list[Score]:
         """Linear evaluation of this run's and the others' encoders together, trained and untrained."""
-        by_kind = {kind: [features[kind]] for kind in ENCODERS}
-        for checkpoint in others.values():
-            other = replace(self, checkpoint=checkpoint)
-            for kind, extractor in other.encoders.items():
-                by_kind[kind].append(other._pair(kind, extractor))
+        by_kind: dict[str, list[Pair]] = {kind: [] for kind in ENCODERS}
+        for checkpoint in (self.checkpoint, *others.values()):
+            bench = replace(self, checkpoint=checkpoint)
+            for kind, extractor in bench.encoders.items():
+                by_kind[kind].append(bench._pair(kind, extractor))
         shown, classes = self.parts.performances, self.parts.num_classes
         return [
             score
@@ -263,27 +259,47 @@ class _Bench:
             return None
         return cache_of(self.cache, self.shards, self.checkpoint, self.parts.train)
 
-    def frozen_scores(
-        self, features: dict[str, Pair], labelled: Sequence[Labelled], modes: Sequence[str]
+    def frozen_scores(self, labelled: Sequence[Labelled], question: Question) -> list[Score]:
+        """Linear evaluation and nearest neighbours of all features, on all sets of labels.
+
+        One kind of features after the other, and forgotten then: of NTU-120 each is gigabytes.
+        """
+        of_kinds: list[list[Score]] = []
+        kept: dict[str, Pair] = {}
+        for name, extractor in self.extractors.items():
+            kept[name] = self._pair(name, extractor)
+            of_kinds.append(self._frozen(name, kept[name], labelled, question.modes))
+            if name == COORDINATES or not question.whiten:
+                del kept[name]
+        if question.whiten:
+            extractors = {name: self.extractors[name] for name in kept}
+            whitened = whitened_features(extractors, kept, self.parts, self.device, self.on_stage)
+            of_kinds += [self._frozen(*kind, labelled, question.modes) for kind in whitened.items()]
+        # Of each way to classify all kinds of features in turn.
+        return [score for of_way in zip(*of_kinds, strict=True) for score in of_way]
+
+    def _frozen(
+        self, name: str, pair: Pair, labelled: Sequence[Labelled], modes: Sequence[str]
     ) -> list[Score]:
-        """Linear evaluation and nearest neighbours of all features, on all sets of labels."""
+        """Of one kind of features."""
+        (train, test), classes, shown = pair, self.parts.num_classes, self.parts.performances
         scores = []
-        classes, shown = self.parts.num_classes, self.parts.performances
         for labels in labelled:
             count = len(labels.sets[0])
-            for name, (train, test) in features.items() if LINEAR in modes else ():
+            if LINEAR in modes:
                 self.on_stage(f"linear classifier on {count:,} labels, {name}")
                 results = tuple(
                     linear_evaluation(train.take(chosen), test, classes, [shown[index] for index in chosen])
                     for chosen in labels.sets
                 )
                 scores.append(Score(LINEAR, name, None, labels.fraction, count, results, labels.subset))
-            for k in NEIGHBOURS if KNN in modes else ():
-                for name, (train, test) in features.items():
-                    self.on_stage(f"nearest {k} of {count:,} labels, {name}")
-                    results = tuple(
-                        nearest_neighbours(train.take(chosen), test, classes, k) for chosen in labels.sets
-                    )
+            if KNN in modes:
+                self.on_stage(f"nearest neighbours among {count:,} labels, {name}")
+                found = [
+                    nearest_neighbours(train.take(chosen), test, classes, NEIGHBOURS)
+                    for chosen in labels.sets
+                ]
+                for k, results in zip(NEIGHBOURS, zip(*found, strict=True), strict=True):
                     scores.append(Score(KNN, name, k, labels.fraction, count, results, labels.subset))
         return scores
 

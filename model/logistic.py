@@ -83,7 +83,9 @@ def fit_path(
         penalty_F = F.pad(x_NF.new_full((x_NF.shape[1] - 1,), penalty), (0, 1))
         probability_NS = (x_NF @ weight_SF.T).softmax(1)
         spread = (probability_NS * (1 - probability_NS)).mean().clamp_min(1e-9)
-        root_FF = torch.linalg.cholesky(spread * covariance_FF + penalty_F.diag())
+        curvature_FF = spread * covariance_FF
+        curvature_FF.diagonal().add_(penalty_F)
+        root_FF = torch.linalg.cholesky(curvature_FF)
         weight_SF = _minimum(x_NF, labels_N, penalty_F, weight_SF, root_FF, tolerance)
         fitted = LinearClassifier(train, num_classes, penalty)
         with torch.no_grad():
@@ -98,9 +100,15 @@ def fit_path(
 def _standardised(train: Features) -> tuple[Tensor, Tensor | None]:
     """The features and a 1 beside them, float64 (N, F). Where there are more of them than samples, the best
     weights lie in the samples' span: then by its directions (D, E), which are given as well."""
-    x_ND = float64((train.x_ND - train.x_ND.mean(0)) / _deviations(train))
-    basis_DE = _span(x_ND) if x_ND.shape[1] > x_ND.shape[0] else None
-    return F.pad(x_ND if basis_DE is None else x_ND @ basis_DE, (0, 1), value=1.0), basis_DE
+    (count, size), mean_D, deviation_D = train.x_ND.shape, train.x_ND.mean(0), _deviations(train)
+    x_NF = float64(train.x_ND[:1]).new_ones(count, size + 1)
+    # Part by part: the whole, twice, may be more than there is memory for.
+    for to_nF, x_nD in zip(x_NF.split(4096), train.x_ND.split(4096), strict=True):
+        to_nF[:, :-1] = (x_nD - mean_D) / deviation_D
+    if size <= count:
+        return x_NF, None
+    basis_DE = _span(x_NF[:, :-1])
+    return F.pad(x_NF[:, :-1] @ basis_DE, (0, 1), value=1.0), basis_DE
 
 
 def _minimum(
@@ -108,10 +116,10 @@ def _minimum(
 ) -> Tensor:
     """The best weights, from those given on, by SciPy's L-BFGS.
 
-    Features are correlated, and the loss curves a thousand times more along some of their mixtures than along
-    others: by the weights W themselves L-BFGS does not arrive in hundreds of steps. It is shown W R instead,
-    R R^T being about the curvature by one class's weights, so that it is about 1 in every direction: the
-    covariance of the features times the mean p (1 - p) of the probabilities, and the penalty.
+    Features are correlated, and the loss curves a thousand times more along some of their mixtures than
+    along others: by the weights W themselves L-BFGS does not arrive in hundreds of steps. It is shown W R
+    instead, by which the loss curves about alike: R is the root of the curvature by the weights of one class,
+    about (the covariance of the features times the mean p (1 - p) of the probabilities, and the penalty).
     """
 
     def weights(rooted: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ def keys(samples: int) -> list[str]:
 def test_separable_features_are_classified_without_error() -> None:
     train, test = blobs(60, 0.01, 1), blobs(40, 0.01, 2)
     linear = linear_evaluation(train, test, K, keys(60))
-    nearest = nearest_neighbours(train, test, K, k=1)
+    (nearest,) = nearest_neighbours(train, test, K, [1])
     assert linear.top1 == nearest.top1 == 1.0
     assert linear.penalty == choose_penalty(train, K, keys(60))
     np.testing.assert_array_equal(linear.confusion_KK, np.diag([10] * K))
@@ -159,10 +159,11 @@ def test_twenty_neighbours_vote() -> None:
         torch.tensor([0, 1, 1, 2, 2]),
     )
     test = Features(torch.tensor([[2.0, 0.0]]), torch.tensor([1]))
-    assert nearest_neighbours(train, test, 3, k=1).top1 == 0
-    assert nearest_neighbours(train, test, 3, k=3).top1 == 1
-    assert nearest_neighbours(train, test, 3, k=20).top1 == 1  # two of class 1, two of class 2: nearer
-    assert nearest_neighbours(train, test, 3, k=20).confusion_KK.sum() == 1
+    one, three, twenty = nearest_neighbours(train, test, 3, [1, 3, 20])
+    assert one.top1 == 0
+    assert three.top1 == 1
+    assert twenty.top1 == 1  # two of class 1, two of class 2: nearer
+    assert twenty.confusion_KK.sum() == 1
 
 
 def test_neighbours_of_equal_count_are_told_apart_by_the_smallest_difference() -> None:
@@ -170,4 +171,4 @@ def test_neighbours_of_equal_count_are_told_apart_by_the_smallest_difference() -
     angles_N = torch.cat([torch.full((10,), 0.3), torch.full((10,), 0.3 - 3e-6)])
     around = Features(torch.stack([angles_N.cos(), angles_N.sin()], 1), torch.arange(20) // 10)
     asked = Features(torch.tensor([[1.0, 0.0]]), torch.tensor([1]))
-    assert nearest_neighbours(around, asked, K, k=20).top1 == 1
+    assert nearest_neighbours(around, asked, K, [20])[0].top1 == 1
