@@ -380,6 +380,7 @@ def evaluate(
     from model.device import choose_device
     from model.evaluate import evaluate as run_evaluation
     from model.evaluation_file import save_evaluation, to_table
+    from model.memory import evaluation_memory_explained
     from model.question import Question, usual_protocol
     from model.run import find_run
 
@@ -396,7 +397,8 @@ def evaluate(
     opened = run.open_shards(shards)
     chosen = protocol or usual_protocol(checkpoint, opened.spec)
     question = Question(asked, chosen, shares, subsets, seeds, whiten)
-    with status() as say:
+    costly = " and ".join(name for name, given in (("--whiten", whiten), ("--fuse", fuse)) if given)
+    with evaluation_memory_explained(chosen_device, costly), status() as say:
         result = run_evaluation(
             opened,
             checkpoint,
@@ -436,6 +438,7 @@ def encode(
     from model.checkpoint import load_checkpoint
     from model.device import choose_device
     from model.encode import encode as run_encoding
+    from model.memory import evaluation_memory_explained
     from model.question import usual_protocol
     from model.run import find_run
 
@@ -445,7 +448,7 @@ def encode(
     opened = run.open_shards(shards)
     chosen = protocol or usual_protocol(checkpoint, opened.spec)
     kind = "encoded-untrained" if untrained else "encoded"
-    with bar("samples", opened.manifest.samples) as advance:
+    with evaluation_memory_explained(chosen_device), bar("samples", opened.manifest.samples) as advance:
         written = run_encoding(
             opened,
             run,

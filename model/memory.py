@@ -40,6 +40,20 @@ def memory_explained(recipe: Recipe, frames: int, device: torch.device) -> Itera
         ) from error
 
 
+@contextmanager
+def evaluation_memory_explained(device: torch.device, costly: str = "") -> Iterator[None]:
+    """The same where an encoder is only asked, and nothing of the run can be made smaller. costly: options
+    that were given and take memory, for people."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        helps = "end what else runs here" if device.type == "cpu" else "try --device cpu"
+        less = f", or leave out {costly}" if costly else ""
+        raise RuntimeError(f"out of memory on {device} ({_first_line(error)}); {helps}{less}") from error
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether torch or Python says so, in any of their ways."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):

@@ -16,7 +16,6 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 import model.train as train_module
 from data_specs.spec import load_spec, parse_spec
 from model.checkpoint import load_checkpoint
-from model.memory import memory_explained
 from model.objective import Pretraining
 from model.parallel import Ranks
 from model.recipe import Recipe, load_recipe
@@ -391,17 +390,3 @@ def test_distances_from_unknown_ends_are_refused_before_training(shards: Shards,
     assert len(training_samples(shards, recipe))
     with pytest.raises(ValueError, match=r'"distance" needs a skeleton with ends'):
         training_samples(open_shards(out), recipe)
-
-
-@pytest.mark.parametrize(
-    ("recipe", "helps"),
-    [
-        ("compact", "set accumulate=2, or lower batch_size, model.encoder.widths or"),
-        ("pc-like", "set accumulate=2, or lower batch_size, model.recurrent.hidden or"),
-        ("ms2l-like", "); lower batch_size, model.recurrent.hidden or"),
-    ],
-)
-def test_out_of_memory_names_settings_that_the_recipe_has(recipe: str, helps: str) -> None:
-    """A GRU has no widths, and MS2L-like no parts: the advice would be refused, or change nothing."""
-    with pytest.raises(RuntimeError, match=re.escape(helps)), memory_explained(load_recipe(recipe), 200, CPU):
-        raise MemoryError
