@@ -19,18 +19,18 @@ from model.scores import Result, result_of_classes, result_of_scores
 from model.subset import balanced_subset, hashed_places
 
 # Of the way a linear classifier is fitted: what another version gave is measured again. 2: the penalty is
-# chosen by cross-entropy instead of hits. 3: fitted in float64. 4: to the minimum indeed, and of the classes
-# that the labels show alone.
+# chosen by cross-entropy instead of hits. 3: fitted in float64. 4: fitted until it arrives, and only on
+# classes that have a label.
 LINEAR_VERSION = 4
 # Strongest first, half a decade apart.
 PENALTIES: tuple[float, ...] = (3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 3e-3, 1e-3, 3e-4, 1e-4)
 FOLDS = 5
-# Above this many labels the penalty is chosen on a balanced part of them; and when so many samples were held
-# out, they have told the penalties apart, and the other folds are not needed.
+# Of more labels than these the penalty is chosen on a balanced part.
 MOST_LABELS_TO_CHOOSE_ON = 10_000
+# As many tell penalties apart; no further fold is held out.
 ENOUGH_HELD_OUT = 2_000
-# Of fits that are only compared: it is worth a thousandth of their loss, where penalties half a decade apart
-# differ by hundredths.
+# Fits that are only compared end here: their loss is off by a thousandth, under the weakest penalties by
+# hundredths, where the next penalty makes a difference of hundredths.
 TOLERANCE_TO_CHOOSE = 1e-4
 
 
@@ -53,6 +53,7 @@ def choose_penalty(train: Features, num_classes: int, performances: Sequence[str
     fold_N = balanced_folds(labels_N, performances)
     if fold_N.max() == 0:
         return PENALTIES[len(PENALTIES) // 2]  # one label a class: nothing can be held out
+    way = [(penalty, TOLERANCE_TO_CHOOSE) for penalty in PENALTIES]
     held: list[Features] = []
     paths = []
     for fold in range(fold_N.max() + 1):
@@ -61,7 +62,7 @@ def choose_penalty(train: Features, num_classes: int, performances: Sequence[str
         known_N = np.isin(labels_N, labels_N[fold_N != fold])
         held.append(train.take(np.flatnonzero((fold_N == fold) & known_N)))
         fit_on = train.take(np.flatnonzero(fold_N != fold))
-        paths.append(fit_path(fit_on, num_classes, PENALTIES, TOLERANCE_TO_CHOOSE))
+        paths.append(fit_path(fit_on, num_classes, way))
     best, least = PENALTIES[0], math.inf
     for penalty, *classifiers in zip(PENALTIES, *paths, strict=True):
         loss = sum(_cross_entropy(*pair) for pair in zip(classifiers, held, strict=True))

@@ -7,7 +7,7 @@ nothing worth having.
 Axes: N sample, P packed present body, C channel, T frame, V joint, K class.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -231,21 +231,19 @@ class _Bench:
         self, others: Mapping[str, Checkpoint], labelled: Sequence[Labelled]
     ) -> list[Score]:
         """Linear evaluation of this run's and the others' encoders together, trained and untrained."""
-        by_kind: dict[str, list[Pair]] = {kind: [] for kind in ENCODERS}
-        for checkpoint in (self.checkpoint, *others.values()):
-            bench = replace(self, checkpoint=checkpoint)
-            for kind, extractor in bench.encoders.items():
-                by_kind[kind].append(bench._pair(kind, extractor))
+        benches = [self, *(replace(self, checkpoint=other) for other in others.values())]
         shown, classes = self.parts.performances, self.parts.num_classes
-        return [
-            score
-            for kind, pairs in by_kind.items()
-            for score in fused_scores(kind, pairs, list(others), labelled, shown, classes, self.on_stage)
-        ]
+        scores = []
+        for kind in ENCODERS:
+            pairs = [bench._pair(kind, bench.encoders[kind]) for bench in benches]
+            scores += fused_scores(kind, pairs, list(others), labelled, shown, classes, self.on_stage)
+        return scores
 
     def _pair(self, name: str, extractor: Extractor) -> Pair:
         self.on_stage(f"features: {name}")
         train, test = (self._extract(name, extractor, part) for part in (self.parts.train, self.parts.test))
+        if not (train.x_ND.isfinite().all() and test.x_ND.isfinite().all()):
+            raise RuntimeError(f"{name}: features of some samples are no numbers; nothing can be classified")
         return train, test
 
     def _extract(self, name: str, extractor: Extractor, samples: Samples) -> Features:
@@ -262,7 +260,8 @@ class _Bench:
     def frozen_scores(self, labelled: Sequence[Labelled], question: Question) -> list[Score]:
         """Linear evaluation and nearest neighbours of all features, on all sets of labels.
 
-        One kind of features after the other, and forgotten then: of NTU-120 each is gigabytes.
+        One kind of features after the other, and forgotten then, but for those that are to be whitened: of
+        NTU-120 each is gigabytes.
         """
         of_kinds: list[list[Score]] = []
         kept: dict[str, Pair] = {}
@@ -274,7 +273,7 @@ class _Bench:
         if question.whiten:
             extractors = {name: self.extractors[name] for name in kept}
             whitened = whitened_features(extractors, kept, self.parts, self.device, self.on_stage)
-            of_kinds += [self._frozen(*kind, labelled, question.modes) for kind in whitened.items()]
+            of_kinds += [self._frozen(*kind, labelled, question.modes) for kind in whitened]
         # Of each way to classify all kinds of features in turn.
         return [score for of_way in zip(*of_kinds, strict=True) for score in of_way]
 
@@ -377,10 +376,10 @@ def whitened_features(
     parts: Parts,
     device: torch.device,
     on_stage: Callable[[str], None],
-) -> dict[str, Pair]:
+) -> Iterator[tuple[str, Pair]]:
     """These features whitened by the views' scatter, and each encoder's joined with the input's statistics.
 
-    Learnt on the training samples, without labels.
+    By name, one after the other. Learnt on the training samples, without labels.
     """
     maps = {}
     for name, extractor in extractors.items():
@@ -390,10 +389,10 @@ def whitened_features(
     def through(name: str, part: int, weight: float = 1.0) -> Features:
         return maps[name].apply(features[name][part], weight)
 
-    found = {f"{name}, whitened": (through(name, 0), through(name, 1)) for name in maps}
+    for name in maps:
+        yield f"{name}, whitened", (through(name, 0), through(name, 1))
     for name in ENCODERS:
         train, test = (
             join(through(STATISTICS, part), through(name, part, ENCODER_WEIGHT)) for part in (0, 1)
         )
-        found[f"{name} and {STATISTICS}, whitened"] = train, test
-    return found
+        yield f"{name} and {STATISTICS}, whitened", (train, test)

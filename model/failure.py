@@ -19,6 +19,7 @@ AFTER_A_STOP = {
     "preprocess": "the same command goes on",
     "synthesize": "what it wrote so far is no whole data set: remove it before you write there again",
 }
+OWN_PACKAGES = ("data_specs", "model", "pipeline")
 # A path that the user named cannot be what it should be.
 OF_THE_USER = {
     errno.EACCES,
@@ -55,7 +56,9 @@ class Program(click.Group):
             return super().parse_args(ctx, args)
         except click.exceptions.Exit:
             raise
-        except RuntimeError:  # --version, of what is not installed
+        except RuntimeError:
+            if "--version" not in args:
+                raise
             raise _not_set_up("cpstn") from None
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -66,7 +69,10 @@ class Program(click.Group):
         except click.exceptions.Exit:  # click's own way to end, and a RuntimeError
             raise
         except ModuleNotFoundError as error:  # another Python than the one that was set up
-            raise _not_set_up(str(error.name)) from None
+            missing = str(error.name)
+            if missing.partition(".")[0] in OWN_PACKAGES:
+                raise
+            raise _not_set_up(missing) from None
         except ValueError as error:
             raise Failure(str(error), 1 if isinstance(error, DamagedError) else 2) from None
         except KeyboardInterrupt as stop:

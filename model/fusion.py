@@ -36,12 +36,13 @@ def fused_scores(
         results = []
         for chosen in labels.sets:
             shown = [performances[index] for index in chosen]
-            probabilities = [
-                fit_chosen(train.take(chosen), num_classes, shown).scores(test.x_ND).softmax(1)
+            log_probabilities = [
+                fit_chosen(train.take(chosen), num_classes, shown).scores(test.x_ND).log_softmax(1)
                 for train, test in features
             ]
             _, test = features[0]
-            results.append(result_of_scores(torch.stack(probabilities).mean(0).log(), test.labels_N))
+            total_NK = torch.stack(log_probabilities).logsumexp(0)
+            results.append(result_of_scores(total_NK, test.labels_N))
         row = Score(LINEAR, name, None, labels.fraction, count, tuple(results), labels.subset, tuple(others))
         scores.append(row)
     return scores

@@ -227,7 +227,7 @@ def test_whitening_is_learnt_on_training_samples_and_its_scales_count(shards: Sh
         name: (extract_features(one, parts.train, CPU), extract_features(one, parts.test, CPU))
         for name, one in extractors.items()
     }
-    found = whitened_features(extractors, features, parts, CPU, lambda _: None)
+    found = dict(whitened_features(extractors, features, parts, CPU, lambda _: None))
     maps = {
         name: fit_whitening(features[name][0], view_scatter(one, parts.train, CPU))
         for name, one in extractors.items()

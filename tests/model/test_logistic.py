@@ -54,9 +54,8 @@ def test_the_fit_arrives_where_features_are_correlated(samples: int, monkeypatch
     own_NE, common_N1 = (torch.randn(samples, size, generator=random) for size in (200, 1))
     labels_N = (own_NE @ torch.randn(200, K, generator=random)).argmax(1)
     fit_linear(Features(own_NE + 3 * common_N1, labels_N), K, 1e-3)
-    assert found[0].success
-    assert np.abs(found[0].jac).max() <= logistic.TOLERANCE
-    assert found[0].nfev < 100
+    assert np.abs(found[-1].jac).max() <= logistic.TOLERANCE
+    assert sum(fit.nfev for fit in found) < 100
 
 
 def test_classes_without_a_label_take_no_part() -> None:
@@ -68,3 +67,9 @@ def test_classes_without_a_label_take_no_part() -> None:
     assert (spread[:, 1::2] == -torch.inf).all()
     of_one_class = fit_linear(Features(train.x_ND, torch.full((60,), 2)), K, 0.1).scores(test.x_ND)
     assert (of_one_class.argmax(1) == 2).all()
+
+
+def test_a_fit_that_does_not_arrive_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logistic, "MOST_ITERATIONS", 2)
+    with pytest.raises(RuntimeError, match="logistic regression on 60 samples did not arrive"):
+        fit_linear(blobs(60, 2.0, 1), K, 1e-3)
