@@ -156,7 +156,7 @@ def ablate(
         try:
             line.top1[seed] = measurement.top1()
         except (ValueError, RuntimeError, OSError, MemoryError) as error:
-            line.problems[seed] = failure_text(error).splitlines()[0]
+            line.problems[seed] = failure_text(error)
             on_stage(f"failed: {line.problems[seed]}")
     return Ablation(
         shards.manifest.dataset,

@@ -91,8 +91,8 @@ def _not_set_up(missing: str) -> Failure:
 
 
 def failure_text(error: BaseException) -> str:
-    """What went wrong, in one line: of a file its path first."""
+    """What went wrong, in one line: of a file its path first; of torch's many lines the first."""
     if not isinstance(error, OSError) or not error.strerror:
-        return str(error) or type(error).__name__
+        return (str(error).strip() or type(error).__name__).splitlines()[0]
     text = f"{os.fsdecode(error.filename)}: {error.strerror}" if error.filename else error.strerror
     return f"{text}; make room, then try again" if error.errno == errno.ENOSPC else text

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -85,6 +86,21 @@ def test_ctrl_c_says_how_to_go_on(shards: Shards, monkeypatch: pytest.MonkeyPatc
     result = call(shards, "--rows", "rnn")
     assert result.exit_code == 130
     assert "runs/ablate-ucla: the same command goes on with the table" in result.stderr
+
+
+def test_training_is_asked_and_heard_as_train_does(shards: Shards, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it has to say, that a batch is smaller than was asked for, is as true of a row."""
+    asked: list[dict[str, Any]] = []
+
+    def stop(*_: object, **options: Any) -> None:
+        asked.append(options)
+        options["on_note"]("a batch is all samples")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("model.ablate.train", stop)
+    told = call(shards, "--rows", "rnn", "--threads", "3", "--device", "cpu").stderr
+    assert [(options["threads"], options["device"].type) for options in asked] == [(3, "cpu")]
+    assert "\na batch is all samples\n" in told
 
 
 @pytest.mark.parametrize(

@@ -1,24 +1,27 @@
 """The paper's Table 5 as data, and a table that is trained: nothing done twice, lost or mixed up."""
 
 import dataclasses
+import errno
 import json
 import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from model.ablate import Ablation, Trial, ablate, plan, save_ablation
+from model.ablate import Ablation, Line, Trial, ablate, plan, save_ablation
 from model.checkpoint import load_checkpoint, new_model
+from model.cpstn import CPSTN
 from model.evaluate import evaluate
 from model.features import Features
 from model.finetune import finetune
 from model.objective import Pretraining
-from model.question import Question
+from model.question import Question, read_parts
 from model.recipe import load_recipe
 from model.run import Run
 from model.scores import STATISTICS, TRAINED, UNTRAINED, Result
@@ -26,7 +29,7 @@ from model.share import share_out
 from model.table5 import Row, all_rows, choose_rows, find_row, tables
 from model.train import OnProgress, Progress
 from pipeline.loader import train_batches
-from pipeline.samples import split_samples
+from pipeline.samples import Samples, split_samples
 from pipeline.store.shards import Shards
 
 CPU = torch.device("cpu")
@@ -39,6 +42,7 @@ TINY = (
     "model.projection=[8, 6]",
     "model.recurrent.hidden=5",
 )
+Given = tuple[Features, Features, int, list[str]]
 # Table 5 as it is printed. Half-C "-": there is no pretext.
 PRINTED = """
     RNN     S x T x - 0.4355
@@ -199,8 +203,9 @@ def test_a_second_call_trains_nothing_and_says_the_same(
     assert ablate(shards, trials, folder, device=CPU, watch=watch).to_table() == first.to_table()
 
 
-def test_what_another_kind_of_classifier_found_is_measured_again(
-    shards: Shards, trained: tuple[Path, Ablation], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("version", ["LINEAR_VERSION", "FEATURES_VERSION"])
+def test_what_another_kind_of_classifier_found_or_on_other_features_is_measured_again(
+    shards: Shards, trained: tuple[Path, Ablation], monkeypatch: pytest.MonkeyPatch, version: str
 ) -> None:
     """A table must not put accuracies of two kinds side by side; the training behind them stays."""
     folder, _ = trained
@@ -214,7 +219,7 @@ def test_what_another_kind_of_classifier_found_is_measured_again(
     monkeypatch.setattr("model.ablate.linear_evaluation", measure)
     assert [line.top1[0] for line in ablate(shards, trials, folder, device=CPU).lines] != [1, 1, 1]
     assert not measured
-    monkeypatch.setattr("model.ablate.LINEAR_VERSION", 1)
+    monkeypatch.setattr(f"model.ablate.{version}", 1)
 
     def watch(_: Trial) -> AbstractContextManager[OnProgress]:
         raise AssertionError("trained again")
@@ -254,6 +259,87 @@ def test_what_belongs_to_something_else_is_measured_again(
     monkeypatch.setattr("model.ablate.linear_evaluation", measure)
     ablate(these, trials, folder, device=CPU)
     assert len(measured) == expected  # the row, its encoder untrained and, but for the recipe's, the floor
+
+
+@pytest.fixture
+def classified(monkeypatch: pytest.MonkeyPatch) -> list[Given]:
+    """What the classifier was given each time; it finds every class."""
+    given: list[Given] = []
+
+    def measure(*arguments: Any) -> Result:
+        given.append(arguments)
+        return Result(np.ones(4, bool), None, np.eye(2, dtype=np.int64))
+
+    monkeypatch.setattr("model.ablate.linear_evaluation", measure)
+    return given
+
+
+def test_a_table_is_of_the_recipes_protocol(shards: Shards, tmp_path: Path, classified: list[Given]) -> None:
+    """Or another protocol's accuracies and copies would stand under its name. Penalties are chosen by the
+    performances of its training samples, as `eval` does."""
+    table = shards.table.copy()
+    seen = table.index[table["camera"] != 3]  # the default protocol trains on all of these
+    train, test = (seen[table.loc[seen, "subject"] % 2 == odd] for odd in (1, 0))
+    table.loc[test[:3], "content"] = table.loc[train[0], "content"]
+    these = dataclasses.replace(shards, table=table)
+    trials = plan([find_row("rnn")], tmp_path, these, recipe="compact", changes=(*TINY, "protocol=xsub"))
+    result = ablate(these, trials, tmp_path, device=CPU)
+    parts = read_parts(these, "xsub")
+    sizes = len(parts.train), len(parts.test)
+    assert (result.protocol, result.train_samples, result.test_samples) == ("xsub", *sizes)
+    assert result.copied == 3
+    assert [(len(train.labels_N), len(test.labels_N)) for train, test, *_ in classified] == [sizes] * 3
+    assert [performances for *_, performances in classified] == [parts.performances] * 3
+
+
+def test_encoders_are_calibrated_on_the_training_samples(
+    shards: Shards, trained: tuple[Path, Ablation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What batch normalisation measured on test samples would be known before they are tested."""
+    seen: list[int] = []
+
+    def calibrate(_: CPSTN, samples: Samples, __: torch.device) -> None:
+        seen.append(len(samples))
+        raise RuntimeError("nothing more is needed")
+
+    monkeypatch.setattr("model.ablate.calibrated", calibrate)
+    monkeypatch.setattr("model.ablate.publish_bytes", lambda *_: None)  # not to stay for the other tests
+    monkeypatch.setattr("model.ablate.LINEAR_VERSION", 1)  # so that it is asked again
+    trials = plan([find_row("bigru")], trained[0], shards, recipe="compact", changes=TINY)
+    result = ablate(shards, trials, trained[0], device=CPU)
+    assert seen == [result.train_samples] * 2
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}"])
+def test_an_accuracy_that_cannot_be_read_is_measured_again(
+    shards: Shards,
+    trained: tuple[Path, Ablation],
+    tmp_path: Path,
+    classified: list[Given],
+    content: str,
+) -> None:
+    """It takes seconds; a table that ends there would be a loss."""
+    folder = tmp_path / "table"
+    shutil.copytree(trained[0], folder)
+    (folder / "bigru-0/linear.json").write_text(content)
+    trials = plan([find_row("bigru")], folder, shards, recipe="compact", changes=TINY)
+    for _ in range(2):
+        assert ablate(shards, trials, folder, device=CPU).lines[0].top1 == {0: 1}
+    assert len(classified) == 1
+
+
+def test_seeds_count_from_the_recipes_own(shards: Shards, tmp_path: Path) -> None:
+    changes = (*TINY, "seed=7")
+    trials = plan([find_row("rnn")], tmp_path, shards, recipe="compact", changes=changes, seeds=2)
+    found = [(trial.recipe.seed, trial.run.folder.name) for trial in trials]
+    assert found == [(7, "rnn-7"), (8, "rnn-8")]
+
+
+def test_a_change_holds_in_the_rows_that_do_not_set_it(shards: Shards, tmp_path: Path) -> None:
+    """A row keeps what it is, whatever is changed for the others."""
+    rows, changes = [find_row("graph-a"), find_row("cp-stn")], (*TINY, "spatial_weight=2")
+    trials = plan(rows, tmp_path, shards, recipe="compact", changes=changes)
+    assert [trial.recipe.spatial_weight for trial in trials] == [0, 2]
 
 
 def test_a_row_that_the_shards_are_too_short_for_is_told_before_any_is_trained(
@@ -314,6 +400,8 @@ def test_a_row_that_fails_does_not_take_the_others_with_it(shards: Shards, tmp_p
     assert [line.name for line in result.failed] == ["rnn"]
     assert result.failed[0].problems == {0: "no memory left"}
     assert "failed: no memory left" in heard
+    assert heard[0] == f"1 of 5: {tmp_path / 'rnn-0'}"
+    assert heard[-1] == f"5 of 5: {STATISTICS}"
     assert [line.name for line in result.lines if line.top1] == [
         "graph-a",
         "untrained RNN",
@@ -323,6 +411,62 @@ def test_a_row_that_fails_does_not_take_the_others_with_it(shards: Shards, tmp_p
     frame = result.to_frame().set_index("row")
     assert np.isnan(frame.loc["rnn", "top1"])  # type: ignore[arg-type]
     assert ablate(shards, trials, tmp_path, device=CPU).failed == []
+
+
+@pytest.mark.parametrize(
+    ("error", "problem"),
+    [
+        (ValueError("features are no numbers"), "features are no numbers"),
+        (OSError(errno.EIO, "Input/output error", "x.pt"), "x.pt: Input/output error"),
+        (MemoryError(), "MemoryError"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_whatever_it_is_that_fails(
+    shards: Shards,
+    trained: tuple[Path, Ablation],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    problem: str,
+) -> None:
+    """A full disk or a server that is gone is no reason either to leave the others undone."""
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("model.ablate.linear_evaluation", fail)
+    monkeypatch.setattr("model.ablate.LINEAR_VERSION", 1)  # so that it is asked again
+    trials = plan([find_row("bigru")], trained[0], shards, recipe="compact", changes=TINY)
+    result = ablate(shards, trials, trained[0], device=CPU)
+    assert [line.problems for line in result.lines] == [{0: problem}] * 3
+
+
+@pytest.fixture
+def uneven() -> Ablation:
+    """One row with three seeds, another of which two failed, and statistics, which have one."""
+    lines = (
+        Line("cp-stn", "A", find_row("cp-stn"), {3: 0.1, 4: 0.2, 5: 0.6}),
+        Line("whole-channels", "A", find_row("whole-channels"), {4: 0.5}, {3: "no memory", 5: "no disk"}),
+        Line(STATISTICS, "", None, {3: 0.4}),
+    )
+    return Ablation("ucla", "xview", 70, 30, 4, lines)
+
+
+def test_a_row_is_the_mean_of_the_seeds_that_it_has(uneven: Ablation) -> None:
+    """A single seed has no deviation, which is not one of 0."""
+    frame = uneven.to_frame()
+    np.testing.assert_allclose(frame["top1"], [0.3, 0.5, 0.4])
+    np.testing.assert_allclose(frame["deviation"], [0.07**0.5, np.nan, np.nan])
+    assert frame["seeds"].tolist() == [3, 1, 1]
+    assert frame["half_c"].tolist() == [True, False, None]
+
+
+def test_a_row_that_failed_with_one_seed_has_failed(uneven: Ablation, tmp_path: Path) -> None:
+    """A mean over fewer seeds than were asked for must not pass for the whole."""
+    assert [line.name for line in uneven.failed] == ["whole-channels"]
+    content = json.loads(save_ablation(uneven, tmp_path, "table5", {})[0].read_text())
+    assert [line["problems"] for line in content["lines"]] == [{}, {"3": "no memory", "5": "no disk"}, {}]
+    assert content["copied"] == 4
 
 
 def test_the_files_hold_mean_and_deviation_over_seeds(trained: tuple[Path, Ablation], tmp_path: Path) -> None:
@@ -360,6 +504,7 @@ def test_a_table_of_failures_only_still_has_its_form(trained: tuple[Path, Ablati
     ("row", "changes", "message"),
     [
         ("cp-stn", "views=['spatial', 'spatial']", "every row sets views itself; leave it out"),
+        ("cp-stn", "views = ['spatial', 'spatial']", "every row sets views itself"),
         ("graph-a", "spatial_weight=2", "every row sets spatial_weight itself"),
         ("cp-stn", "spatial_weight=0", "row cp-stn: spatial_weight is 0 .* expected above 0"),
         ("cp-stn", "epoch=3", "did you mean 'epochs'"),
@@ -379,6 +524,14 @@ def test_mistakes_show_before_anything_is_trained(
     changed = (*TINY, changes)
     with pytest.raises(ValueError, match=message):
         plan([find_row(row)], trained[0], shards, recipe="compact", changes=changed)
+
+
+def test_a_run_of_a_later_row_is_checked_before_the_first_is_trained(
+    shards: Shards, trained: tuple[Path, Ablation]
+) -> None:
+    rows, changes = [find_row("rnn"), find_row("bigru")], (*TINY, "epochs=2")
+    with pytest.raises(ValueError, match="bigru-0: another recipe"):
+        plan(rows, trained[0], shards, recipe="compact", changes=changes)
 
 
 def test_runs_on_other_shards_are_not_mixed_in(shards: Shards, trained: tuple[Path, Ablation]) -> None:
