@@ -52,12 +52,13 @@ class Program(click.Group):
             if arg == "" or re.fullmatch(r"--[\w-]+=", arg):
                 where = f"{arg.rstrip('=') or before}: " if (arg or before).startswith("--") else ""
                 raise Failure(f"{where}an empty value; leave it out, or say which", 2)
+        version = "--version" in args  # which click takes out of them
         try:
             return super().parse_args(ctx, args)
         except click.exceptions.Exit:
             raise
         except RuntimeError:
-            if "--version" not in args:
+            if not version:
                 raise
             raise _not_set_up("cpstn") from None
 
