@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy.optimize import minimize
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
 from model.device import float64, off_mps
@@ -130,11 +131,11 @@ def _minimum(
     Raises RuntimeError if it does not arrive.
     """
 
+    # Of as few rows as there are classes a product is quick by any number of threads; to solve for them is not.
+    unrooted_FF = torch.linalg.solve_triangular(root_FF, torch.eye(len(root_FF)).to(root_FF), upper=False)
+
     def weights(rooted: Tensor) -> Tensor:
-        found_SF: Tensor = torch.linalg.solve_triangular(
-            root_FF, rooted.view_as(weight_SF), upper=False, left=False
-        )
-        return found_SF
+        return rooted.view_as(weight_SF) @ unrooted_FF
 
     def loss_and_gradient(rooted: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         at = torch.tensor(rooted, device=x_NF.device, requires_grad=True)
@@ -143,13 +144,15 @@ def _minimum(
         (gradient,) = torch.autograd.grad(loss, at)
         return float(loss.detach()), gradient.cpu().numpy()
 
-    found = minimize(
-        loss_and_gradient,
-        (weight_SF @ root_FF).flatten().cpu().numpy(),
-        jac=True,
-        method="L-BFGS-B",
-        options={"gtol": tolerance, "ftol": 0, "maxiter": MOST_ITERATIONS, "maxfun": MOST_ITERATIONS},
-    )
+    # The products are torch's: BLAS threads of SciPy's own would only keep its threads from their cores.
+    with threadpool_limits(1, user_api="blas"):
+        found = minimize(
+            loss_and_gradient,
+            (weight_SF @ root_FF).flatten().cpu().numpy(),
+            jac=True,
+            method="L-BFGS-B",
+            options={"gtol": tolerance, "ftol": 0, "maxiter": MOST_ITERATIONS, "maxfun": MOST_ITERATIONS},
+        )
     if not found.success:
         raise RuntimeError(f"logistic regression on {len(x_NF):,} samples did not arrive: {found.message}")
     return weights(torch.tensor(found.x, device=x_NF.device))
