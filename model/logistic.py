@@ -131,11 +131,12 @@ def _minimum(
     Raises RuntimeError if it does not arrive.
     """
 
-    # Of as few rows as there are classes a product is quick by any number of threads; to solve for them is not.
+    # A product with as few rows as there are classes makes use of all threads; to solve for them does not.
     unrooted_FF = torch.linalg.solve_triangular(root_FF, torch.eye(len(root_FF)).to(root_FF), upper=False)
 
     def weights(rooted: Tensor) -> Tensor:
-        return rooted.view_as(weight_SF) @ unrooted_FF
+        found_SF: Tensor = rooted.view_as(weight_SF) @ unrooted_FF
+        return found_SF
 
     def loss_and_gradient(rooted: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         at = torch.tensor(rooted, device=x_NF.device, requires_grad=True)
