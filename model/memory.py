@@ -21,37 +21,39 @@ MESSAGES = (
 @contextmanager
 def memory_explained(recipe: Recipe, frames: int, device: torch.device) -> Iterator[None]:
     """Turns torch's ways to say "out of memory" into a RuntimeError that says what helps."""
-    try:
+    parts = f"in {recipe.accumulate} parts" if recipe.accumulate > 1 else "at once"
+    size, value = "model.encoder.widths", str(list(recipe.model.encoder.widths))
+    if recipe.model.backbone == STATISTICS:
+        size, value = "model.statistics.hidden", str(recipe.model.statistics.hidden)
+    elif recipe.model.backbone != ST_GCN:
+        size, value = "model.recurrent.hidden", str(recipe.model.recurrent.hidden)
+    in_parts = "" if recipe.objective == MS2L else f"set accumulate={2 * recipe.accumulate}, or "
+    doing = (
+        f": batches of {recipe.batch_size} samples of {frames} frames, worked on {parts}, {size} = {value}"
+    )
+    with _told(
+        f"{device}{doing}", f"{in_parts}lower batch_size, {size} or, for new shards, preprocess --frames"
+    ):
         yield
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        parts = f"in {recipe.accumulate} parts" if recipe.accumulate > 1 else "at once"
-        size, value = "model.encoder.widths", str(list(recipe.model.encoder.widths))
-        if recipe.model.backbone == STATISTICS:
-            size, value = "model.statistics.hidden", str(recipe.model.statistics.hidden)
-        elif recipe.model.backbone != ST_GCN:
-            size, value = "model.recurrent.hidden", str(recipe.model.recurrent.hidden)
-        in_parts = "" if recipe.objective == MS2L else f"set accumulate={2 * recipe.accumulate}, or "
-        raise RuntimeError(
-            f"out of memory on {device}: batches of {recipe.batch_size} samples of {frames} frames, worked "
-            f"on {parts}, {size} = {value} ({_first_line(error)}); {in_parts}lower batch_size, {size} or, "
-            f"for new shards, preprocess --frames"
-        ) from error
 
 
 @contextmanager
 def evaluation_memory_explained(device: torch.device, costly: str = "") -> Iterator[None]:
     """The same where an encoder is only asked, and nothing of the run can be made smaller. costly: options
     that were given and take memory, for people."""
+    helps = "end what else runs here" if device.type == "cpu" else "try --device cpu"
+    with _told(str(device), f"{helps}, or leave out {costly}" if costly else helps):
+        yield
+
+
+@contextmanager
+def _told(where: str, helps: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        helps = "end what else runs here" if device.type == "cpu" else "try --device cpu"
-        less = f", or leave out {costly}" if costly else ""
-        raise RuntimeError(f"out of memory on {device} ({_first_line(error)}); {helps}{less}") from error
+        raise RuntimeError(f"out of memory on {where} ({_first_line(error)}); {helps}") from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:

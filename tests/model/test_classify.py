@@ -14,17 +14,7 @@ from model.classify import (
 )
 from model.features import Features
 from model.logistic import fit_linear, fit_path
-
-# N sample, D feature, K class
-D, K = 7, 4
-
-
-def blobs(samples: int, spread: float, seed: int) -> Features:
-    """Classes around K fixed places."""
-    places_KD = torch.randn(K, D, generator=torch.Generator().manual_seed(11)) * 3
-    random = torch.Generator().manual_seed(seed)
-    labels_N = torch.arange(samples) % K
-    return Features(places_KD[labels_N] + spread * torch.randn(samples, D, generator=random), labels_N)
+from tests.model.blobs import D, K, blobs
 
 
 def keys(samples: int) -> list[str]:
