@@ -405,7 +405,7 @@ def evaluate(
             question,
             device=chosen_device,
             fuse=others,
-            cache=run.features,
+            keep=run,
             on_stage=say,
             on_note=_note,
         )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.device import float64
-from model.features import Features
+from model.features import Features, Pair
 from model.logistic import LinearClassifier, fit_linear, fit_path
 from model.scores import Result, result_of_classes, result_of_scores
 from model.subset import balanced_subset, hashed_places
@@ -105,6 +105,20 @@ def linear_evaluation(
     """Fit on all of `train`, score once on `test`. performances: see `fit_chosen`."""
     classifier = fit_chosen(train, num_classes, performances)
     return result_of_scores(classifier.scores(test.x_ND), test.labels_N, classifier.penalty)
+
+
+def fused_evaluation(streams: Sequence[Pair], num_classes: int, performances: Sequence[str]) -> Result:
+    """Several encoders as one classifier, fused late: each has a linear classifier of its own, and the mean
+    of their probabilities decides, as results of several streams (joints, bones and motion) are made.
+
+    streams: what each makes of the same samples in the same order.  performances: see `fit_chosen`.
+    """
+    log_probabilities = [
+        fit_chosen(train, num_classes, performances).scores(test.x_ND).log_softmax(1)
+        for train, test in streams
+    ]
+    _, test = streams[0]
+    return result_of_scores(torch.stack(log_probabilities).logsumexp(0), test.labels_N)
 
 
 @torch.no_grad()

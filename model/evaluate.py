@@ -9,8 +9,7 @@ Axes: N sample, P packed present body, C channel, T frame, V joint, K class.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-from pathlib import Path
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -19,10 +18,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from model.checkpoint import Checkpoint
-from model.classify import linear_evaluation, nearest_neighbours
+from model.classify import fused_evaluation, linear_evaluation, nearest_neighbours
 from model.cpstn import CPSTN
 from model.device import reuse_freed_memory
-from model.feature_cache import FeatureCache, cache_of
+from model.feature_cache import FeatureCache, cache_of, identity_of_features
 from model.features import (
     FLOOR_STREAMS,
     Extractor,
@@ -36,8 +35,9 @@ from model.features import (
     statistics_extractor,
 )
 from model.finetune import finetune
-from model.fusion import fused_scores
 from model.question import Parts, Question, check_fit, labelled_sets, read_parts, seen_in_training
+from model.result_cache import ResultCache, results_of
+from model.run import Run
 from model.scores import (
     COORDINATES,
     ENCODERS,
@@ -63,6 +63,8 @@ from pipeline.store.shards import Shards
 NEIGHBOURS = (1, 20)
 # Beside whitened statistics; chosen with the changes of model.whitening.
 ENCODER_WEIGHT = 0.3
+# Indices of training samples, those whose labels are shown.
+Chosen = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,15 +104,15 @@ def evaluate(
     *,
     device: torch.device,
     fuse: Mapping[str, Checkpoint] | None = None,
-    cache: Path | None = None,
+    keep: Run | None = None,
     on_stage: Callable[[str], None] = lambda _: None,
     on_note: Callable[[str], None] = lambda _: None,
 ) -> Evaluation:
     """Every mode on every kind of features. `on_stage` hears what is being done, `on_note` what to know of
     the scores beside them.
 
-    fuse: other runs, by name, with which linear evaluation is fused late, too; see `model.fusion`.
-    cache: a folder for features, to encode once only; what lies there of the same is used.
+    fuse: other runs, by name, with which linear evaluation is fused late, too; see `fused_evaluation`.
+    keep: the run in whose folder features and results are kept; what lies there is not done again.
     Raises ValueError if the shards do not fit a model, or protocol, fraction or id file do not fit them.
     """
     reuse_freed_memory(device)
@@ -137,7 +139,7 @@ def evaluate(
                 f"without a label; one of every class is used at least, in all {len(labels.sets[0]):,} of "
                 f"{len(parts.train):,}"
             )
-    bench = _Bench(shards, checkpoint, parts, device, cache, on_stage)
+    bench = _Bench(shards, checkpoint, parts, device, keep, on_stage)
     scores: list[Score] = []
     if LINEAR in question.modes or KNN in question.modes:
         scores += bench.frozen_scores(labelled, question)
@@ -146,6 +148,14 @@ def evaluate(
     scores += bench.supervised_scores()
     if SEMI in question.modes or FINETUNE in question.modes:
         scores += bench.finetuned_scores(labelled, question)
+    if keep is not None and bench.stored_results and bench.stored_results.reused:
+        count, reused = (
+            bench.stored_results.reused + bench.stored_results.measured,
+            bench.stored_results.reused,
+        )
+        on_note(
+            f"{reused} of {count} results were there already; without {keep.results} all are measured anew"
+        )
     seen = seen_in_training(shards, runs, protocol)
     if seen:
         labels_too = "with" if any(run.recipe().objective == SUPERVISED for run in runs) else "without"
@@ -185,7 +195,7 @@ class _Bench:
     checkpoint: Checkpoint
     parts: Parts
     device: torch.device
-    cache: Path | None
+    keep: Run | None
     on_stage: Callable[[str], None]
 
     @cached_property
@@ -232,11 +242,36 @@ class _Bench:
     ) -> list[Score]:
         """Linear evaluation of this run's and the others' encoders together, trained and untrained."""
         benches = [self, *(replace(self, checkpoint=other) for other in others.values())]
-        shown, classes = self.parts.performances, self.parts.num_classes
+        train = self.parts.train
+        behind_names = [identity_of_features(self.shards, other, train) for other in others.values()]
         scores = []
         for kind in ENCODERS:
             pairs = [bench._pair(kind, bench.encoders[kind]) for bench in benches]
-            scores += fused_scores(kind, pairs, list(others), labelled, shown, classes, self.on_stage)
+            what = {"mode": LINEAR, "features": kind, "fused": behind_names}
+            scores += self._fused(kind, what, pairs, tuple(others), labelled)
+        return scores
+
+    def _fused(
+        self,
+        kind: str,
+        what: Mapping[str, Any],
+        pairs: Sequence[Pair],
+        others: tuple[str, ...],
+        labelled: Sequence[Labelled],
+    ) -> list[Score]:
+        """Of one kind of encoders. what: see `ResultCache.results`."""
+        name = f"{kind}s, fused with {' + '.join(others)}"
+
+        def classified(chosen: Chosen) -> list[Result]:
+            few = [(train.take(chosen), test) for train, test in pairs]
+            return [fused_evaluation(few, self.parts.num_classes, self._performances(chosen))]
+
+        scores = []
+        for labels in labelled:
+            count = len(labels.sets[0])
+            self.on_stage(f"linear classifiers on {count:,} labels, {name}")
+            (results,) = self._results(what, labels.sets, classified)
+            scores.append(Score(LINEAR, name, None, labels.fraction, count, results, labels.subset, others))
         return scores
 
     def _pair(self, name: str, extractor: Extractor) -> Pair:
@@ -253,9 +288,33 @@ class _Bench:
 
     @cached_property
     def _stored(self) -> FeatureCache | None:
-        if self.cache is None:
+        if self.keep is None:
             return None
-        return cache_of(self.cache, self.shards, self.checkpoint, self.parts.train)
+        return cache_of(self.keep.features, self.shards, self.checkpoint, self.parts.train)
+
+    @cached_property
+    def stored_results(self) -> ResultCache | None:
+        """What earlier evaluations measured; None where nothing is to be kept."""
+        if self.keep is None:
+            return None
+        return results_of(self.keep.results, self.shards, self.checkpoint, self.parts.train, self.device)
+
+    def _results(
+        self, what: Mapping[str, Any], sets: Sequence[Chosen], measure: Callable[[Chosen], list[Result]]
+    ) -> list[tuple[Result, ...]]:
+        """What `measure` gives for each set of labels, or gave before; of each of its results those of all
+        sets. what: see `ResultCache.results`."""
+        store, train, test = self.stored_results, self.parts.train, self.parts.test
+        if store is None:
+            found = [measure(chosen) for chosen in sets]
+        else:
+            found = [
+                store.results(what, train.take(chosen), test, partial(measure, chosen)) for chosen in sets
+            ]
+        return list(zip(*found, strict=True))
+
+    def _performances(self, chosen: Chosen) -> list[str]:
+        return [self.parts.performances[index] for index in chosen]
 
     def frozen_scores(self, labelled: Sequence[Labelled], question: Question) -> list[Score]:
         """Linear evaluation and nearest neighbours of all features, on all sets of labels.
@@ -281,24 +340,25 @@ class _Bench:
         self, name: str, pair: Pair, labelled: Sequence[Labelled], modes: Sequence[str]
     ) -> list[Score]:
         """Of one kind of features."""
-        (train, test), classes, shown = pair, self.parts.num_classes, self.parts.performances
+        (train, test), classes = pair, self.parts.num_classes
+
+        def classified(chosen: Chosen) -> list[Result]:
+            return [linear_evaluation(train.take(chosen), test, classes, self._performances(chosen))]
+
+        def voted(chosen: Chosen) -> list[Result]:
+            return nearest_neighbours(train.take(chosen), test, classes, NEIGHBOURS)
+
         scores = []
         for labels in labelled:
             count = len(labels.sets[0])
             if LINEAR in modes:
                 self.on_stage(f"linear classifier on {count:,} labels, {name}")
-                results = tuple(
-                    linear_evaluation(train.take(chosen), test, classes, [shown[index] for index in chosen])
-                    for chosen in labels.sets
-                )
+                (results,) = self._results({"mode": LINEAR, "features": name}, labels.sets, classified)
                 scores.append(Score(LINEAR, name, None, labels.fraction, count, results, labels.subset))
             if KNN in modes:
                 self.on_stage(f"nearest neighbours among {count:,} labels, {name}")
-                found = [
-                    nearest_neighbours(train.take(chosen), test, classes, NEIGHBOURS)
-                    for chosen in labels.sets
-                ]
-                for k, results in zip(NEIGHBOURS, zip(*found, strict=True), strict=True):
+                what = {"mode": KNN, "features": name, "numbers": NEIGHBOURS}
+                for k, results in zip(NEIGHBOURS, self._results(what, labels.sets, voted), strict=True):
                     scores.append(Score(KNN, name, k, labels.fraction, count, results, labels.subset))
         return scores
 
@@ -330,7 +390,9 @@ class _Bench:
             for name in ENCODERS if wanted else ():
                 found: dict[str, list[Result]] = {mode: [] for mode in wanted}
                 for seed, chosen in enumerate(sets):
-                    for mode, result in self._finetuned(name, chosen, seed, wanted).items():
+                    what = {"mode": "+".join(wanted), "features": name, "seed": seed}
+                    tuned = partial(self._finetuned, name, seed, wanted)
+                    for mode, (result,) in zip(wanted, self._results(what, [chosen], tuned), strict=True):
                         found[mode].append(result)
                 for mode in wanted:
                     results, count = tuple(found[mode]), len(sets[0])
@@ -338,10 +400,8 @@ class _Bench:
                     rows[mode].append(row)
         return rows[SEMI] + rows[FINETUNE]
 
-    def _finetuned(
-        self, name: str, chosen: NDArray[np.int64], seed: int, modes: Sequence[str]
-    ) -> dict[str, Result]:
-        """The results of one fine-tuned copy."""
+    def _finetuned(self, name: str, seed: int, modes: Sequence[str], chosen: Chosen) -> list[Result]:
+        """The results of one fine-tuned copy, by these modes."""
         recipe, classes = self.checkpoint.recipe(), self.parts.num_classes
         few = self.parts.train.take(chosen)
         epochs = recipe.finetune.epochs
@@ -359,9 +419,8 @@ class _Bench:
             results[FINETUNE] = self._head_result(tuned, head)
         if SEMI in modes:
             train, test = (encoder_features(tuned, part, self.device) for part in (few, self.parts.test))
-            shown = [self.parts.performances[index] for index in chosen]
-            results[SEMI] = linear_evaluation(train, test, classes, shown)
-        return results
+            results[SEMI] = linear_evaluation(train, test, classes, self._performances(chosen))
+        return [results[mode] for mode in modes]
 
     def _head_result(self, model: CPSTN, head: nn.Linear) -> Result:
         test = self.parts.test

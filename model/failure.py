@@ -17,6 +17,7 @@ from pipeline.store.damage import DamagedError
 # What a command that was stopped leaves, where somebody has to know.
 AFTER_A_STOP = {
     "preprocess": "the same command goes on",
+    "eval": "what it measured is kept, the same command goes on",
     "synthesize": "what it wrote so far is no whole data set: remove it before you write there again",
 }
 OWN_PACKAGES = ("data_specs", "model", "pipeline")

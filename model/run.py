@@ -63,6 +63,11 @@ class Run:
         return self.folder / "features"
 
     @property
+    def results(self) -> Path:
+        """Where evaluations keep how well each classifier did, for one that was stopped."""
+        return self.folder / "results"
+
+    @property
     def has_checkpoint(self) -> bool:
         """Whether there is any, be it damaged or of an earlier version."""
         return any((self.folder / "checkpoints").glob("*.pt"))

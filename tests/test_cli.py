@@ -399,9 +399,9 @@ def test_scores_are_shown_where_they_cannot_be_kept(inside: Path, monkeypatch: p
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
     shutil.copytree(
-        inside / "runs/ucla-001", inside / "runs/theirs", ignore=shutil.ignore_patterns("features")
+        inside / "runs/ucla-001", inside / "runs/theirs", ignore=shutil.ignore_patterns("features", "results")
     )
-    monkeypatch.setattr("model.feature_cache.published", refuse)
+    monkeypatch.setattr("model.kept.published", refuse)
     monkeypatch.setattr("model.evaluation_file.publish_bytes", refuse)
     result = call("eval", "--mode", "knn", "--run", "theirs")
     assert result.exit_code == 2
@@ -542,7 +542,7 @@ def test_eval_asks_what_it_was_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (question.modes, question.fractions) == (("linear", "knn"), (0.5, 1.0))
     assert (question.seeds, question.whiten) == (3, True)
     assert list(more["fuse"]) == ["beside"]
-    assert more["cache"] == Path("runs/ucla-001/features")
+    assert more["keep"].folder == Path("runs/ucla-001")
 
 
 def test_preprocess_and_synthesize_ask_what_they_were_told(monkeypatch: pytest.MonkeyPatch) -> None:

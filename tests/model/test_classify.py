@@ -9,10 +9,12 @@ from model.classify import (
     PENALTIES,
     balanced_folds,
     choose_penalty,
+    fit_chosen,
+    fused_evaluation,
     linear_evaluation,
     nearest_neighbours,
 )
-from model.features import Features
+from model.features import Features, Pair
 from model.logistic import fit_linear, fit_path
 from tests.model.blobs import D, K, blobs
 
@@ -140,6 +142,30 @@ def test_folds_that_would_say_nothing_new_are_not_fitted(monkeypatch: pytest.Mon
         fitted_on.clear()
         choose_penalty(blobs(60, 2.0, 1), K, keys(60))
         assert fitted_on == [48] * folds
+
+
+def test_fused_classifiers_vote_by_their_probabilities() -> None:
+    """Added up as raw scores, a sure run would outvote the others."""
+    train_N, test_N = torch.arange(48) % K, torch.arange(300) % K
+
+    def noisy(numbers: int, strength: float, seed: int) -> Pair:
+        """Of the same samples whatever the seed, which decides what the features say of them."""
+        random = torch.Generator().manual_seed(seed)
+        centre_KD = strength * torch.randn(K, numbers, generator=random)
+        train, test = (
+            Features(centre_KD[label_N] + torch.randn(len(label_N), numbers, generator=random), label_N)
+            for label_N in (train_N, test_N)
+        )
+        return train, test
+
+    streams = [noisy(3, 0.8, seed=0), noisy(5, 0.5, seed=1), noisy(2, 1.5, seed=2)]
+    # Half of them is all one performance, so that the folds are not those of single recordings.
+    performances = ["one"] * 24 + [f"other {index}" for index in range(24)]
+    votes = [fit_chosen(train, K, performances).scores(test.x_ND) for train, test in streams]
+    expected_N = torch.stack([scores_NK.softmax(1) for scores_NK in votes]).sum(0).argmax(1)
+    assert (expected_N != torch.stack(votes).sum(0).argmax(1)).any()
+    result = fused_evaluation(streams, K, performances)
+    np.testing.assert_array_equal(result.hit_N, (expected_N == test_N).numpy())
 
 
 def test_twenty_neighbours_vote() -> None:

@@ -1,9 +1,10 @@
 """The evaluation as a whole, on recordings whose classes differ: what must be found, what must not leak."""
 
 import copy
+import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -76,9 +77,10 @@ def tables(evaluation: Evaluation) -> list[dict[str, object]]:
 def test_every_row_is_there_and_repeats_exactly(
     shards: Shards, checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
-    results = [evaluate(shards, checkpoint, EVERYTHING, device=CPU, cache=tmp_path) for _ in range(2)]
+    kept = Run(tmp_path)
+    results = [evaluate(shards, checkpoint, EVERYTHING, device=CPU, keep=kept) for _ in range(2)]
     assert tables(results[0]) == tables(results[1])
-    assert tables(results[0]) == tables(evaluate(shards, checkpoint, EVERYTHING, device=CPU))  # no cache
+    assert tables(results[0]) == tables(evaluate(shards, checkpoint, EVERYTHING, device=CPU))  # anew
     all_of, half = results[0].train_samples, len(results[0].labelled[1].sets[0])
     frozen = (TRAINED, UNTRAINED, STATISTICS, COORDINATES)
     expected: set[tuple[str, str, int | None, int]] = set()
@@ -179,7 +181,7 @@ def test_fused_runs_are_the_mean_of_their_probabilities(
     other = trained_on(shards, tmp_path, *motion, "seed=3")
     question = Question(("linear", "knn"), "xview", (0.5,))
     alone = evaluate(shards, checkpoint, question, device=CPU)
-    both = evaluate(shards, checkpoint, question, device=CPU, fuse={"motion": other}, cache=tmp_path / "f")
+    both = evaluate(shards, checkpoint, question, device=CPU, fuse={"motion": other}, keep=Run(tmp_path))
     assert tables(both)[: len(alone.scores)] == tables(alone)
     fused = both.scores[len(alone.scores) :]
     assert [(score.mode, score.features, score.label_fraction) for score in fused] == [
@@ -188,14 +190,24 @@ def test_fused_runs_are_the_mean_of_their_probabilities(
         for share in (1, 0.5)
     ]
     parts = read_parts(shards, "xview")
-    probabilities = []
-    for one in (checkpoint, other):
-        model = calibrated(one.build_model(), parts.train, CPU)
-        train_on, test_on = (encoder_features(model, part, CPU) for part in (parts.train, parts.test))
-        classifier = fit_chosen(train_on, parts.num_classes, parts.performances)
-        probabilities.append(classifier(test_on.x_ND).detach().softmax(1))
-    expected = (probabilities[0] + probabilities[1]).argmax(1).numpy() == parts.test.labels_N
-    assert fused[0].top1 == pytest.approx(expected.mean())
+    models = [calibrated(one.build_model(), parts.train, CPU) for one in (checkpoint, other)]
+    streams = [
+        tuple(encoder_features(model, part, CPU) for part in (parts.train, parts.test)) for model in models
+    ]
+    for row, labels in zip(fused[:2], both.labelled, strict=True):
+        (chosen,) = labels.sets
+        total_NK = torch.zeros(len(parts.test), parts.num_classes)
+        for train_on, test_on in streams:
+            shown = [parts.performances[index] for index in chosen]
+            classifier = fit_chosen(train_on.take(chosen), parts.num_classes, shown)
+            total_NK += classifier(test_on.x_ND).detach().softmax(1)
+        assert_array_equal(row.results[0].hit_N, total_NK.argmax(1).numpy() == parts.test.labels_N)
+        assert (row.labels, row.fused) == (len(chosen), ("motion",))
+    another = evaluate(
+        shards, checkpoint, question, device=CPU, fuse={"motion": checkpoint}, keep=Run(tmp_path)
+    )
+    itself = another.scores[len(alone.scores) :]
+    assert itself[0].top1 == pytest.approx(alone.scores[0].top1)  # not what was kept of the other one
 
 
 def test_an_encoder_that_sees_distances_stands_beside_their_statistics(
@@ -355,18 +367,52 @@ def test_calibration_sees_the_first_of_many_samples(
     assert all(torch.equal(found[name], few[name]) for name in few)
 
 
+def test_a_stopped_evaluation_goes_on_where_it_was(
+    shards: Shards, checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fine-tuning on seven shares of NTU-120's labels takes hours."""
+    question, calls, notes = (
+        Question(("linear", "semi", "finetune"), "xview", (0.5,), seeds=2),
+        [0],
+        list[str](),
+    )
+    whole = evaluate(shards, checkpoint, question, device=CPU)
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == 6:
+            raise KeyboardInterrupt
+        return finetune(*arguments, **options)
+
+    monkeypatch.setattr("model.evaluate.finetune", counted)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(shards, checkpoint, question, device=CPU, keep=Run(tmp_path))
+    gone_on = evaluate(shards, checkpoint, question, device=CPU, keep=Run(tmp_path), on_note=notes.append)
+    assert tables(gone_on) == tables(whole)
+    assert calls[0] == 6 + 3  # of eight fine-tunings five were there
+    # A linear classifier of four kinds of features on all labels and on two halves; two by all labels of
+    # each encoder, and two, evaluated by both modes, on halves.
+    assert notes == [
+        f"18 of 24 results were there already; without {tmp_path / 'results'} all are measured anew"
+    ]
+    more = Question(("linear", "semi", "finetune"), "xview", (0.5,), seeds=3)
+    evaluate(shards, checkpoint, more, device=CPU, keep=Run(tmp_path))
+    assert calls[0] == 9 + 4  # a third seed of each encoder with all labels and with half
+
+
 def test_where_all_features_are_stored_no_encoder_is_built(
     shards: Shards, checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A second linear classifier takes seconds, however long it takes to read NTU-120."""
     question = Question(("linear",), "xview")
-    first = evaluate(shards, checkpoint, question, device=CPU, cache=tmp_path)
+    first = evaluate(shards, checkpoint, question, device=CPU, keep=Run(tmp_path))
+    shutil.rmtree(Run(tmp_path).results)
 
     def refuse(*_: object) -> NoReturn:
         raise AssertionError("built once more")
 
     monkeypatch.setattr("model.evaluate.calibrated", refuse)
-    second = evaluate(shards, checkpoint, question, device=CPU, cache=tmp_path)
+    second = evaluate(shards, checkpoint, question, device=CPU, keep=Run(tmp_path))
     assert tables(second) == tables(first)
 
 

@@ -15,6 +15,7 @@ from model import feature_cache
 from model.checkpoint import load_checkpoint
 from model.feature_cache import FeatureCache, cache_of
 from model.features import Features, calibrated, encoder_extractor, statistics_extractor
+from model.kept import Kept
 from model.recipe import load_recipe
 from model.report.embedding import embed
 from model.run import Run
@@ -50,7 +51,7 @@ def counted(shards: Shards) -> Counted:
 
 def test_a_second_time_nothing_is_computed(shards: Shards, counted: Counted, tmp_path: Path) -> None:
     samples = split_samples(shards, "xview", "train")
-    cache = FeatureCache(tmp_path / "features", {"weights": "abc"})
+    cache = FeatureCache(Kept(tmp_path / "features", {"weights": "abc"}))
     first = cache.features("some name", counted, samples, CPU)
     calls = counted.calls
     second = cache.features("some name", counted, samples, CPU)
@@ -66,14 +67,14 @@ def test_whatever_they_depend_on_asks_for_new_ones(
 ) -> None:
     """Old features under a new name would be a wrong accuracy that nobody notices."""
     samples = split_samples(shards, "xview", "train")
-    cache = FeatureCache(tmp_path, {"weights": "abc"})
+    cache = FeatureCache(Kept(tmp_path, {"weights": "abc"}))
     cache.features("a", counted, samples, CPU)
     asked: list[Callable[[], Features]] = [
         lambda: cache.features("b", counted, samples, CPU),
         lambda: cache.features("a", counted, samples.take(np.arange(5)), CPU),
         lambda: cache.features("a", counted, samples.take(np.arange(5, 10)), CPU),  # as many others
         lambda: cache.features("a", counted, samples, CPU, batch_size=7),
-        lambda: replace(cache, identity={"weights": "abd"}).features("a", counted, samples, CPU),
+        lambda: FeatureCache(Kept(tmp_path, {"weights": "abd"})).features("a", counted, samples, CPU),
     ]
     for ask in asked:
         calls = counted.calls
@@ -90,7 +91,7 @@ def test_a_damaged_file_is_computed_anew(
     shards: Shards, counted: Counted, tmp_path: Path, damage: bytes
 ) -> None:
     samples = split_samples(shards, "xview", "test")
-    cache = FeatureCache(tmp_path, {})
+    cache = FeatureCache(Kept(tmp_path, {}))
     expected = cache.features("a", counted, samples, CPU)
     (path,) = tmp_path.iterdir()
     content = path.read_bytes()
@@ -135,7 +136,7 @@ def test_another_run_or_protocol_or_shards_have_their_own(
 
 def test_labels_are_not_kept(shards: Shards, counted: Counted, tmp_path: Path) -> None:
     samples = split_samples(shards, "xview", "test")
-    cache = FeatureCache(tmp_path, {})
+    cache = FeatureCache(Kept(tmp_path, {}))
     cache.features("a", counted, samples, CPU)
     other = replace(samples, labels_N=samples.labels_N + 1)
     assert cache.features("a", counted, other, CPU).labels_N.tolist() == other.labels_N.tolist()
@@ -145,5 +146,6 @@ def test_large_ones_are_not_kept(
     shards: Shards, counted: Counted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feature_cache, "MOST_BYTES", 1000)
-    FeatureCache(tmp_path / "none", {}).features("a", counted, split_samples(shards, "xview", "test"), CPU)
+    cache = FeatureCache(Kept(tmp_path / "none", {}))
+    cache.features("a", counted, split_samples(shards, "xview", "test"), CPU)
     assert not (tmp_path / "none").exists()
