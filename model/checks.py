@@ -9,6 +9,8 @@ from typing import Any
 
 # Far more than anybody stacks; that many more would fill the memory one by one.
 MOST_LAYERS = 100
+# No shard's samples are longer.
+MOST_FRAMES = 100_000
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from data_specs.spec import Skeleton
 from model.batch_norm import FrameNorm
-from model.checks import check_choice, check_not_negative, check_positive_list
+from model.checks import MOST_FRAMES, check_at_most, check_choice, check_not_negative, check_positive_list
 from model.first_weights import (
     FIRST_WEIGHTS,
     LOOKS_LINEAR,
@@ -81,6 +81,7 @@ class EncoderConfig:
                 f"strides is {list(self.strides)}; expected a number above 0 for each of the "
                 f"{len(self.widths)} widths"
             )
+        check_at_most("strides: the largest", max(self.strides), MOST_FRAMES)
         check_choice("graph", self.graph, STRATEGIES)
         check_choice("adaptive", self.adaptive, ADAPTIVE)
         check_choice("input_scale", self.input_scale, INPUT_SCALES)
@@ -148,6 +149,7 @@ class DecoderConfig:
 def _check_kernel(kernel: int, name: str = "kernel") -> None:
     if kernel < 1 or kernel % 2 == 0:
         raise ValueError(f"{name} is {kernel}; expected an odd number of frames")
+    check_at_most(name, kernel, MOST_FRAMES)
 
 
 def _check_dropout(dropout: float) -> None:

@@ -242,7 +242,9 @@ def test_every_parameter_of_the_decoder_learns(skeleton: Skeleton) -> None:
         ({"widths": (32, 0), "strides": (1, 1)}, r"widths is \[32, 0\]"),
         ({"strides": (2, 1)}, r"strides is \[2, 1\]; .* 6 widths"),
         ({"strides": (2, 1, 2, 1, 2, 0)}, r"strides"),
+        ({"strides": (2**31, 1, 1, 1, 1, 1)}, r"strides: the largest is 2147483648; expected at most 100000"),
         ({"kernel": 4}, r"kernel is 4; expected an odd"),
+        ({"kernel": 2**32 - 1}, r"kernel is 4294967295; expected at most 100000"),
         (
             {"first_weights": "kaiming"},
             r"first_weights is 'kaiming'; expected one of random, looks_linear",
