@@ -98,10 +98,10 @@ def plan(
     changes: tuple[str, ...] = (),
     seeds: int = 1,
 ) -> list[Trial]:
-    """The trials of these rows on top of a recipe, seed by seed, the recipe's own seed first.
+    """The trials of these rows on top of a recipe, row by row, each with its seeds, the recipe's own first.
 
-    Nothing is written. Raises ValueError for what the user can mend: a key that no recipe has or that every
-    row sets itself, shards that cannot be trained on, a run in the folder that was started otherwise.
+    Nothing is written. Raises ValueError for what the user can mend: a key that no recipe has or that the
+    rows set themselves, shards that cannot be trained on, a run in the folder that was started otherwise.
     """
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise ValueError("ablate trains row after row in one process; start it without torchrun")
@@ -202,14 +202,13 @@ class _Bench:
         """Linear evaluation of the frozen encoder, its batch normalisation measured as `evaluate` does."""
         return self.top1(encoder_extractor(calibrated(model, self.parts.train, self.device)))
 
-    def identity(self, recipe: Recipe | None) -> dict[str, Any]:
-        """What an accuracy belongs to."""
-        table = None if recipe is None else recipe.to_table()
+    def identity(self, recipe: dict[str, Any] | None) -> dict[str, Any]:
+        """What an accuracy belongs to. recipe: what of one decides the features; None of no encoder."""
         return {
             "version": [FEATURES_VERSION, LINEAR_VERSION],
             "protocol": self.protocol,
             "shards": self.shards.manifest.digest,
-            "recipe": table,
+            "recipe": recipe,
         }
 
 
@@ -229,7 +228,7 @@ def _of_row(bench: _Bench, trial: Trial) -> _Measurement:
 
     path = trial.run.folder / "linear.json"
     line = Line(trial.row.name, trial.row.encoder, trial.row)
-    top1 = partial(_remembered, path, bench.identity(trial.recipe), measure)
+    top1 = partial(_remembered, path, bench.identity(trial.recipe.to_table()), measure)
     return _Measurement(line, trial.recipe.seed, f"{trial.run.folder}", top1)
 
 
@@ -240,7 +239,11 @@ def _of_untrained(bench: _Bench, trial: Trial, folder: Path) -> _Measurement:
 
     encoder, seed = trial.row.encoder, trial.recipe.seed
     path = folder / "untrained" / f"{encoder}-{seed}.json"
-    top1 = partial(_remembered, path, bench.identity(trial.recipe), measure)
+    # The same of all rows with this encoder, whatever they are trained by.
+    decide = {"model": trial.recipe.to_table()["model"], "seed": seed}
+    for name in ("decoder", "projection", "contrast_pool", "split_channels"):
+        del decide["model"][name]
+    top1 = partial(_remembered, path, bench.identity(decide), measure)
     line = Line(f"untrained {encoder}", encoder)
     return _Measurement(line, seed, f"{UNTRAINED}: {encoder}, seed {seed}", top1)
 
@@ -298,12 +301,14 @@ def _columns(line: Line) -> dict[str, Any]:
 
 
 def _check_changes(rows: list[Row], changes: tuple[str, ...]) -> None:
-    """A change that every row undoes would have no effect, and the user would not know."""
-    keys_by_row = [{change.partition("=")[0] for change in row.changes()} for row in rows]
+    """A change that all rows undo would have no effect, and the user would not know. (One that all pass by
+    may stand there from a table with other rows.)"""
     for change in changes:
         key = change.partition("=")[0].strip()
-        if all(key in keys for keys in keys_by_row):
-            raise ValueError(f"--set {change!r}: every row sets {key} itself; leave it out")
+        setting = [row.name for row in rows if row.sets(key)]
+        if setting and all(row.sets(key) or row.passes_by(key) for row in rows):
+            who = "every row" if len(setting) == len(rows) else ", ".join(setting)
+            raise ValueError(f"--set {change!r}: {who} sets {key} itself; leave it out")
 
 
 def _check_run(trial: Trial, shards: Shards) -> None:

@@ -184,7 +184,7 @@ def load_checkpoint(run: Run, on_note: Callable[[str], None] = lambda _: None) -
             damage.append(str(error))
     if damage:
         raise DamagedError(f"{damage[0]}, nor is any before it; start a new run")
-    if (run.folder / "checkpoints" / "last.pt").exists():
+    if run.before_steps.exists():
         raise ValueError(
             f"{run.folder}: its checkpoints/last.pt is of an earlier version and does not hold all that this "
             f"one needs; train a new run with --recipe {run.folder / 'recipe.toml'}"
@@ -205,10 +205,7 @@ def _read(path: Path) -> Checkpoint:
             damaged = archive.testzip()
         if damaged is not None:
             raise DamagedError(f"checksum of {damaged} is wrong")
-    except UNREADABLE as error:
-        raise _damaged(path, error) from None
-    file.seek(0)
-    try:
+        file.seek(0)
         content = torch.load(file, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
         if is_out_of_memory(error):  # of a whole file: it is not to be blamed, and then removed

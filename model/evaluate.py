@@ -7,9 +7,9 @@ nothing worth having.
 Axes: N sample, P packed present body, C channel, T frame, V joint, K class.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,7 @@ from model.features import (
 )
 from model.finetune import finetune
 from model.question import Parts, Question, check_fit, labelled_sets, read_parts, seen_in_training
-from model.result_cache import ResultCache, results_of
+from model.result_cache import ResultCache, results_of, ways_to_measure
 from model.run import Run
 from model.scores import (
     COORDINATES,
@@ -56,7 +56,7 @@ from model.scores import (
 )
 from model.subset import Labelled
 from model.supervised import head_scores
-from model.whitening import fit_whitening, join, view_scatter
+from model.whitening import Whitening, fit_whitening, join, view_scatter
 from pipeline.samples import Samples
 from pipeline.store.shards import Shards
 
@@ -75,8 +75,8 @@ class Evaluation:
     samples pre-training used, by their keys: not 0 where the run was trained on another protocol than it is
     evaluated on.  copied_N: bool, which test samples hold the very numbers of a training sample.
     shards_name, frames: of the shards that it was evaluated on, their folder's name and the length of every
-    sample.  made_from: what the scores belong to: steps, recipe, weights, shards.  fused: the weights' digest
-    of each run that it was fused with, by name.  labelled: the sets of labels.
+    sample.  made_from: what the scores belong to: steps, recipe, weights, ways to measure, shards.  fused:
+    the weights' digest of each run that it was fused with, by name.  labelled: the sets of labels.
     """
 
     dataset: str
@@ -177,6 +177,7 @@ def evaluate(
             "steps": checkpoint.steps,
             "recipe": checkpoint.recipe().to_table(),
             "weights": checkpoint.weights_digest,
+            "ways": ways_to_measure(),
             "trained_on": checkpoint.manifest,
             "evaluated_on": shards.manifest.digest,
         },
@@ -323,29 +324,33 @@ class _Bench:
         NTU-120 each is gigabytes.
         """
         of_kinds: list[list[Score]] = []
-        kept: dict[str, Pair] = {}
+        kept: dict[str, Callable[[], Pair]] = {}
         for name, extractor in self.extractors.items():
-            kept[name] = self._pair(name, extractor)
+            kept[name] = cache(partial(self._pair, name, extractor))
             of_kinds.append(self._frozen(name, kept[name], labelled, question.modes))
             if name == COORDINATES or not question.whiten:
                 del kept[name]
         if question.whiten:
             extractors = {name: self.extractors[name] for name in kept}
             whitened = whitened_features(extractors, kept, self.parts, self.device, self.on_stage)
-            of_kinds += [self._frozen(*kind, labelled, question.modes) for kind in whitened]
+            of_kinds += [
+                self._frozen(name, cache(pair), labelled, question.modes) for name, pair in whitened.items()
+            ]
         # Of each way to classify all kinds of features in turn.
         return [score for of_way in zip(*of_kinds, strict=True) for score in of_way]
 
     def _frozen(
-        self, name: str, pair: Pair, labelled: Sequence[Labelled], modes: Sequence[str]
+        self, name: str, pair: Callable[[], Pair], labelled: Sequence[Labelled], modes: Sequence[str]
     ) -> list[Score]:
-        """Of one kind of features."""
-        (train, test), classes = pair, self.parts.num_classes
+        """Of one kind of features, which are asked for where a result is not there already."""
+        classes = self.parts.num_classes
 
         def classified(chosen: Chosen) -> list[Result]:
+            train, test = pair()
             return [linear_evaluation(train.take(chosen), test, classes, self._performances(chosen))]
 
         def voted(chosen: Chosen) -> list[Result]:
+            train, test = pair()
             return nearest_neighbours(train.take(chosen), test, classes, NEIGHBOURS)
 
         scores = []
@@ -390,9 +395,11 @@ class _Bench:
             for name in ENCODERS if wanted else ():
                 found: dict[str, list[Result]] = {mode: [] for mode in wanted}
                 for seed, chosen in enumerate(sets):
-                    what = {"mode": "+".join(wanted), "features": name, "seed": seed}
-                    tuned = partial(self._finetuned, name, seed, wanted)
-                    for mode, (result,) in zip(wanted, self._results(what, [chosen], tuned), strict=True):
+                    # Once for both modes, where a result of either is not there already.
+                    tuned = cache(partial(self._finetuned, name, seed, wanted, chosen))
+                    for mode in wanted:
+                        what = {"mode": mode, "features": name, "seed": seed}
+                        ((result,),) = self._results(what, [chosen], partial(_of_mode, tuned, mode))
                         found[mode].append(result)
                 for mode in wanted:
                     results, count = tuple(found[mode]), len(sets[0])
@@ -400,7 +407,7 @@ class _Bench:
                     rows[mode].append(row)
         return rows[SEMI] + rows[FINETUNE]
 
-    def _finetuned(self, name: str, seed: int, modes: Sequence[str], chosen: Chosen) -> list[Result]:
+    def _finetuned(self, name: str, seed: int, modes: Sequence[str], chosen: Chosen) -> dict[str, Result]:
         """The results of one fine-tuned copy, by these modes."""
         recipe, classes = self.checkpoint.recipe(), self.parts.num_classes
         few = self.parts.train.take(chosen)
@@ -420,7 +427,7 @@ class _Bench:
         if SEMI in modes:
             train, test = (encoder_features(tuned, part, self.device) for part in (few, self.parts.test))
             results[SEMI] = linear_evaluation(train, test, classes, self._performances(chosen))
-        return [results[mode] for mode in modes]
+        return results
 
     def _head_result(self, model: CPSTN, head: nn.Linear) -> Result:
         test = self.parts.test
@@ -429,29 +436,39 @@ class _Bench:
         )
 
 
+def _of_mode(tuned: Callable[[], Mapping[str, Result]], mode: str, _: Chosen) -> list[Result]:
+    return [tuned()[mode]]
+
+
 def whitened_features(
-    extractors: dict[str, Extractor],
-    features: dict[str, Pair],
+    extractors: Mapping[str, Extractor],
+    features: Mapping[str, Callable[[], Pair]],
     parts: Parts,
     device: torch.device,
     on_stage: Callable[[str], None],
-) -> Iterator[tuple[str, Pair]]:
+) -> dict[str, Callable[[], Pair]]:
     """These features whitened by the views' scatter, and each encoder's joined with the input's statistics.
 
-    By name, one after the other. Learnt on the training samples, without labels.
+    By name, each to be asked for; nothing is done before. Learnt on the training samples, without labels.
     """
-    maps = {}
-    for name, extractor in extractors.items():
+
+    @cache
+    def fitted(name: str) -> Whitening:
         on_stage(f"scatter of the views: {name}")
-        maps[name] = fit_whitening(features[name][0], view_scatter(extractor, parts.train, device))
+        train, _ = features[name]()
+        return fit_whitening(train, view_scatter(extractors[name], parts.train, device))
 
-    def through(name: str, part: int, weight: float = 1.0) -> Features:
-        return maps[name].apply(features[name][part], weight)
+    def through(name: str, weight: float = 1.0) -> Pair:
+        train, test = features[name]()
+        return fitted(name).apply(train, weight), fitted(name).apply(test, weight)
 
-    for name in maps:
-        yield f"{name}, whitened", (through(name, 0), through(name, 1))
-    for name in ENCODERS:
+    def joined(name: str) -> Pair:
         train, test = (
-            join(through(STATISTICS, part), through(name, part, ENCODER_WEIGHT)) for part in (0, 1)
+            join(*pair) for pair in zip(through(STATISTICS), through(name, ENCODER_WEIGHT), strict=True)
         )
-        yield f"{name} and {STATISTICS}, whitened", (train, test)
+        return train, test
+
+    alone: dict[str, Callable[[], Pair]] = {
+        f"{name}, whitened": partial(through, name) for name in extractors
+    }
+    return alone | {f"{name} and {STATISTICS}, whitened": partial(joined, name) for name in ENCODERS}

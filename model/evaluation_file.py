@@ -22,8 +22,8 @@ from model.subset import write_subset
 from model.versus import versus_untrained
 from pipeline.store.publish import publish_bytes
 
-# 4: the penalty of a linear classifier is chosen by cross-entropy and written down.
-FORMAT_VERSION = 4
+# 5: says by which ways to measure its rows came about.
+FORMAT_VERSION = 5
 MODE_TITLES = {
     LINEAR: "linear",
     KNN: "nearest neighbours",

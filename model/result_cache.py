@@ -26,12 +26,17 @@ from pipeline.store.shards import Shards
 RESULTS_VERSION = 1
 
 
+def ways_to_measure() -> dict[str, int]:
+    """What results of another version of this program may have been measured by, and were not by this one."""
+    return {"results": RESULTS_VERSION, "features": FEATURES_VERSION, "linear": LINEAR_VERSION}
+
+
 def results_of(
     folder: Path, shards: Shards, checkpoint: Checkpoint, train: Samples, device: torch.device
 ) -> "ResultCache":
     """What is measured of a run on one protocol of these shards, whose training samples are `train`."""
     identity = identity_of_features(shards, checkpoint, train) | {
-        "version": [RESULTS_VERSION, FEATURES_VERSION, LINEAR_VERSION],
+        "ways": ways_to_measure(),
         "device": device.type,
     }
     return ResultCache(Kept(folder, identity))

@@ -70,7 +70,12 @@ class Run:
     @property
     def has_checkpoint(self) -> bool:
         """Whether there is any, be it damaged or of an earlier version."""
-        return any((self.folder / "checkpoints").glob("*.pt"))
+        return bool(self.checkpoints) or self.before_steps.exists()
+
+    @property
+    def before_steps(self) -> Path:
+        """Where versions before this one left the only checkpoint that they kept."""
+        return self.folder / "checkpoints" / "last.pt"
 
     def way_out(self, step: int) -> str:
         """What to do when training broke at a step: for the end of an error."""
@@ -99,9 +104,9 @@ class Run:
             recipe.save(self.folder / "recipe.toml")
             facts = {"shards": str(place), "manifest": manifest}
             publish_bytes(self.folder / "run.json", json.dumps(facts, indent=1).encode() + b"\n")
-        except FileExistsError:
-            return False
         except OSError as error:
+            if isinstance(error, FileExistsError) and self.folder.exists():
+                return False
             raise ValueError(f"{self.folder}: cannot be written: {error.strerror}") from None
         return True
 
@@ -180,12 +185,14 @@ def named_run(parent: Path, name: str) -> Run:
 
 def newest_run(parent: Path) -> Run:
     """The run whose checkpoint was written last. Raises ValueError if there is none."""
-    checkpoints = sorted(
-        parent.glob("*/checkpoints/step-*.pt"), key=lambda path: (path.stat().st_mtime_ns, path)
-    )
-    if not checkpoints:
+    runs = [Run(path.parent) for path in parent.glob("*/checkpoints")]
+    trained = [run for run in runs if run.checkpoints]
+    if not trained:
         raise ValueError(f"no trained run under {parent}/; run train first, or name a run")
-    return Run(checkpoints[-1].parent.parent)
+    return max(
+        trained,
+        key=lambda run: max((path.stat().st_mtime_ns, path) for path in run.checkpoints),
+    )
 
 
 def create_next(parent: Path, dataset: str, recipe: Recipe, shards: Location, manifest: str) -> Run:

@@ -8,27 +8,25 @@ from model.report.words import listed
 
 def difference_text(evaluations: Mapping[str, SavedEvaluation]) -> str:
     """A sentence where runs, by their names, were evaluated on different shards, "" otherwise."""
-    known = {run: found for run, found in evaluations.items() if found.evaluated_on}
-    if len({found.evaluated_on for found in known.values()}) < 2:
+    if len({found.evaluated_on for found in evaluations.values()}) < 2:
         return ""
-    frames = _runs_by(known, lambda found: str(found.frames or ""))
+    frames = _runs_by(evaluations, lambda found: str(found.frames))
     if len(frames) > 1:
         return f"{_told(frames, 'shards of {} frames', 'of {}')}: their baselines differ for that reason."
     may = "their baselines may differ for that reason."
-    names = _runs_by(known, lambda found: found.shards_name)
+    names = _runs_by(evaluations, lambda found: found.shards_name)
     if len(names) > 1:
         return f"{_told(names, 'the shards {}', 'on {}')}: {may}"
-    return f"{listed(list(known))} were evaluated on different shards: {may}"
+    return f"{listed(list(evaluations))} were evaluated on different shards: {may}"
 
 
 def _runs_by(
     evaluations: Mapping[str, SavedEvaluation], fact: Callable[[SavedEvaluation], str]
 ) -> dict[str, list[str]]:
-    """Runs by what is known of their shards; without those of which that is not known."""
+    """Runs by a fact of their shards."""
     found: dict[str, list[str]] = {}
     for run, evaluation in evaluations.items():
-        if fact(evaluation):
-            found.setdefault(fact(evaluation), []).append(run)
+        found.setdefault(fact(evaluation), []).append(run)
     return found
 
 

@@ -80,8 +80,8 @@ class SavedEvaluation:
 
     title: the data set's.  pretrained_on: the data set of the training; another one is a transfer.
     copied: how many test samples hold the very numbers of a training sample.
-    shards_name, frames: of the shards, their folder's name and the length of every sample; "" and None where
-    that is not said, as `eval` once left it out.  evaluated_on: digest of their manifest, "" as well.
+    shards_name, frames: of the shards, their folder's name and the length of every sample.  evaluated_on:
+    digest of their manifest.
     step, steps: of the checkpoint that was evaluated, and of the whole training.  recipe: nested, as in TOML.
     """
 
@@ -95,7 +95,7 @@ class SavedEvaluation:
     seen_in_training: int
     copied: int
     shards_name: str
-    frames: int | None
+    frames: int
     evaluated_on: str
     step: int
     steps: int
@@ -152,10 +152,10 @@ def _evaluation(table: dict[str, Any]) -> SavedEvaluation:
     classes, made_from = tuple(str(name) for name in table["classes"]), table["made_from"]
     train_samples, recipe = int(table["train_samples"]), dict(made_from["recipe"])
     dataset, protocol = str(table["dataset"]), str(table["protocol"])
-    shards = dict(table.get("shards", {}))
+    shards = table["shards"]
     own = named_protocol(str(table["pretrained_on"]), str(recipe.get("protocol", "")))
     # A supervised run's own layer learnt from labels of the shards and protocol that the run was trained by.
-    same_shards = made_from.get("trained_on") == made_from.get("evaluated_on")
+    same_shards = made_from["trained_on"] == made_from["evaluated_on"]
     same_samples = same_shards and same_split(dataset, own, protocol)
     scores = tuple(
         _score(row, len(classes), None if row["mode"] == SUPERVISED and not same_samples else train_samples)
@@ -173,9 +173,9 @@ def _evaluation(table: dict[str, Any]) -> SavedEvaluation:
         test_samples=int(table["test_samples"]),
         seen_in_training=int(table["seen_in_training"]),
         copied=int(table["copied"]),
-        shards_name=str(shards.get("name", "")),
-        frames=int(shards["frames"]) if "frames" in shards else None,
-        evaluated_on=str(made_from.get("evaluated_on", "")),
+        shards_name=str(shards["name"]),
+        frames=int(shards["frames"]),
+        evaluated_on=str(made_from["evaluated_on"]),
         step=int(made_from["step"]),
         steps=int(made_from["steps"]),
         recipe=recipe,

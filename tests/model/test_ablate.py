@@ -261,6 +261,22 @@ def test_what_belongs_to_something_else_is_measured_again(
     assert len(measured) == expected  # the row, its encoder untrained and, but for the recipe's, the floor
 
 
+def test_an_untrained_encoder_is_measured_once_whatever_its_rows_are_trained_by(
+    shards: Shards, tmp_path: Path, classified: list[Given]
+) -> None:
+    """Of other rows of a table, asked for later, only what is new is done."""
+    for row, expected in (("cp-stn", 3), ("graph-a", 4), ("graph-ac", 6)):
+        trials = plan([find_row(row)], tmp_path, shards, recipe="compact", changes=TINY)
+        ablate(shards, trials, tmp_path, device=CPU)
+        assert len(classified) == expected, row
+    # graph-a has no decoders: its encoder begins like that of cp-stn all the same.
+    (first_ND, other_ND) = (classified[index][0].x_ND for index in (1, 5))
+    recipes = [load_recipe("compact", (*TINY, *find_row(row).changes())) for row in ("cp-stn", "graph-a")]
+    encoders = [new_model(shards.spec, recipe).encoder.state_dict() for recipe in recipes]
+    assert all(torch.equal(encoders[0][name], encoders[1][name]) for name in encoders[0])
+    assert not torch.equal(first_ND, other_ND)
+
+
 @pytest.fixture
 def classified(monkeypatch: pytest.MonkeyPatch) -> list[Given]:
     """What the classifier was given each time; it finds every class."""
@@ -506,6 +522,7 @@ def test_a_table_of_failures_only_still_has_its_form(trained: tuple[Path, Ablati
         ("cp-stn", "views=['spatial', 'spatial']", "every row sets views itself; leave it out"),
         ("cp-stn", "views = ['spatial', 'spatial']", "every row sets views itself"),
         ("graph-a", "spatial_weight=2", "every row sets spatial_weight itself"),
+        ("graph-a", "model.encoder.adaptive=A+C", "every row sets model.encoder.adaptive itself"),
         ("cp-stn", "spatial_weight=0", "row cp-stn: spatial_weight is 0 .* expected above 0"),
         ("cp-stn", "epoch=3", "did you mean 'epochs'"),
         (
@@ -524,6 +541,18 @@ def test_mistakes_show_before_anything_is_trained(
     changed = (*TINY, changes)
     with pytest.raises(ValueError, match=message):
         plan([find_row(row)], trained[0], shards, recipe="compact", changes=changed)
+
+
+def test_a_change_that_some_rows_undo_and_all_others_pass_by_is_refused(
+    shards: Shards, tmp_path: Path
+) -> None:
+    """Recurrent rows have no graph: the table would come out as without the change."""
+    rows = [find_row(name) for name in ("rnn", "graph-ab")]
+    for change in ("model.encoder.adaptive=A+C", "model.encoder.adaptive = 'A+C'"):
+        with pytest.raises(ValueError, match=r"graph-ab sets model\.encoder\.adaptive itself; leave it out"):
+            plan(rows, tmp_path, shards, recipe="compact", changes=(*TINY, change))
+    assert plan(rows, tmp_path, shards, recipe="compact", changes=TINY)  # a graph's widths, for one
+    assert plan(rows[:1], tmp_path, shards, recipe="compact", changes=(*TINY, "model.encoder.kernel=3"))
 
 
 def test_a_run_of_a_later_row_is_checked_before_the_first_is_trained(

@@ -2,7 +2,9 @@
 
 import copy
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,6 +21,7 @@ from model.classify import fit_chosen, linear_evaluation
 from model.evaluate import ENCODER_WEIGHT, Evaluation, evaluate, whitened_features
 from model.features import (
     FLOOR_STREAMS,
+    Pair,
     batch_norms,
     calibrated,
     encoder_features,
@@ -239,7 +242,12 @@ def test_whitening_is_learnt_on_training_samples_and_its_scales_count(shards: Sh
         name: (extract_features(one, parts.train, CPU), extract_features(one, parts.test, CPU))
         for name, one in extractors.items()
     }
-    found = dict(whitened_features(extractors, features, parts, CPU, lambda _: None))
+    asked: dict[str, Callable[[], Pair]] = {name: partial(features.__getitem__, name) for name in features}
+    told: list[str] = []
+    to_ask = whitened_features(extractors, asked, parts, CPU, told.append)
+    assert not told  # nothing is done for what was measured before
+    found = {name: ask() for name, ask in to_ask.items()}
+    assert told == [f"scatter of the views: {name}" for name in streams]  # each once
     maps = {
         name: fit_whitening(features[name][0], view_scatter(one, parts.train, CPU))
         for name, one in extractors.items()
@@ -398,6 +406,20 @@ def test_a_stopped_evaluation_goes_on_where_it_was(
     more = Question(("linear", "semi", "finetune"), "xview", (0.5,), seeds=3)
     evaluate(shards, checkpoint, more, device=CPU, keep=Run(tmp_path))
     assert calls[0] == 9 + 4  # a third seed of each encoder with all labels and with half
+    evaluate(shards, checkpoint, replace(more, modes=("semi",)), device=CPU, keep=Run(tmp_path))
+    assert calls[0] == 13  # one mode of what was measured by two
+
+
+def test_what_is_there_already_is_not_even_looked_at(
+    shards: Shards, checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    """Whitening learns from changed copies of all training samples: minutes on NTU-60."""
+    stages: list[str] = []
+    question = Question(("linear", "knn"), "xview", whiten=True)
+    for _ in range(2):
+        stages.clear()
+        evaluate(shards, checkpoint, question, device=CPU, keep=Run(tmp_path), on_stage=stages.append)
+    assert not [stage for stage in stages if stage.startswith(("features", "scatter"))]
 
 
 def test_where_all_features_are_stored_no_encoder_is_built(

@@ -1,12 +1,13 @@
 """A run's folder: which one is meant, and what it says of itself."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from model.recipe import load_recipe
-from model.run import Run, find_run, named_run, newest_run
+from model.run import Run, create_next, find_run, named_run, newest_run
 from pipeline.store.shards import Shards
 
 
@@ -28,6 +29,29 @@ def test_the_newest_run_is_the_one_that_was_saved_last(tmp_path: Path) -> None:
     assert newest_run(tmp_path) == runs[2]
     os.utime(runs[1].checkpoint, (2_000_000, 2_000_000))
     assert newest_run(tmp_path) == runs[1]
+
+
+def test_a_copy_of_the_users_own_makes_no_run_the_newest(tmp_path: Path) -> None:
+    """It would be named, and then have no checkpoint."""
+    trained, other = put_run(tmp_path / "trained", 3), put_run(tmp_path / "other")
+    for name in ("step-00000003-best.pt", "mine.pt"):
+        (other.folder / "checkpoints" / name).touch()
+    assert newest_run(tmp_path) == trained
+    assert not other.has_checkpoint  # so that --resume begins
+    other.before_steps.touch()
+    assert other.has_checkpoint
+
+
+@pytest.mark.parametrize(
+    "make", [Run.create, lambda run, *facts: create_next(run.folder.parent, "ucla", *facts)]
+)
+def test_a_folder_for_runs_that_cannot_be_made_is_told(
+    tmp_path: Path, shards: Shards, make: Callable[..., object]
+) -> None:
+    """A link to a disk that is not mounted is no run that exists already; of such there would be no end."""
+    (tmp_path / "runs").symlink_to(tmp_path / "not-mounted")
+    with pytest.raises(ValueError, match=r"runs/.*: cannot be written: File exists"):
+        make(Run(tmp_path / "runs/ucla-001"), load_recipe("compact"), shards.location, "0f")
 
 
 def test_a_path_goes_before_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,15 +13,15 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 from model.report.page import write_report
 from model.run import Run
-from tests.model.report.made_up import evaluation_table, full_scores, write_evaluation, write_run
+from tests.model.report.made_up import evaluation_table, full_scores, made_from, write_evaluation, write_run
 
 
 @pytest.fixture(scope="session")
 def trained_run(tiny_run: Run) -> Run:
     """Really trained; evaluated by made-up numbers."""
     step = int(tiny_run.checkpoint.stem.split("-")[1])
-    made_from = {"step": step, "steps": step, "recipe": tiny_run.recipe().to_table()}
-    write_evaluation(tiny_run, evaluation_table(made_from=made_from))
+    of_run = made_from(tiny_run.recipe().to_table(), step, step)
+    write_evaluation(tiny_run, evaluation_table(made_from=of_run))
     return tiny_run
 
 

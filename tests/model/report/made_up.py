@@ -81,6 +81,13 @@ def full_scores(plus: float = 0.0) -> list[dict[str, Any]]:
     return scores
 
 
+def made_from(
+    recipe: dict[str, Any], step: int = 40, steps: int = 40, *, shards: str = "digest"
+) -> dict[str, Any]:
+    """What an evaluation says of its run. shards: digest of those that it was trained and evaluated on."""
+    return {"step": step, "steps": steps, "recipe": recipe, "trained_on": shards, "evaluated_on": shards}
+
+
 def evaluation_table(scores: list[dict[str, Any]] | None = None, **changes: Any) -> dict[str, Any]:
     """What `eval` writes on NW-UCLA."""
     return {
@@ -96,7 +103,7 @@ def evaluation_table(scores: list[dict[str, Any]] | None = None, **changes: Any)
         "seen_in_training": 0,
         "copied": 0,
         "shards": {"name": "ucla-64", "frames": 64},
-        "made_from": {"step": 40, "steps": 40, "recipe": load_recipe("compact").to_table()},
+        "made_from": made_from(load_recipe("compact").to_table()),
         "scores": full_scores() if scores is None else scores,
     } | changes
 

@@ -9,7 +9,7 @@ import pytest
 from model.report.page import write_report
 from model.run import Run
 from pipeline.store.shards import Shards
-from tests.model.report.made_up import evaluation_table, score_table, write_evaluation, write_run
+from tests.model.report.made_up import evaluation_table, made_from, score_table, write_evaluation, write_run
 
 
 def report(runs: list[Run], tmp_path: Path, **options: object) -> str:
@@ -78,16 +78,17 @@ def test_a_data_set_has_one_name(tmp_path: Path) -> None:
 
 
 def test_the_shards_of_every_run_are_named_and_differences_said(tmp_path: Path, trained_run: Run) -> None:
-    recipe: dict[str, Any] = {}
     runs = []
-    for name, of_shards in (("here", {"name": "ucla", "frames": 200}), ("there", {"name": "raw"})):
+    for name, shards in (
+        ("here", {"name": "ucla", "frames": 200}),
+        ("there", {"name": "raw", "frames": 200}),
+    ):
         run = write_run(tmp_path / name, steps=1)
-        made_from = {"step": 40, "steps": 40, "recipe": recipe, "evaluated_on": name}
-        write_evaluation(run, simple(made_from=made_from, shards=of_shards))
+        write_evaluation(run, simple(made_from=made_from({}, shards=name), shards=shards))
         runs.append(run)
     text = report(runs, tmp_path)
     assert '<td class="whole">ucla</td><td class="number">200</td>' in text
-    assert '<td class="whole">raw</td><td class="number"></td>' in text
+    assert '<td class="whole">raw</td><td class="number">200</td>' in text
     assert "here was evaluated on the shards ucla, there on raw: their baselines may" in text
     assert "their baselines" not in report([trained_run], tmp_path)
 
@@ -127,7 +128,7 @@ def test_what_a_run_lacks_is_said_with_the_command_that_makes_it(tmp_path: Path)
     old = write_run(tmp_path / "old", simple() | {"version": 1}, steps=2)
     (old.folder / "recipe.toml").write_text("= [")
     unfinished = write_run(tmp_path / "unfinished", steps=2)
-    write_evaluation(unfinished, simple(made_from={"step": 7, "steps": 40, "recipe": {}}))
+    write_evaluation(unfinished, simple(made_from=made_from({}, step=7)))
     text = " ".join(report([bare, old, unfinished], tmp_path).split()).replace(
         '<code class="command">', "<code>"
     )
@@ -137,7 +138,7 @@ def test_what_a_run_lacks_is_said_with_the_command_that_makes_it(tmp_path: Path)
         "not evaluated</strong>: it has no checkpoint. <code>python cli.py train --resume &#39;",
         "not evaluated</strong>: its folder holds no logs for TensorBoard",
         "not evaluated</strong>: its recipe.toml cannot be read",
-        "an evaluation of version 1; expected 4. <code",
+        "an evaluation of version 1; expected 5. <code",
         "old</strong>: its recipe.toml cannot be read",
         "unfinished</strong>: it was evaluated before its end, at step 7 of 40. <code",
     ):
