@@ -66,9 +66,7 @@ def main() -> None:
 @click.argument("raw", nargs=-1, required=True, type=PATH)
 @click.option("--out", type=PATH, help="Output folder.  [default: shards/DATASET]")
 @click.option("--format", "format_", default="zarr", show_default=True, help="zarr, webdataset or both.")
-@click.option(
-    "--frames", type=click.IntRange(3, 100_000), default=200, show_default=True, help="Frames to store."
-)
+@click.option("--frames", type=click.IntRange(3), default=200, show_default=True, help="Frames to store.")
 @click.option("--resample", default="linear", show_default=True, help="linear, nearest or pad.")
 @click.option("--gaps", default="zero", show_default=True, help="Frames without a body: zero or interpolate.")
 @click.option("--max-bodies", type=click.IntRange(1, 16), help="Bodies to keep.  [default: the data set's]")

@@ -9,8 +9,6 @@ from typing import Any
 
 # Far more than anybody stacks; that many more would fill the memory one by one.
 MOST_LAYERS = 100
-# No shard's samples are longer.
-MOST_FRAMES = 100_000
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -48,4 +46,6 @@ def check_at_most(name: str, value: int, most: int) -> None:
 def check_positive_list(name: str, values: tuple[int, ...], length: int | None = None) -> None:
     """Numbers above 0: so many, or at least one."""
     if not values or min(values) < 1 or (length is not None and len(values) != length):
-        raise ValueError(f"{name} is {list(values)}; expected {length or 'at least one'} above 0")
+        raise ValueError(
+            f"{name} is {list(values)}; expected {length or 'one or more'} whole numbers above 0"
+        )

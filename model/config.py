@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 Config = TypeVar("Config")
 
-# No key counts further; torch would.
+# No key counts further; larger integers would overflow in torch.
 LARGEST = 2**32
 
 

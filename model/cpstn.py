@@ -6,6 +6,7 @@ D size of a pooled vector such as the representation h, Z size of a projection z
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from torch import Tensor, nn
 
@@ -56,7 +57,7 @@ class ModelConfig:
         if self.backbone == ST_GCN and self.split_channels and self.encoder.widths[-1] % 2:
             raise ValueError(
                 f"encoder.widths ends with {self.encoder.widths[-1]}; expected an even number, or "
-                "split_channels = false"
+                "model.split_channels=false"
             )
         unseen = [name for name in self.statistics.graph_streams if name not in self.streams]
         if self.backbone == STATISTICS and unseen:
@@ -67,7 +68,7 @@ class ModelConfig:
         if self.backbone == ST_GCN and self.decoder.output == DEVIATIONS and JOINT not in self.streams:
             raise ValueError(
                 f"decoder.output is {DEVIATIONS!r}, which are from the mean of the stream {JOINT!r}; "
-                f"expected it among the streams {list(self.streams)}, or output = {METRES!r}"
+                f"expected it among the streams {list(self.streams)}, or model.decoder.output={METRES}"
             )
 
     def frames_left(self, num_frames: int) -> int:
@@ -85,6 +86,11 @@ class ModelConfig:
             )
         left = self.frames_left(num_frames)
         for name, config in (("pool", self.pool), ("contrast_pool", self.contrast_pool)):
+            if max(config.spans) > left and self.backbone == STATISTICS:
+                raise ValueError(
+                    f"model.{name}.spans holds {max(config.spans)}; expected [1], as statistics leave no "
+                    "frames; theirs are model.statistics.spans"
+                )
             if max(config.spans) > left:
                 raise ValueError(
                     f"model.{name}.spans holds {max(config.spans)}; expected at most the {left} frames that "
@@ -113,13 +119,13 @@ class CPSTN(nn.Module):
         self.skeleton = skeleton
         in_channels = 3 * len(config.streams)
         self.encoder: STGCN | RecurrentEncoder | StatisticsEncoder
+        self.backward_channels = 0
         if config.backbone == ST_GCN:
             self.encoder, self.num_joints = STGCN(skeleton, config.encoder, in_channels), skeleton.num_joints
-            self.backward_channels = 0
         else:
             assert not spatial_pretext, "a decoder needs features of joints"
             assert not temporal_pretext, "a decoder needs features of joints"
-            self.num_joints, self.backward_channels = 1, 0
+            self.num_joints = 1
             if config.backbone == STATISTICS:
                 self.encoder = StatisticsEncoder(skeleton, config.statistics, config.streams, config.encoder)
             else:
@@ -136,12 +142,14 @@ class CPSTN(nn.Module):
             nn.Linear(hidden, out),
         )
         initialise(self.projector)
-        share = self.encoder.out_channels // 2 if config.split_channels else self.encoder.out_channels
+        self.decoder_channels: int = self.encoder.out_channels // (2 if config.split_channels else 1)
+        decoder = partial(
+            Decoder, skeleton, config.decoder, self.decoder_channels, graph=config.encoder.graph
+        )
         if spatial_pretext:
-            self.spatial_decoder = Decoder(skeleton, config.decoder, share, graph=config.encoder.graph)
+            self.spatial_decoder = decoder()
         if temporal_pretext:
-            self.temporal_decoder = Decoder(skeleton, config.decoder, share, graph=config.encoder.graph)
-        self.share = share
+            self.temporal_decoder = decoder()
 
     @property
     def representation_size(self) -> int:
@@ -197,18 +205,19 @@ class CPSTN(nn.Module):
         Without `split_channels` from all of them. A decoder that gives deviations gives them from the running
         statistics of the encoder's input.
         """
-        return self._in_metres(self.spatial_decoder(q_PCtV[:, : self.share], num_frames))
+        return self._in_metres(self.spatial_decoder(q_PCtV[:, : self.decoder_channels], num_frames))
 
     def reconstruct_temporal(self, q_PCtV: Tensor, num_frames: int) -> Tensor:
         """Coordinates (P, 3, num_frames, V), metres, from the second half of the channels (3.2.3).
 
         Without `split_channels` from all of them.
         """
-        return self._in_metres(self.temporal_decoder(q_PCtV[:, -self.share :], num_frames))
+        return self._in_metres(self.temporal_decoder(q_PCtV[:, -self.decoder_channels :], num_frames))
 
     def _in_metres(self, given_PCTV: Tensor) -> Tensor:
-        """Deviations are those that the encoder's input has behind its normalisation. A graph convolution,
-        which treats all joints alike, could not tell where each of them is in the mean."""
+        """Of deviations: times the deviation, plus the mean, by which the encoder normalises its input, of
+        each coordinate and joint. A graph convolution, which treats all joints alike, could not tell where
+        each of them is in the mean."""
         if self.config.decoder.output == METRES:
             return given_PCTV
         norm, numbers = self.encoder.input_norm, 3 * self.num_joints

@@ -81,6 +81,8 @@ class Program(click.Group):
             left = AFTER_A_STOP.get(ctx.invoked_subcommand or "")
             text = str(stop) or (f"stopped; {left}" if left else "stopped")
             raise Failure(text, getattr(stop, "exit_code", 130)) from None
+        except BrokenPipeError:  # nobody reads on, as behind `| head`: click ends in silence
+            raise
         except (RuntimeError, OSError, MemoryError) as error:
             mended_by_user = isinstance(error, OSError) and error.errno in OF_THE_USER
             raise Failure(failure_text(error), 2 if mended_by_user else 1) from None

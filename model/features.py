@@ -143,7 +143,7 @@ def measure_norms(norms: list[Norm], extractor: Extractor, samples: Samples, dev
     for batch in sequential_batches(enough_to_fit(samples), 64):
         extractor(batch.original_PCTV.to(device), batch.sample_P.to(device), batch.num_samples)
     for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum  # whoever trains it further has to forget these statistics
+        norm.momentum = momentum  # by which further training lets these statistics fade
         norm.eval()
 
 

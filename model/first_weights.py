@@ -56,11 +56,14 @@ def _put_pairs(
 @torch.no_grad()
 def begin_as_streams(spatial_DKC: Tensor, temporal_DCT1: Tensor, motion_frames: int = 1) -> None:
     """A first unit whose filters see what the field makes of a skeleton by hand, its streams (2s-AGCN): where
-    each joint is, how it lies to its neighbours of each partition but the first (bones), and how these change
-    (motion): their mean over `motion_frames` frames less their mean over as many before; in pairs of opposite
-    sign, and as many as there are filters. What is over keeps the weights that it has, which are to look
-    linear. Both are changed in place. A kernel of one frame sees no motion; of any other, `motion_frames` is
-    at most half.
+    each joint is, how it lies to the mean of its neighbours of each partition but the first (bones), and how
+    these change (motion): their mean over `motion_frames` frames less their mean over as many before; in
+    pairs of opposite sign, and as many as there are filters. What is over keeps the weights that it has,
+    which are to look linear. Both are changed in place.
+
+    Where a joint has no neighbour of a partition, as at the end of a limb, its place stands for the bone.
+    With "st_gcn", whose partitions share one norm, bones come out roughly. A kernel of one frame sees no
+    motion; of any other, `motion_frames` is at most half.
     """
     filters, partitions, channels = spatial_DKC.shape
     named = min(filters // 2, partitions * channels)

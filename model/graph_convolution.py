@@ -63,7 +63,7 @@ class GraphConvolution(nn.Module):
         return graph_KVV if self.embed is None else graph_KVV + self._attention(x_PTVC, self.embed)
 
     def _attention(self, x_PTVC: Tensor, embed: nn.Linear) -> Tensor:
-        """C_k: (P, K, V, V); what each joint takes from all others sums to 1."""
+        """C_k: (P, K, V, V); what each joint takes from all, itself among them, sums to 1."""
         bodies, frames, joints, _ = x_PTVC.shape
         embedded = embed(x_PTVC).view(bodies, frames, joints, 2, -1, self.embedding_size)
         from_PKVTE, to_PKVTE = embedded.permute(3, 0, 4, 2, 1, 5)

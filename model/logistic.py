@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from model.device import float64, off_mps
 from model.features import Features
 
-# The largest entry of the gradient at which a fit ends, by coordinates in which the loss curves by 1 or less.
+# The largest entry of the gradient at which a fit ends, by coordinates in which the loss curves by about 1.
 TOLERANCE = 1e-7
 # And at which one ends that another goes on from: see `fit_linear`.
 TOLERANCE_ON_THE_WAY = 1e-3

@@ -36,7 +36,8 @@ TERMS = ("contrast", "spatial", "temporal")
 
 @dataclass(frozen=True)
 class Losses:
-    """The three losses of Eq. 3, unweighted, and their weighted sum."""
+    """The three losses of Eq. 3, unweighted, and their weighted sum; of a part of a batch the contrast's
+    stand-in, see `batch_losses`."""
 
     contrast: Tensor
     spatial: Tensor
@@ -139,8 +140,8 @@ def batch_losses(
 ) -> Losses:
     """Encode both views in one pass, contrast them (Eq. 4, 5), rebuild the original from each (Eq. 6, 7).
 
-    ranks, counts: of the whole batch, where this is a part of it.  contrast: instead of NT-Xent. A loss of
-    weight 0 is not computed, and is 0.
+    ranks, counts: of the whole batch, where this is a part of it.  contrast: instead of NT-Xent, as its own
+    value says nothing of a part. A loss of weight 0 is not computed, and is 0.
     """
     counts = counts or count_numbers(batch, device, ranks)
     batch = batch_on(batch, device)

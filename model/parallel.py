@@ -170,9 +170,11 @@ def check_share(batch_size: int, world: int) -> None:
 def _number(name: str, default: str | None = None) -> int:
     """A number from torchrun's environment."""
     text = os.environ.get(name, default)
-    if text is None or not text.isdigit():
+    if text is None or not text.isdigit() or (name == "WORLD_SIZE" and int(text) < 1):
+        world = os.environ.get("WORLD_SIZE")
+        beside = f", but {name} is {text or 'missing'}" if name != "WORLD_SIZE" else ""
         raise ValueError(
-            f"WORLD_SIZE is {os.environ.get('WORLD_SIZE')}, but {name} is {text or 'missing'}: start several "
-            f"processes with torchrun, or unset WORLD_SIZE for one"
+            f"WORLD_SIZE is {world}{beside}: start several processes with torchrun, or unset WORLD_SIZE for "
+            "one"
         )
     return int(text)

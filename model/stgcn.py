@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from data_specs.spec import Skeleton
 from model.batch_norm import FrameNorm
-from model.checks import MOST_FRAMES, check_at_most, check_choice, check_not_negative, check_positive_list
+from model.checks import check_at_most, check_choice, check_not_negative, check_positive_list
 from model.first_weights import (
     FIRST_WEIGHTS,
     LOOKS_LINEAR,
@@ -28,6 +28,7 @@ from model.first_weights import (
 )
 from model.graph import STRATEGIES, adjacency
 from model.graph_convolution import ADAPTIVE, GraphConvolution
+from pipeline.normalize import MOST_FRAMES
 
 NUM_DECODER_UNITS = 5
 UPSAMPLING = ("nearest", "linear")
@@ -36,7 +37,7 @@ JOINT_BY_JOINT, STREAM_BY_STREAM = "joint", "stream"
 INPUT_SCALES = (JOINT_BY_JOINT, STREAM_BY_STREAM)
 FIRST_FRAME, MEAN_FRAME = "first", "mean"
 SHORTCUT_FRAMES = (FIRST_FRAME, MEAN_FRAME)
-# Of the last layer's weights: what is given in deviations begins near the mean pose.
+# Of the last layer's weights: what is given in deviations begins near their mean.
 FIRST_DEVIATIONS = 0.1
 
 
@@ -102,7 +103,8 @@ class EncoderConfig:
         check_not_negative(self, "branch_gain")
         if self.branch_gain == 0 and not self.residual:
             raise ValueError(
-                "branch_gain: 0 needs shortcuts, without them all units give 0; set branch_gain=1"
+                "branch_gain: 0 needs shortcuts, without them all units give 0; set "
+                "model.encoder.branch_gain=1"
             )
 
     @property
@@ -124,7 +126,8 @@ class DecoderConfig:
     upsampling: how features get back the frames that the encoder's strides took, which the paper leaves open:
         each repeated ("nearest"), or "linear" between them.
     output: what the last layer gives, which the paper leaves open: "metres", or "deviations" from where each
-        joint is in the mean, in units of its own deviation; see `model.cpstn.CPSTN.reconstruct_spatial`.
+        joint is in the mean, in units of its own deviation, both as the encoder's batch normalisation knows
+        them: in the first epochs not yet; see `model.cpstn.CPSTN.reconstruct_spatial`.
     first_weights: "random" or "looks_linear", as those of the encoder.
     Raises ValueError that names the key.
     """

@@ -43,7 +43,7 @@ STRENGTH = 1.0
 # Above this many, features are first projected to their principal components: matrices grow with the square.
 MOST_DIMENSIONS = 4096
 LEAST_DEVIATION = 1e-4
-# Of the largest variance: below that a direction holds rounding errors.
+# Of the largest variance, or of a standardised feature's: what is below is rounding errors.
 LEAST_SPREAD = 1e-10
 
 

@@ -67,7 +67,9 @@ class ViewConfig:
         for key in ("bones", "crop"):
             _check_number(key, getattr(self, key), 0.0, MOST_CHANGE)
         if self.mask_min > self.mask_max:
-            raise ValueError(f"mask_min is {self.mask_min}; expected at most mask_max, {self.mask_max}")
+            raise ValueError(
+                f"mask_min is {self.mask_min}; expected at most mask_max, {self.mask_max}; set both"
+            )
 
 
 def spatial_view(

@@ -15,6 +15,7 @@ from pipeline.raw.sequence import Sequence
 
 RESAMPLINGS = ("linear", "nearest", "pad")
 GAPS = ("zero", "interpolate")
+MOST_FRAMES = 100_000  # to store: far more than any recording has
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ class NormalizeConfig:
     align: bool = True
 
     def __post_init__(self) -> None:
-        if self.frames < 3:
-            raise ValueError(f"frames is {self.frames}; it must be at least 3")
+        if not 3 <= self.frames <= MOST_FRAMES:
+            raise ValueError(f"frames is {self.frames}; expected 3 to {MOST_FRAMES:,}")
         if self.max_bodies < 1:
             raise ValueError(f"max_bodies is {self.max_bodies}; it must be at least 1")
         if self.resample not in RESAMPLINGS:

@@ -182,7 +182,7 @@ class PlainCPSTN(nn.Module):
         self.projector.load_state_dict(ours.projector.state_dict())
         self.spatial_decoder = PlainDecoder(ours.spatial_decoder)
         self.temporal_decoder = PlainDecoder(ours.temporal_decoder)
-        self.share = ours.share
+        self.share = ours.decoder_channels
         self.in_metres = ours.config.decoder.output == METRES
 
     def losses(self, batch: PlainBatch, temperature: float) -> tuple[Tensor, Tensor, Tensor]:

@@ -103,7 +103,7 @@ def differing_settings(folder: Path, plan: Plan) -> list[str]:
     in_words = {"spec": "spec", "code": "another version of this program"}
     differences = [
         in_words.get(name, f"{name}: {found.get(name)} there, {wanted.get(name)} now")
-        for name in sorted((found.keys() | wanted.keys()) - {"mark", "digest"})
+        for name in sorted((found.keys() | wanted.keys()) - {"mark"})
         if found.get(name) != wanted.get(name)
     ]
     return differences or ["other recordings"]
@@ -232,7 +232,8 @@ class Manifest:
     @cached_property
     def digest(self) -> str:
         """SHA-256 that names these very samples: equal where equal recordings were taken with equal settings,
-        wherever they lay and whatever lay beside them that was not used."""
+        wherever they lay, and whatever other files lay beside them, or duplicates, or samples that are left
+        out. (One that is planned and cannot be read takes a row.)"""
         content = dataclasses.asdict(self)
         for name in ("left_out", "planned", "plan", "rejected"):
             del content[name]

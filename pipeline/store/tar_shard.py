@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.store.damage import DamagedError
-from pipeline.store.location import Location, Stream, file_stream
+from pipeline.store.location import Location, Stream
 from pipeline.store.publish import facts, facts_differ
 
 ARRAY, METADATA = ".npy", ".json"
@@ -48,7 +48,7 @@ def write_tar(path: Path, samples: Iterable[tuple[str, NDArray[np.float32], Mapp
 
     samples: (key, float32 (M, C, T, V) with zeros for absent bodies, what the .json member holds). A key has
         no dots or slashes: webdataset would cut it there. Samples are consumed one at a time.
-    If `samples` raises, an unfinished file is left, which `read_tar` refuses.
+    If `samples` raises, an unfinished file is left, which `read_samples` refuses.
     """
     with path.open("wb") as file:
         with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as tar:
@@ -61,15 +61,6 @@ def write_tar(path: Path, samples: Iterable[tuple[str, NDArray[np.float32], Mapp
                 _add(tar, key + METADATA, json.dumps(metadata, sort_keys=True, allow_nan=False).encode())
         file.flush()
         os.fsync(file.fileno())
-
-
-def read_tar(path: Path) -> Iterator[tuple[str, NDArray[np.float32], dict[str, object]]]:
-    """The samples of a tar file that `write_tar` wrote; as `read_samples`."""
-    try:
-        with closing(file_stream(path)) as stream:
-            yield from read_samples(str(path), stream)
-    except FileNotFoundError:
-        raise DamagedError(f"{path}: this shard is missing; is the copy complete? run verify") from None
 
 
 def read_samples(place: str, stream: Stream) -> Iterator[tuple[str, NDArray[np.float32], dict[str, object]]]:

@@ -23,7 +23,6 @@ import threading
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numba import njit
@@ -159,8 +158,7 @@ class ZarrShards:
         always compared with its own.
     sizes: bytes of every shard file, by its path in the folder, where that is known: a file of another size
         is not read.
-    shape: (N, M, C, T, V).  shape_CTV, num_samples, max_bodies, num_frames, num_joints, num_shards,
-    shard_samples, attributes: as in zarr.json.
+    shape: (N, M, C, T, V).  shape_CTV, num_samples, max_bodies, num_shards, shard_samples: as in zarr.json.
     chunk_bytes: bytes of one body's values, without the checksum.
     Raises DamagedError if zarr.json is missing or does not describe an array that `array_metadata` describes.
     """
@@ -171,10 +169,10 @@ class ZarrShards:
         self.sizes = sizes or {}
         if verify:
             know_crc32c()
-        shape, self.shard_samples, self.attributes = _read_metadata(folder / METADATA_FILE)
+        shape, self.shard_samples = _read_metadata(folder / METADATA_FILE)
         samples, bodies, channels, frames, joints = shape
         self.shape = (samples, bodies, channels, frames, joints)
-        self.num_samples, self.max_bodies, _, self.num_frames, self.num_joints = self.shape
+        self.num_samples, self.max_bodies = samples, bodies
         self.shape_CTV = self.shape[2:]
         self.num_shards = -(-self.num_samples // self.shard_samples)
         self.chunk_bytes = math.prod(self.shape_CTV) * 4
@@ -301,8 +299,8 @@ def _allow_open_files(shards: int) -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, allowed), hard))
 
 
-def _read_metadata(path: Path) -> tuple[tuple[int, ...], int, dict[str, Any]]:
-    """Shape, rows a shard, and attributes from zarr.json, after comparing all of it with `array_metadata`."""
+def _read_metadata(path: Path) -> tuple[tuple[int, ...], int]:
+    """Shape and rows a shard from zarr.json, after comparing all of it with `array_metadata`."""
     try:
         found = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -312,17 +310,16 @@ def _read_metadata(path: Path) -> tuple[tuple[int, ...], int, dict[str, Any]]:
     try:
         shape = found["shape"]
         shard_samples = found["chunk_grid"]["configuration"]["chunk_shape"][0]
-        attributes = found["attributes"]
         sizes = [*shape, shard_samples]
         if len(shape) != len(DIMENSIONS) or not all(type(size) is int and size >= 1 for size in sizes):
             raise DamagedError(f"shape {shape} in shards of {shard_samples!r} samples")
-        expected = json.loads(array_metadata(tuple(shape), shard_samples, dict(attributes)))
+        expected = json.loads(array_metadata(tuple(shape), shard_samples, dict(found["attributes"])))
     except (KeyError, TypeError, IndexError, ValueError) as error:
         raise DamagedError(f"{path}: not the description of our sharded zarr array ({error!r})") from None
     for key in sorted(expected.keys() | found.keys()):
         if found.get(key) != expected.get(key):
             raise DamagedError(f"{path}: {key} is {found.get(key)}, expected {expected.get(key)}")
-    return tuple(shape), shard_samples, attributes
+    return tuple(shape), shard_samples
 
 
 def _index_bytes(max_bodies: int, shard_samples: int) -> int:

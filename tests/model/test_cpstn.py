@@ -148,7 +148,7 @@ def test_untrained_features_neither_die_nor_explode(skeleton: Skeleton) -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"projection": (256,)}, r"projection is \[256\]; expected 2 above 0"),
+        ({"projection": (256,)}, r"projection is \[256\]; expected 2 whole numbers above 0"),
         ({"projection": (256, 0)}, r"projection is \[256, 0\]"),
         (
             {"streams": ("joint", "depth")},

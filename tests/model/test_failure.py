@@ -56,6 +56,12 @@ def test_a_path_that_cannot_be_what_it_should_is_for_the_user_to_mend(name: str)
     assert (result.exit_code, result.stderr) == (2, f"Error: runs/x: {os.strerror(number)}\n")
 
 
+def test_a_reader_who_has_seen_enough_is_told_nothing() -> None:
+    """As behind `| head`, where nothing went wrong."""
+    result = end_of(BrokenPipeError(errno.EPIPE, "Broken pipe"))
+    assert (result.exit_code, result.stderr) == (1, "")
+
+
 def test_a_traceback_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     error = ValueError("epochs is 0")
     monkeypatch.setenv("CPSTN_TRACEBACK", "1")

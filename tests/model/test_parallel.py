@@ -271,6 +271,10 @@ def test_half_of_torchruns_environment_is_told(monkeypatch: pytest.MonkeyPatch) 
         pass
     with pytest.raises(ValueError, match="2 processes train together on cpu or cuda only"):
         joined(torch.device("meta")).__enter__()
+    for world in ("0", "abc"):
+        monkeypatch.setenv("WORLD_SIZE", world)
+        with pytest.raises(ValueError, match=f"WORLD_SIZE is {world}: start several"):
+            joined(CPU).__enter__()
 
 
 def test_each_process_gets_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

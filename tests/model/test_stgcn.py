@@ -273,7 +273,7 @@ def test_a_wrong_encoder_recipe_is_named(wrong: dict[str, object], message: str)
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"widths": (8, 8)}, r"widths is \[8, 8\]; expected 5 above 0"),
+        ({"widths": (8, 8)}, r"widths is \[8, 8\]; expected 5 whole numbers above 0"),
         ({"kernel": 0}, r"kernel is 0"),
         ({"dropout": -0.1}, r"dropout is -0\.1"),
         ({"output": "feet"}, r"output is 'feet'; expected one of metres, deviations"),

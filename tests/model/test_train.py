@@ -378,6 +378,9 @@ def test_more_spans_than_frames_are_refused_before_training(
     message = rf"model\.{name}\.spans holds 5; expected at most the 4 frames that the encoder leaves of 16"
     with pytest.raises(ValueError, match=message):
         train(shards, recipe, new, device=CPU)
+    statistics = load_recipe("best", (f"model.{name}.spans=[1, 5]",))
+    with pytest.raises(ValueError, match=rf"model\.{name}\.spans holds 5; expected \[1\], as statistics"):
+        statistics.model.check_frames(16)
 
 
 def test_distances_from_unknown_ends_are_refused_before_training(shards: Shards, tmp_path: Path) -> None:

@@ -188,7 +188,8 @@ def test_the_recording_itself_is_left_as_it_was(skeleton: Skeleton) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"frames": 2}, "frames is 2; it must be at least 3"),
+        ({"frames": 2}, "frames is 2; expected 3 to 100,000"),
+        ({"frames": 100_001}, "frames is 100001; expected 3 to 100,000"),
         ({"resample": "cubic"}, "resample is 'cubic'; expected one of linear, nearest, pad"),
         ({"gaps": "close"}, "gaps is 'close'; expected one of zero, interpolate"),
         ({"max_bodies": 0}, "max_bodies is 0"),

@@ -22,7 +22,7 @@ from pipeline.raw.synthetic import synthesize
 from pipeline.store.damage import DamagedError
 from pipeline.store.manifest import Manifest, row_order
 from pipeline.store.shards import newest_shards, open_shards, verify_shards
-from pipeline.store.tar_shard import read_tar
+from tests.pipeline.tars import read_tar
 
 FRAMES = 12
 SMALL = PreprocessConfig(NormalizeConfig(frames=FRAMES), shard_samples=16)
