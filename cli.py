@@ -273,11 +273,13 @@ def train(
 
     On several GPUs with torchrun.
     """
+    from model.config import key_of
     from model.device import choose_device
     from model.parallel import device_of_rank, joined
     from model.recipe import load_recipe
     from model.run import Run, find_run
     from model.train import train as run_training
+    from model.unused import unused_keys
     from pipeline.store.shards import newest_shards, open_shards
 
     asked = {"objective": objective, "label_fraction": label_fraction}
@@ -299,6 +301,9 @@ def train(
             )
             run = Run(Path(ranks.first_says(lambda: str(_new_run(opened, chosen, name, ranks.world)))))
         if ranks.is_first:
+            for key in [key_of(change) for change in changes]:
+                if key in unused_keys(chosen):
+                    _note(f"{key} decides nothing here: no part of what is trained has a use for it")
             click.echo(f"training on {opened.location} into {run.folder}, on {ranks.describe(chosen_device)}")
         with training_bar() if ranks.is_first else nullcontext(lambda _: None) as show:
             run_training(

@@ -21,7 +21,7 @@ import torch
 
 from model.checkpoint import Checkpoint, load_checkpoint, new_model
 from model.classify import LINEAR_VERSION, linear_evaluation
-from model.config import flat
+from model.config import flat, key_of
 from model.cpstn import CPSTN
 from model.failure import failure_text
 from model.feature_cache import FEATURES_VERSION
@@ -32,6 +32,7 @@ from model.run import Run
 from model.scores import STATISTICS, UNTRAINED
 from model.table5 import Row
 from model.train import OnProgress, train, training_samples
+from model.unused import unused_keys
 from pipeline.store.publish import publish_bytes
 from pipeline.store.shards import Shards
 
@@ -108,7 +109,6 @@ def plan(
     base = row_base(recipe)
     if base:
         raise ValueError(f"--recipe {recipe}: the table changes {base} row by row; give --recipe {base}")
-    _check_changes(rows, changes)
     trials = []
     for row in rows:
         first = load_recipe(recipe, (*changes, *row.changes()))
@@ -122,6 +122,7 @@ def plan(
         for seed in range(first.seed, first.seed + seeds):
             run = Run(folder / f"{row.name}-{seed}")
             trials.append(Trial(row, replace(first, seed=seed), run))
+    _check_changes(trials, changes)
     for trial in trials:
         _check_run(trial, shards)
     return trials
@@ -300,14 +301,16 @@ def _columns(line: Line) -> dict[str, Any]:
     return {"row": line.name, "encoder": line.encoder} | {name: row.get(name) for name in names}
 
 
-def _check_changes(rows: list[Row], changes: tuple[str, ...]) -> None:
-    """A change that all rows undo would have no effect, and the user would not know. (One that all pass by
-    may stand there from a table with other rows.)"""
+def _check_changes(trials: list[Trial], changes: tuple[str, ...]) -> None:
+    """A change that all rows undo would have no effect, and the user would not know. (One that none has a use
+    for may stand there from a table with other rows.)"""
+    rows = {trial.row.name: trial for trial in trials}
     for change in changes:
-        key = change.partition("=")[0].strip()
-        setting = [row.name for row in rows if row.sets(key)]
-        if setting and all(row.sets(key) or row.passes_by(key) for row in rows):
-            who = "every row" if len(setting) == len(rows) else ", ".join(setting)
+        key = key_of(change)
+        setting = [name for name, trial in rows.items() if trial.row.sets(key)]
+        others = [trial for name, trial in rows.items() if name not in setting]
+        if setting and all(key in unused_keys(trial.recipe) for trial in others):
+            who = ", ".join(setting) if others else "every row"
             raise ValueError(f"--set {change!r}: {who} sets {key} itself; leave it out")
 
 

@@ -44,6 +44,11 @@ def flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
+def key_of(change: str) -> str:
+    """The key of a `key=value`."""
+    return change.partition("=")[0].strip()
+
+
 def set_key(table: dict[str, Any], change: str) -> None:
     """Set one `key=value` in place; the value is read as TOML, and as a plain string where that fails.
 

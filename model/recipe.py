@@ -164,6 +164,16 @@ def _falling(lr: float, schedule: str, progress: float) -> float:
     return lr * (1 - progress if schedule == "linear" else (1 + math.cos(math.pi * progress)) / 2)
 
 
+def views_of(recipe: Recipe) -> tuple[str, ...]:
+    """The kinds of views that a batch is trained with."""
+    if recipe.objective in (CPSTN_OBJECTIVE, AS_CAL):
+        return recipe.views
+    if recipe.objective == MS2L:
+        return ("temporal",)
+    supervised = recipe.objective == SUPERVISED and recipe.supervised_view != "none"
+    return (recipe.supervised_view,) if supervised else ()
+
+
 def built_in_recipes() -> list[str]:
     """Names that `load_recipe` knows without a file."""
     return sorted(path.stem for path in BUILT_IN_FOLDER.glob("*.toml"))

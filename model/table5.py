@@ -30,25 +30,14 @@ class Row:
     half_c: bool | None = None
     paper: float | None = None
 
-    @property
-    def is_recurrent(self) -> bool:
-        return self.encoder.lower() in RECURRENT
-
     def sets(self, key: str) -> bool:
         """Whether the row itself decides what the key is."""
         return key in {change.partition("=")[0] for change in self.changes()}
 
-    def passes_by(self, key: str) -> bool:
-        """Whether the row's network has no part that the key is of."""
-        others = ["model.statistics.", "model.encoder." if self.is_recurrent else "model.recurrent."]
-        if not (self.pre1 or self.pre2):
-            others.append("model.decoder.")
-        return key.startswith(tuple(others))
-
     def changes(self) -> tuple[str, ...]:
         """The `key=value` changes that turn any recipe with both pretexts into this row's."""
         changes = [f"views={[VIEW_OF[self.aug1], VIEW_OF[self.aug2]]}"]
-        if self.is_recurrent:
+        if self.encoder.lower() in RECURRENT:
             changes += [f"model.backbone={self.encoder.lower()}"]
         else:
             changes += ["model.backbone=st_gcn", f"model.encoder.adaptive={self.encoder}"]

@@ -18,7 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from model.baselines.baseline import Baseline
 from model.baselines.choose import new_baseline
-from model.baselines.settings import AS_CAL, BASELINES, MS2L
+from model.baselines.settings import BASELINES, MS2L
 from model.batch_norm import share_batch_norm
 from model.checkpoint import Checkpoint, load_checkpoint, new_model, save_checkpoint
 from model.cpstn import CPSTN
@@ -26,7 +26,7 @@ from model.device import reuse_freed_memory
 from model.memory import memory_explained
 from model.objective import Pretraining
 from model.parallel import ALONE, Ranks, check_share
-from model.recipe import CPSTN_OBJECTIVE, SUPERVISED, Recipe
+from model.recipe import CPSTN_OBJECTIVE, SUPERVISED, Recipe, views_of
 from model.run import Run
 from model.share import share_out
 from model.stop import Stopped, StopSign, stop_sign
@@ -187,16 +187,6 @@ def training_samples(shards: Shards, recipe: Recipe, world: int = 1) -> Samples:
             f"which the contrast can compare with nothing; expected at least two, or contrast_weight=0"
         )
     return samples
-
-
-def views_of(recipe: Recipe) -> tuple[str, ...]:
-    """The views that a batch is made with."""
-    if recipe.objective in (CPSTN_OBJECTIVE, AS_CAL):
-        return recipe.views
-    if recipe.objective == MS2L:
-        return ("temporal",)
-    supervised = recipe.objective == SUPERVISED and recipe.supervised_view != "none"
-    return (recipe.supervised_view,) if supervised else ()
 
 
 def reads_late(device: torch.device) -> bool:

@@ -392,6 +392,16 @@ def test_shards_that_were_moved_are_asked_for(inside: Path, tmp_path: Path) -> N
     assert "trained encoder" in works("eval", "--mode", "knn", "--run", run, "--shards", "shards/ucla")
 
 
+def test_a_change_that_decides_nothing_is_told(inside: Path) -> None:
+    """Units of a network that this recipe does not have: the run would be taken for another one."""
+    changes = ["--set", "model.recurrent.hidden=9", "--set", "lr=2e-4"]
+    told = call("train", "--name", "told", "--shards", "shards/ucla", *TINY, *changes).stderr
+    assert [line for line in told.splitlines() if line.startswith("note: ")] == [
+        "note: model.recurrent.hidden decides nothing here: no part of what is trained has a use for it"
+    ]
+    shutil.rmtree(inside / "runs/told")
+
+
 def test_scores_are_shown_where_they_cannot_be_kept(inside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Minutes of work, of a run in somebody else's folder."""
 

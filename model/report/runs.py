@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from model.config import flat
-from model.recipe import CPSTN_OBJECTIVE
+from model.recipe import CPSTN_OBJECTIVE, recipe_from
 from model.report.curves import Curve, read_curves
 from model.report.datasets import named_protocol
 from model.report.saved import SavedEvaluation, saved_evaluations
 from model.run import Run
+from model.unused import unused_keys
 
 
 @dataclass(frozen=True)
@@ -32,13 +33,14 @@ class ReportedRun:
     """A run with all that was found of it.
 
     name: its folder's, or its path where several runs have that name.  recipe: by dotted key, {} where there
-    is none to read.  saved_step: of the newest checkpoint, None without one.  curves: of the losses that have
-    a weight in the recipe.
+    is none to read.  unused: keys that decide nothing of its training.  saved_step: of the newest checkpoint,
+    None without one.  curves: of the losses that have a weight in the recipe.
     """
 
     name: str
     run: Run
     recipe: dict[str, Any]
+    unused: frozenset[str]
     saved_step: int | None
     curves: dict[str, Curve]
     evaluations: tuple[SavedEvaluation, ...]
@@ -70,18 +72,16 @@ def eval_command(run: Run) -> str:
 
 
 def recipe_differences(runs: Sequence[ReportedRun]) -> list[tuple[str, list[str]]]:
-    """Dotted keys whose values are not the same in all runs that have a recipe, with each run's value.
+    """Dotted keys whose values are not the same in all runs that have a use for them, with each run's value.
 
-    "" stands for a run that does not have the key.
+    "" stands for a run that does not have the key, or has no use for it.
     """
-    keys = dict.fromkeys(key for run in runs for key in run.recipe)
-    rows = [(key, [_value(run, key) for run in runs]) for key in keys]
-    with_recipe = [bool(run.recipe) for run in runs]
-    return [
-        (key, values)
-        for key, values in rows
-        if len({value for value, has in zip(values, with_recipe, strict=True) if has}) > 1
-    ]
+    found = []
+    for key in dict.fromkeys(key for run in runs for key in run.recipe):
+        values = [None if not run.recipe or key in run.unused else _value(run, key) for run in runs]
+        if len(set(values) - {None}) > 1:
+            found.append((key, [value or "" for value in values]))
+    return found
 
 
 def recipe_rows(run: ReportedRun) -> list[tuple[str, str]]:
@@ -93,7 +93,8 @@ def _reported(run: Run, name: str) -> ReportedRun:
     evaluations, problems = saved_evaluations(run.folder)
     saved_step = run.saved_step
     curves = read_curves(run.folder)
-    recipe = _recipe(run, evaluations)
+    table = _recipe(run, evaluations)
+    recipe = flat(table)
     gaps = [Gap(name, problem, eval_command(run)) for problem in problems]
     if not evaluations and not problems:
         gaps.append(Gap(name, "it has not been evaluated", eval_command(run)))
@@ -105,8 +106,8 @@ def _reported(run: Run, name: str) -> ReportedRun:
         gaps.append(Gap(name, "its folder holds no logs for TensorBoard, so that it has no training curves"))
     if not recipe:
         gaps.append(Gap(name, "its recipe.toml cannot be read"))
-    weighted = _weighted(curves, recipe)
-    return ReportedRun(name, run, recipe, saved_step, weighted, tuple(evaluations), tuple(gaps))
+    curves, unused = _weighted(curves, recipe), _unused(table)
+    return ReportedRun(name, run, recipe, unused, saved_step, curves, tuple(evaluations), tuple(gaps))
 
 
 def _weighted(curves: dict[str, Curve], recipe: dict[str, Any]) -> dict[str, Curve]:
@@ -141,9 +142,17 @@ def _recipe(run: Run, evaluations: list[SavedEvaluation]) -> dict[str, Any]:
     """Of the run's file, read as it is: it may hold keys of another version; else of an evaluation."""
     path: Path = run.folder / "recipe.toml"
     try:
-        return flat(tomllib.loads(path.read_text(encoding="utf-8")))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return flat(evaluations[0].recipe) if evaluations else {}
+        return evaluations[0].recipe if evaluations else {}
+
+
+def _unused(table: dict[str, Any]) -> frozenset[str]:
+    """The keys that a recipe has no use for; of one of another version nothing is known."""
+    try:
+        return unused_keys(recipe_from(table))
+    except ValueError:
+        return frozenset()
 
 
 def _value(run: ReportedRun, key: str) -> str:

@@ -18,10 +18,10 @@ from model.batch_norm import share_batch_norm
 from model.checkpoint import load_checkpoint, new_model
 from model.features import encoder_features
 from model.parallel import ALONE, Ranks, joined
-from model.recipe import OBJECTIVES, Recipe, load_recipe
+from model.recipe import OBJECTIVES, Recipe, load_recipe, views_of
 from model.run import Run
 from model.share import share_out, split_batch
-from model.train import Progress, train, training_samples, views_of
+from model.train import Progress, train, training_samples
 from pipeline.batch import Batch, View
 from pipeline.store.shards import Shards
 

@@ -56,6 +56,20 @@ def test_recipes_are_compared_where_they_differ(page: Path) -> None:
     assert "temperature" not in keys
 
 
+def test_what_a_recipe_has_no_use_for_is_no_difference(tmp_path: Path) -> None:
+    """Two baselines differ in a dozen keys that decide nothing of either, and in a few that do."""
+    changes = {
+        "graph": ("model.recurrent.hidden=8", "view.shear=0.5"),
+        "gru": ("model.backbone=gru", "spatial_weight=0", "temporal_weight=0", "model.encoder.kernel=3"),
+        "wide": ("model.backbone=gru", "spatial_weight=0", "temporal_weight=0", "model.recurrent.hidden=9"),
+    }
+    runs = [write_run(tmp_path / name, simple(), changes=some, steps=1) for name, some in changes.items()]
+    rows = dict(re.findall(r"<code>([\w.]+)</code></th>((?:<td>[^<]*</td>){3})", report(runs, tmp_path)))
+    assert rows["model.recurrent.hidden"] == "<td></td><td>256</td><td>9</td>"
+    assert rows["view.shear"] == "<td>0.5</td><td>1</td><td>1</td>"
+    assert "model.encoder.kernel" not in rows
+
+
 def test_the_protocol_that_a_recipe_leaves_open_is_named(tmp_path: Path) -> None:
     runs = [write_run(tmp_path / name, simple(), changes=changes, steps=1)
             for name, changes in (("open", ()), ("named", ("protocol=xview1",)))]  # fmt: skip

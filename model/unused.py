@@ -1,0 +1,65 @@
+"""Which keys of a recipe decide nothing of its training, as they are of a part that it does not have."""
+
+from model.baselines.settings import AS_CAL, AUTOENCODER, MS2L, PC
+from model.config import flat
+from model.cpstn import ST_GCN, STATISTICS
+from model.first_weights import STREAMS
+from model.recipe import CPSTN_OBJECTIVE, SUPERVISED, Recipe, views_of
+from model.recurrent import RECURRENT
+
+# What each kind of view is made by.
+SPATIAL = ("rotation", "shear", "jitter_std", "jitter_probability", "bones", "mirror")
+OF_VIEWS = {"spatial": SPATIAL, "combined": (*SPATIAL, "crop"), "temporal": ("mask_min", "mask_max", "crop")}
+
+
+def unused_keys(recipe: Recipe) -> frozenset[str]:
+    """Keys, by their path with dots, whose other values would leave training as it is, bit by bit."""
+    parts = _unused_of_model(recipe) + _unused_of_objective(recipe)
+    seen = {f"view.{name}" for kind in _kinds_of_views(recipe) for name in OF_VIEWS[kind]}
+    return frozenset(
+        key
+        for key in flat(recipe.to_table())
+        if key.startswith(tuple(parts)) or (key.startswith("view.") and key not in seen)
+    )
+
+
+def _unused_of_model(recipe: Recipe) -> list[str]:
+    """Keys, and beginnings of keys."""
+    model = recipe.model
+    has_graph = model.backbone == ST_GCN or (
+        model.backbone == STATISTICS and bool(model.statistics.graph_streams)
+    )
+    found = []
+    if model.backbone not in RECURRENT:
+        found.append("model.recurrent.")
+    if model.backbone != STATISTICS:
+        found.append("model.statistics.")
+    if not has_graph:
+        found += ["model.encoder.", "model.statistics.graph_statistics"]
+    if model.encoder.first_weights != STREAMS:
+        found.append("model.encoder.motion_frames")
+    return found
+
+
+def _unused_of_objective(recipe: Recipe) -> list[str]:
+    """Keys, and beginnings of keys."""
+    objective, found = recipe.objective, []
+    pretrains = objective == CPSTN_OBJECTIVE
+    if not (pretrains and (recipe.spatial_weight or recipe.temporal_weight)):
+        found += ["model.decoder.", "model.split_channels", "reduction"]
+    if not pretrains:
+        found += ["contrast_weight", "spatial_weight", "temporal_weight"]
+    if objective in (SUPERVISED, PC, AUTOENCODER) or (pretrains and not recipe.contrast_weight):
+        found.append("temperature")
+    if objective not in (CPSTN_OBJECTIVE, AS_CAL):
+        found.append("views")
+    if objective != SUPERVISED:
+        found.append("supervised_view")
+    return found + [f"{name}." for name in (AS_CAL, PC, MS2L) if name != objective]
+
+
+def _kinds_of_views(recipe: Recipe) -> set[str]:
+    """That the recipe's strengths of the views are used for: whitening learns from copies, too."""
+    statistics = recipe.model.statistics
+    whitens = recipe.model.backbone == STATISTICS and statistics.whitened > 0
+    return {*views_of(recipe), *(["combined"] if whitens else [])}
