@@ -109,14 +109,21 @@ def test_runs_can_be_compared_without_scrolling(browser: Chrome, tmp_path: Path)
     assert ask(browser, name) == pytest.approx(before, abs=1)
 
 
-def test_a_difference_and_its_p_value_stay_on_one_line(browser: Chrome, tmp_path: Path) -> None:
-    trained = score_table() | {"versus_untrained": {"won": 9, "lost": 4, "p": 0.2668}}
-    more = ("untrained encoder", "input statistics, with distances")
+def test_a_name_on_a_card_and_a_p_value_stay_on_one_line(browser: Chrome, tmp_path: Path) -> None:
+    trained = score_table() | {"versus_untrained": {"won": 9, "lost": 4, "p": 0.02668}}
+    more = ("untrained encoder", "input statistics", "input statistics, with distances")
     table = evaluation_table([trained, *(score_table(features=name) for name in more)])
     look(browser, 1300, "light")
-    visit(browser, write_report([write_run(tmp_path / "run", table, steps=1)], tmp_path / "out.html"))
-    heights = ask(browser, "[...document.querySelectorAll('.card tr')].map(row => row.offsetHeight)")
-    assert heights[0] < 1.5 * min(heights)
+    runs = [write_run(tmp_path / name, table, steps=1) for name in ("a", "b", "c")]  # side by side
+    visit(browser, write_report(runs, tmp_path / "out.html"))
+    lines = """[...document.querySelectorAll('.card th, .card small')].map(each => {
+        const range = document.createRange();
+        range.selectNodeContents(each);
+        return [each.textContent, range.getClientRects().length];
+    })"""
+    found = [line for line in ask(browser, lines) if line[0] in more[:2] or line[0].startswith("p")]
+    assert {text for text, _ in found} >= {*more[:2], "p\u00a00.027"}
+    assert [text for text, count in found if count != 1] == []
 
 
 def test_classes_and_confused_pairs_are_those_of_the_json(opened: Chrome, trained_run: Run) -> None:
