@@ -143,14 +143,14 @@ def ablate(
     A trial that fails is said to `on_stage` and kept in its line's problems; the others go on.
     """
     protocol = trials[0].recipe.protocol_on(shards.spec)
-    bench = _Bench(shards, read_parts(shards, protocol), protocol, device, threads, watch, on_stage)
+    common = _Common(shards, read_parts(shards, protocol), protocol, device, threads, watch, on_stage)
     lines: dict[str, Line] = {}
     first_of_encoder: dict[tuple[str, int], Trial] = {}
     for trial in trials:
         first_of_encoder.setdefault((trial.row.encoder, trial.recipe.seed), trial)
-    work = [_of_row(bench, trial) for trial in trials]
-    work += [_of_untrained(bench, trial, folder) for trial in first_of_encoder.values()]
-    work += [_of_statistics(bench, trials[0], folder)]
+    work = [_of_row(common, trial) for trial in trials]
+    work += [_of_untrained(common, trial, folder) for trial in first_of_encoder.values()]
+    work += [_of_statistics(common, trials[0], folder)]
     for number, measurement in enumerate(work, 1):
         line, seed = lines.setdefault(measurement.line.name, measurement.line), measurement.seed
         on_stage(f"{number} of {len(work)}: {measurement.what}")
@@ -162,8 +162,8 @@ def ablate(
     return Ablation(
         shards.manifest.dataset,
         protocol,
-        len(bench.parts.train),
-        len(bench.parts.test),
+        len(common.parts.train),
+        len(common.parts.test),
         int(shards.copied(protocol).sum()),
         tuple(lines.values()),
     )
@@ -181,7 +181,7 @@ def save_ablation(
 
 
 @dataclass(frozen=True, eq=False)
-class _Bench:
+class _Common:
     """What all trials have in common: the data, and how they are trained and evaluated."""
 
     shards: Shards
@@ -223,20 +223,20 @@ class _Measurement:
     top1: Callable[[], float]
 
 
-def _of_row(bench: _Bench, trial: Trial) -> _Measurement:
+def _of_row(common: _Common, trial: Trial) -> _Measurement:
     def measure() -> float:
-        return bench.encoder_top1(_trained(bench, trial).build_model().to(bench.device))
+        return common.encoder_top1(_trained(common, trial).build_model().to(common.device))
 
     path = trial.run.folder / "linear.json"
     line = Line(trial.row.name, trial.row.encoder, trial.row)
-    top1 = partial(_remembered, path, bench.identity(trial.recipe.to_table()), measure)
+    top1 = partial(_remembered, path, common.identity(trial.recipe.to_table()), measure)
     return _Measurement(line, trial.recipe.seed, f"{trial.run.folder}", top1)
 
 
-def _of_untrained(bench: _Bench, trial: Trial, folder: Path) -> _Measurement:
+def _of_untrained(common: _Common, trial: Trial, folder: Path) -> _Measurement:
     def measure() -> float:
-        model = new_model(bench.shards.spec, trial.recipe).to(bench.device)
-        return bench.encoder_top1(model)
+        model = new_model(common.shards.spec, trial.recipe).to(common.device)
+        return common.encoder_top1(model)
 
     encoder, seed = trial.row.encoder, trial.recipe.seed
     path = folder / "untrained" / f"{encoder}-{seed}.json"
@@ -244,39 +244,39 @@ def _of_untrained(bench: _Bench, trial: Trial, folder: Path) -> _Measurement:
     decide = {"model": trial.recipe.to_table()["model"], "seed": seed}
     for name in ("decoder", "projection", "contrast_pool", "split_channels"):
         del decide["model"][name]
-    top1 = partial(_remembered, path, bench.identity(decide), measure)
+    top1 = partial(_remembered, path, common.identity(decide), measure)
     line = Line(f"untrained {encoder}", encoder)
     return _Measurement(line, seed, f"{UNTRAINED}: {encoder}, seed {seed}", top1)
 
 
-def _of_statistics(bench: _Bench, trial: Trial, folder: Path) -> _Measurement:
+def _of_statistics(common: _Common, trial: Trial, folder: Path) -> _Measurement:
     def measure() -> float:
-        return bench.top1(statistics_extractor(bench.shards.spec.skeleton))
+        return common.top1(statistics_extractor(common.shards.spec.skeleton))
 
     path = folder / "untrained" / "statistics.json"
-    top1 = partial(_remembered, path, bench.identity(None), measure)
+    top1 = partial(_remembered, path, common.identity(None), measure)
     return _Measurement(Line(STATISTICS, ""), trial.recipe.seed, STATISTICS, top1)
 
 
-def _trained(bench: _Bench, trial: Trial) -> Checkpoint:
+def _trained(common: _Common, trial: Trial) -> Checkpoint:
     """The end of the trial's run, which is started, or gone on with, if it has not ended."""
-    shards = bench.shards
+    shards = common.shards
     with suppress(ValueError):  # no checkpoint yet, or a damaged one, which training says
         newest = load_checkpoint(trial.run)
         if newest.step == newest.steps:
             return newest
     if not trial.run.exists:
         trial.run.create(trial.recipe, shards.location, shards.manifest.digest)
-    with bench.watch(trial) as on_progress:
+    with common.watch(trial) as on_progress:
         train(
             shards,
             trial.recipe,
             trial.run,
-            device=bench.device,
-            threads=bench.threads,
+            device=common.device,
+            threads=common.threads,
             resume=True,
             on_progress=on_progress,
-            on_note=bench.on_stage,
+            on_note=common.on_stage,
         )
     return load_checkpoint(trial.run)
 

@@ -4,12 +4,12 @@ The last checkpoint counts, and no number of the test set decides anything. Besi
 an untrained one, plain statistics of the input and its raw coordinates: what does not beat them has learned
 nothing worth having.
 
-Axes: N sample, P packed present body, C channel, T frame, V joint, K class.
+Axes: N sample.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property, partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -17,25 +17,15 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from model.bench import Bench, whitened_features
 from model.checkpoint import Checkpoint
 from model.classify import fused_evaluation, linear_evaluation, nearest_neighbours
 from model.cpstn import CPSTN
 from model.device import reuse_freed_memory
-from model.feature_cache import FeatureCache, cache_of, identity_of_features
-from model.features import (
-    FLOOR_STREAMS,
-    Extractor,
-    Features,
-    Pair,
-    calibrated,
-    coordinates_extractor,
-    encoder_extractor,
-    encoder_features,
-    extract_features,
-    statistics_extractor,
-)
+from model.feature_cache import identity_of_features
+from model.features import Pair, encoder_features
 from model.finetune import finetune
-from model.question import Parts, Question, check_fit, labelled_sets, read_parts, seen_in_training
+from model.question import Question, check_fit, labelled_sets, read_parts, seen_in_training
 from model.result_cache import ResultCache, results_of, ways_to_measure
 from model.run import Run
 from model.scores import (
@@ -45,24 +35,17 @@ from model.scores import (
     FROM_LABELS,
     KNN,
     LINEAR,
-    MORE_STATISTICS,
     SEMI,
-    STATISTICS,
     SUPERVISED,
-    TRAINED,
     Result,
     Score,
     result_of_scores,
 )
 from model.subset import Labelled
 from model.supervised import head_scores
-from model.whitening import Whitening, fit_whitening, join, view_scatter
-from pipeline.samples import Samples
 from pipeline.store.shards import Shards
 
 NEIGHBOURS = (1, 20)
-# Beside whitened statistics; chosen with the changes of model.whitening.
-ENCODER_WEIGHT = 0.3
 # Indices of training samples, those whose labels are shown.
 Chosen = NDArray[np.int64]
 
@@ -139,22 +122,20 @@ def evaluate(
                 f"without a label; one of every class is used at least, in all {len(labels.sets[0]):,} of "
                 f"{len(parts.train):,}"
             )
-    bench = _Bench(shards, checkpoint, parts, device, keep, on_stage)
+    store = results_of(keep.results, shards, checkpoint, parts.train, device) if keep else None
+    modes = _Modes(Bench(shards, checkpoint, parts, device, keep, on_stage), store)
     scores: list[Score] = []
     if LINEAR in question.modes or KNN in question.modes:
-        scores += bench.frozen_scores(labelled, question)
+        scores += modes.frozen_scores(labelled, question)
         if others:
-            scores += bench.scores_fused_with(others, labelled)
-    scores += bench.supervised_scores()
+            scores += modes.scores_fused_with(others, labelled)
+    scores += modes.supervised_scores()
     if SEMI in question.modes or FINETUNE in question.modes:
-        scores += bench.finetuned_scores(labelled, question)
-    if keep is not None and bench.stored_results and bench.stored_results.reused:
-        count, reused = (
-            bench.stored_results.reused + bench.stored_results.measured,
-            bench.stored_results.reused,
-        )
+        scores += modes.finetuned_scores(labelled, question)
+    if store and store.reused:
         on_note(
-            f"{reused} of {count} results were there already; without {keep.results} all are measured anew"
+            f"{store.reused} of {store.reused + store.measured} results were there already; without "
+            f"{store.kept.folder} all are measured anew"
         )
     seen = seen_in_training(shards, runs, protocol)
     if seen:
@@ -189,133 +170,11 @@ def evaluate(
 
 
 @dataclass(frozen=True, eq=False)
-class _Bench:
-    """What all modes have in common."""
+class _Modes:
+    """Every mode on a bench. store: what earlier evaluations measured; None where nothing is kept."""
 
-    shards: Shards
-    checkpoint: Checkpoint
-    parts: Parts
-    device: torch.device
-    keep: Run | None
-    on_stage: Callable[[str], None]
-
-    @cached_property
-    def trained(self) -> CPSTN:
-        """The trained encoder, its batch normalisation measured as the untrained one's; nobody changes it."""
-        return self._calibrated(self.checkpoint.build_model())
-
-    @cached_property
-    def untrained(self) -> CPSTN:
-        """The same with its initial weights; nobody changes it."""
-        return self._calibrated(self.checkpoint.build_model(trained=False))
-
-    def _calibrated(self, model: CPSTN) -> CPSTN:
-        return calibrated(model.to(self.device), self.parts.train, self.device)
-
-    def model(self, kind: str) -> CPSTN:
-        """TRAINED or UNTRAINED."""
-        return self.trained if kind == TRAINED else self.untrained
-
-    @property
-    def encoders(self) -> dict[str, Extractor]:
-        """What the encoders see, by the kind of features. A model is built when it is first asked: where all
-        its features are stored, never."""
-
-        def extractor(kind: str) -> Extractor:
-            return lambda *bodies: encoder_extractor(self.model(kind))(*bodies)
-
-        return {kind: extractor(kind) for kind in ENCODERS}
-
-    @property
-    def extractors(self) -> dict[str, Extractor]:
-        """Of every kind of features, by its name."""
-        extractors = self.encoders
-        extractors[STATISTICS] = statistics_extractor(self.shards.spec.skeleton)
-        if "distance" in self.checkpoint.recipe().model.streams:
-            # Else the encoder would be compared with what had less to go by.
-            skeleton = self.checkpoint.spec().skeleton
-            extractors[MORE_STATISTICS] = statistics_extractor(skeleton, (*FLOOR_STREAMS, "distance"))
-        extractors[COORDINATES] = coordinates_extractor(self.parts.train.source.shape[1])
-        return extractors
-
-    def scores_fused_with(
-        self, others: Mapping[str, Checkpoint], labelled: Sequence[Labelled]
-    ) -> list[Score]:
-        """Linear evaluation of this run's and the others' encoders together, trained and untrained."""
-        benches = [self, *(replace(self, checkpoint=other) for other in others.values())]
-        train = self.parts.train
-        behind_names = [identity_of_features(self.shards, other, train) for other in others.values()]
-        scores = []
-        for kind in ENCODERS:
-            pairs = [bench._pair(kind, bench.encoders[kind]) for bench in benches]
-            what = {"mode": LINEAR, "features": kind, "fused": behind_names}
-            scores += self._fused(kind, what, pairs, tuple(others), labelled)
-        return scores
-
-    def _fused(
-        self,
-        kind: str,
-        what: Mapping[str, Any],
-        pairs: Sequence[Pair],
-        others: tuple[str, ...],
-        labelled: Sequence[Labelled],
-    ) -> list[Score]:
-        """Of one kind of encoders. what: see `ResultCache.results`."""
-        name = f"{kind}s, fused with {' + '.join(others)}"
-
-        def classified(chosen: Chosen) -> list[Result]:
-            few = [(train.take(chosen), test) for train, test in pairs]
-            return [fused_evaluation(few, self.parts.num_classes, self._performances(chosen))]
-
-        scores = []
-        for labels in labelled:
-            count = len(labels.sets[0])
-            self.on_stage(f"linear classifiers on {count:,} labels, {name}")
-            (results,) = self._results(what, labels.sets, classified)
-            scores.append(Score(LINEAR, name, None, labels.fraction, count, results, labels.subset, others))
-        return scores
-
-    def _pair(self, name: str, extractor: Extractor) -> Pair:
-        self.on_stage(f"features: {name}")
-        train, test = (self._extract(name, extractor, part) for part in (self.parts.train, self.parts.test))
-        if not (train.x_ND.isfinite().all() and test.x_ND.isfinite().all()):
-            raise RuntimeError(f"{name}: features of some samples are no numbers; nothing can be classified")
-        return train, test
-
-    def _extract(self, name: str, extractor: Extractor, samples: Samples) -> Features:
-        if self._stored is None:
-            return extract_features(extractor, samples, self.device)
-        return self._stored.features(name, extractor, samples, self.device)
-
-    @cached_property
-    def _stored(self) -> FeatureCache | None:
-        if self.keep is None:
-            return None
-        return cache_of(self.keep.features, self.shards, self.checkpoint, self.parts.train)
-
-    @cached_property
-    def stored_results(self) -> ResultCache | None:
-        """What earlier evaluations measured; None where nothing is to be kept."""
-        if self.keep is None:
-            return None
-        return results_of(self.keep.results, self.shards, self.checkpoint, self.parts.train, self.device)
-
-    def _results(
-        self, what: Mapping[str, Any], sets: Sequence[Chosen], measure: Callable[[Chosen], list[Result]]
-    ) -> list[tuple[Result, ...]]:
-        """What `measure` gives for each set of labels, or gave before; of each of its results those of all
-        sets. what: see `ResultCache.results`."""
-        store, train, test = self.stored_results, self.parts.train, self.parts.test
-        if store is None:
-            found = [measure(chosen) for chosen in sets]
-        else:
-            found = [
-                store.results(what, train.take(chosen), test, partial(measure, chosen)) for chosen in sets
-            ]
-        return list(zip(*found, strict=True))
-
-    def _performances(self, chosen: Chosen) -> list[str]:
-        return [self.parts.performances[index] for index in chosen]
+    bench: Bench
+    store: ResultCache | None
 
     def frozen_scores(self, labelled: Sequence[Labelled], question: Question) -> list[Score]:
         """Linear evaluation and nearest neighbours of all features, on all sets of labels.
@@ -325,14 +184,15 @@ class _Bench:
         """
         of_kinds: list[list[Score]] = []
         kept: dict[str, Callable[[], Pair]] = {}
-        for name, extractor in self.extractors.items():
-            kept[name] = cache(partial(self._pair, name, extractor))
+        for name, extractor in self.bench.extractors.items():
+            kept[name] = cache(partial(self.bench.pair, name, extractor))
             of_kinds.append(self._frozen(name, kept[name], labelled, question.modes))
             if name == COORDINATES or not question.whiten:
                 del kept[name]
         if question.whiten:
-            extractors = {name: self.extractors[name] for name in kept}
-            whitened = whitened_features(extractors, kept, self.parts, self.device, self.on_stage)
+            bench = self.bench
+            extractors = {name: bench.extractors[name] for name in kept}
+            whitened = whitened_features(extractors, kept, bench.parts, bench.device, bench.on_stage)
             of_kinds += [
                 self._frozen(name, cache(pair), labelled, question.modes) for name, pair in whitened.items()
             ]
@@ -343,7 +203,7 @@ class _Bench:
         self, name: str, pair: Callable[[], Pair], labelled: Sequence[Labelled], modes: Sequence[str]
     ) -> list[Score]:
         """Of one kind of features, which are asked for where a result is not there already."""
-        classes = self.parts.num_classes
+        classes = self.bench.parts.num_classes
 
         def classified(chosen: Chosen) -> list[Result]:
             train, test = pair()
@@ -357,11 +217,11 @@ class _Bench:
         for labels in labelled:
             count = len(labels.sets[0])
             if LINEAR in modes:
-                self.on_stage(f"linear classifier on {count:,} labels, {name}")
+                self.bench.on_stage(f"linear classifier on {count:,} labels, {name}")
                 (results,) = self._results({"mode": LINEAR, "features": name}, labels.sets, classified)
                 scores.append(Score(LINEAR, name, None, labels.fraction, count, results, labels.subset))
             if KNN in modes:
-                self.on_stage(f"nearest neighbours among {count:,} labels, {name}")
+                self.bench.on_stage(f"nearest neighbours among {count:,} labels, {name}")
                 what = {"mode": KNN, "features": name, "numbers": NEIGHBOURS}
                 for k, results in zip(NEIGHBOURS, self._results(what, labels.sets, voted), strict=True):
                     scores.append(Score(KNN, name, k, labels.fraction, count, results, labels.subset))
@@ -372,15 +232,14 @@ class _Bench:
 
         None either where it names the classes of another data set.
         """
-        recipe, classes = self.checkpoint.recipe(), self.shards.spec.classes
-        if recipe.objective != SUPERVISED or self.checkpoint.spec().classes != classes:
+        recipe, classes = self.bench.checkpoint.recipe(), self.bench.shards.spec.classes
+        if recipe.objective != SUPERVISED or self.bench.checkpoint.spec().classes != classes:
             return []
-        head = self.checkpoint.build_head(self.trained)
+        head = self.bench.checkpoint.build_head(self.bench.trained)
         assert head is not None
-        result = self._head_result(self.trained, head.to(self.device))
-        return [
-            Score(SUPERVISED, FROM_LABELS, None, recipe.label_fraction, self.checkpoint.samples, (result,))
-        ]
+        result = self._head_result(self.bench.trained, head.to(self.bench.device))
+        share, count = recipe.label_fraction, self.bench.checkpoint.samples
+        return [Score(SUPERVISED, FROM_LABELS, None, share, count, (result,))]
 
     def finetuned_scores(self, labelled: Sequence[Labelled], question: Question) -> list[Score]:
         """Fine-tuning end to end, and the paper's semi-supervised protocol (4.2.2): fine-tune, freeze, fit a
@@ -409,66 +268,83 @@ class _Bench:
 
     def _finetuned(self, name: str, seed: int, modes: Sequence[str], chosen: Chosen) -> dict[str, Result]:
         """The results of one fine-tuned copy, by these modes."""
-        recipe, classes = self.checkpoint.recipe(), self.parts.num_classes
-        few = self.parts.train.take(chosen)
-        epochs = recipe.finetune.epochs
+        recipe, parts, device = self.bench.checkpoint.recipe(), self.bench.parts, self.bench.device
+        few, epochs = parts.train.take(chosen), recipe.finetune.epochs
 
         def say(epoch: int) -> None:
-            self.on_stage(
+            self.bench.on_stage(
                 f"fine-tuning on {len(few):,} labels, {name}, seed {seed}, epoch {epoch + 1} of {epochs}"
             )
 
-        tuned, head = finetune(
-            self.model(name), few, classes, recipe.finetune, self.device, recipe.seed + seed, on_epoch=say
-        )
+        untuned, config, drawn = self.bench.model(name), recipe.finetune, recipe.seed + seed
+        tuned, head = finetune(untuned, few, parts.num_classes, config, device, drawn, on_epoch=say)
         results = {}
         if FINETUNE in modes:
             results[FINETUNE] = self._head_result(tuned, head)
         if SEMI in modes:
-            train, test = (encoder_features(tuned, part, self.device) for part in (few, self.parts.test))
-            results[SEMI] = linear_evaluation(train, test, classes, self._performances(chosen))
+            train, test = (encoder_features(tuned, part, device) for part in (few, parts.test))
+            results[SEMI] = linear_evaluation(train, test, parts.num_classes, self._performances(chosen))
         return results
 
     def _head_result(self, model: CPSTN, head: nn.Linear) -> Result:
-        test = self.parts.test
-        return result_of_scores(
-            head_scores(model, head, test, self.device), torch.tensor(test.labels_N, device=self.device)
-        )
+        test, device = self.bench.parts.test, self.bench.device
+        labels_N = torch.tensor(test.labels_N, device=device)
+        return result_of_scores(head_scores(model, head, test, device), labels_N)
+
+    def scores_fused_with(
+        self, others: Mapping[str, Checkpoint], labelled: Sequence[Labelled]
+    ) -> list[Score]:
+        """Linear evaluation of this run's and the others' encoders together, trained and untrained."""
+        benches = [self.bench, *(replace(self.bench, checkpoint=other) for other in others.values())]
+        train = self.bench.parts.train
+        behind_names = [identity_of_features(self.bench.shards, other, train) for other in others.values()]
+        scores = []
+        for kind in ENCODERS:
+            pairs = [bench.pair(kind, bench.encoders[kind]) for bench in benches]
+            what = {"mode": LINEAR, "features": kind, "fused": behind_names}
+            scores += self._fused(kind, what, pairs, tuple(others), labelled)
+        return scores
+
+    def _fused(
+        self,
+        kind: str,
+        what: Mapping[str, Any],
+        pairs: Sequence[Pair],
+        others: tuple[str, ...],
+        labelled: Sequence[Labelled],
+    ) -> list[Score]:
+        """Of one kind of encoders. what: see `ResultCache.results`."""
+        name = f"{kind}s, fused with {' + '.join(others)}"
+
+        def classified(chosen: Chosen) -> list[Result]:
+            few = [(train.take(chosen), test) for train, test in pairs]
+            return [fused_evaluation(few, self.bench.parts.num_classes, self._performances(chosen))]
+
+        scores = []
+        for labels in labelled:
+            count = len(labels.sets[0])
+            self.bench.on_stage(f"linear classifiers on {count:,} labels, {name}")
+            (results,) = self._results(what, labels.sets, classified)
+            scores.append(Score(LINEAR, name, None, labels.fraction, count, results, labels.subset, others))
+        return scores
+
+    def _results(
+        self, what: Mapping[str, Any], sets: Sequence[Chosen], measure: Callable[[Chosen], list[Result]]
+    ) -> list[tuple[Result, ...]]:
+        """What `measure` gives for each set of labels, or gave before; of each of its results those of all
+        sets. what: see `ResultCache.results`."""
+        store, train, test = self.store, self.bench.parts.train, self.bench.parts.test
+        if store is None:
+            found = [measure(chosen) for chosen in sets]
+        else:
+            found = [
+                store.results(what, train.take(chosen), test, partial(measure, chosen)) for chosen in sets
+            ]
+        return list(zip(*found, strict=True))
+
+    def _performances(self, chosen: Chosen) -> list[str]:
+        return [self.bench.parts.performances[index] for index in chosen]
 
 
 def _of_mode(tuned: Callable[[], Mapping[str, Result]], mode: str, _: Chosen) -> list[Result]:
     return [tuned()[mode]]
-
-
-def whitened_features(
-    extractors: Mapping[str, Extractor],
-    features: Mapping[str, Callable[[], Pair]],
-    parts: Parts,
-    device: torch.device,
-    on_stage: Callable[[str], None],
-) -> dict[str, Callable[[], Pair]]:
-    """These features whitened by the views' scatter, and each encoder's joined with the input's statistics.
-
-    By name, each to be asked for; nothing is done before. Learnt on the training samples, without labels.
-    """
-
-    @cache
-    def fitted(name: str) -> Whitening:
-        on_stage(f"scatter of the views: {name}")
-        train, _ = features[name]()
-        return fit_whitening(train, view_scatter(extractors[name], parts.train, device))
-
-    def through(name: str, weight: float = 1.0) -> Pair:
-        train, test = features[name]()
-        return fitted(name).apply(train, weight), fitted(name).apply(test, weight)
-
-    def joined(name: str) -> Pair:
-        train, test = (
-            join(*pair) for pair in zip(through(STATISTICS), through(name, ENCODER_WEIGHT), strict=True)
-        )
-        return train, test
-
-    alone: dict[str, Callable[[], Pair]] = {
-        f"{name}, whitened": partial(through, name) for name in extractors
-    }
-    return alone | {f"{name} and {STATISTICS}, whitened": partial(joined, name) for name in ENCODERS}

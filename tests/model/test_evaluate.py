@@ -16,9 +16,10 @@ from torch import nn
 
 from data_specs.spec import load_spec
 from model.batch_norm import FrameNorm
+from model.bench import ENCODER_WEIGHT, whitened_features
 from model.checkpoint import Checkpoint, load_checkpoint, new_model
 from model.classify import fit_chosen, linear_evaluation
-from model.evaluate import ENCODER_WEIGHT, Evaluation, evaluate, whitened_features
+from model.evaluate import Evaluation, evaluate
 from model.features import (
     FLOOR_STREAMS,
     Pair,
@@ -433,7 +434,7 @@ def test_where_all_features_are_stored_no_encoder_is_built(
     def refuse(*_: object) -> NoReturn:
         raise AssertionError("built once more")
 
-    monkeypatch.setattr("model.evaluate.calibrated", refuse)
+    monkeypatch.setattr("model.bench.calibrated", refuse)
     second = evaluate(shards, checkpoint, question, device=CPU, keep=Run(tmp_path))
     assert tables(second) == tables(first)
 
