@@ -15,6 +15,8 @@ MESSAGES = (
     "not enough memory",
     "MPS backend out of memory",
     "CUDA error: out of memory",  # of pinned memory of the host
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "std::bad_alloc",
 )
 
 

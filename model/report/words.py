@@ -83,7 +83,14 @@ def feature_text(features: str, k: int | None, subset: str | None) -> str:
 
 def feature_notes(features: Sequence[str]) -> list[tuple[str, str]]:
     """What the names of these features hold that not everybody knows, each with what it says."""
-    return [(part, note) for part, note in FEATURE_NOTES.items() if any(part in name for name in features)]
+    kinds = [_without_runs(name) for name in features]
+    return [(part, note) for part, note in FEATURE_NOTES.items() if any(part in kind for kind in kinds)]
+
+
+def _without_runs(features: str) -> str:
+    """Not the names of runs that were fused, which are the user's own."""
+    before, fused, _ = features.partition("fused with ")
+    return before + fused
 
 
 def listed(names: Sequence[str]) -> str:

@@ -2,9 +2,10 @@
 
 import copy
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,10 +19,11 @@ from data_specs.spec import load_spec
 from model.batch_norm import FrameNorm
 from model.bench import ENCODER_WEIGHT, whitened_features
 from model.checkpoint import Checkpoint, load_checkpoint, new_model
-from model.classify import fit_chosen, linear_evaluation
+from model.classify import fit_chosen, fused_evaluation, linear_evaluation, nearest_neighbours
 from model.evaluate import Evaluation, evaluate
 from model.features import (
     FLOOR_STREAMS,
+    Features,
     Pair,
     batch_norms,
     calibrated,
@@ -33,9 +35,9 @@ from model.finetune import finetune
 from model.question import Question, labelled_sets, read_parts, usual_protocol
 from model.recipe import FinetuneConfig, load_recipe
 from model.run import Run
-from model.scores import COORDINATES, MORE_STATISTICS, STATISTICS, TRAINED, UNTRAINED
+from model.scores import COORDINATES, MORE_STATISTICS, STATISTICS, TRAINED, UNTRAINED, result_of_scores
 from model.subset import write_subset
-from model.supervised import labelled_keys
+from model.supervised import head_scores, labelled_keys
 from model.train import train
 from model.whitening import fit_whitening, view_scatter
 from pipeline.loader import sequential_batches
@@ -112,14 +114,15 @@ def test_labels_of_test_samples_change_no_classifier(shards: Shards, checkpoint:
 
 
 def test_an_id_file_stands_for_its_fraction(shards: Shards, checkpoint: Checkpoint, tmp_path: Path) -> None:
-    """A subset that was published must give the numbers that were published with it."""
-    by_fraction = evaluate(shards, checkpoint, Question(("linear",), "xview", (0.5,)), device=CPU)
+    """A subset that was published must give the numbers that were published with it, and name it."""
+    ask = partial(evaluate, shards, checkpoint, device=CPU, fuse={"itself": checkpoint})
+    by_fraction = ask(Question(("linear", "knn"), "xview", (0.5,)))
     chosen = by_fraction.labelled[1].sets[0]
     write_subset(tmp_path / "ids.txt", [by_fraction.keys[index] for index in chosen], "half")
-    question = Question(("linear",), "xview", subsets=(tmp_path / "ids.txt",))
-    by_file = evaluate(shards, checkpoint, question, device=CPU)
+    by_file = ask(Question(("linear", "knn"), "xview", subsets=(tmp_path / "ids.txt",)))
     for one, other in zip(by_fraction.scores, by_file.scores, strict=True):
         assert (one.features, one.labels, one.top1) == (other.features, other.labels, other.top1)
+        assert (one.subset, other.subset) == (None, "ids.txt" if one.label_fraction < 1 else None)
 
 
 def test_fine_tuning_on_an_id_file_is_repeated(
@@ -131,6 +134,78 @@ def test_fine_tuning_on_an_id_file_is_repeated(
     question = Question(("finetune",), "xview", subsets=(tmp_path / "ids.txt",), seeds=2)
     scores = evaluate(shards, checkpoint, question, device=CPU).scores
     assert {len(score.results) for score in scores} == {2}
+    assert [score.subset for score in scores] == [None, None, "ids.txt", "ids.txt"]
+
+
+def test_a_fine_tuned_row_is_of_its_own_encoder_labels_and_seeds(
+    shards: Shards, checkpoint: Checkpoint
+) -> None:
+    """Another encoder's accuracy, or one seed's twice, would stand in a table like any other."""
+    recipe = load_recipe("compact", (*TINY, "seed=5"))
+    this = Checkpoint(checkpoint.content | {"recipe": recipe.to_table()})
+    question = Question(("semi", "finetune"), "xview", (0.5,), seeds=2)
+    stages, parts = list[str](), read_parts(shards, "xview")
+    found = evaluate(shards, this, question, device=CPU, on_stage=stages.append)
+    assert stages[-1].endswith(f"{UNTRAINED}, seed 1, epoch 1 of 1")
+    rows = {(score.mode, score.features, score.label_fraction): score.results for score in found.scores}
+    for name, is_trained in ((TRAINED, True), (UNTRAINED, False)):
+        model = calibrated(this.build_model(trained=is_trained), parts.train, CPU)
+        for labels, seed in product(found.labelled, (0, 1)):
+            few = parts.train.take(labels.sets[seed % len(labels.sets)])
+            tuned, head = finetune(model, few, parts.num_classes, recipe.finetune, CPU, 5 + seed)
+            scores_NK = head_scores(tuned, head, parts.test, CPU)
+            expected = {"finetune": result_of_scores(scores_NK, torch.tensor(parts.test.labels_N))}
+            if labels.fraction < 1:
+                train_on, test_on = (encoder_features(tuned, part, CPU) for part in (few, parts.test))
+                expected["semi"] = linear_evaluation(train_on, test_on, parts.num_classes, [])
+            for mode, result in expected.items():
+                own = rows[mode, name, labels.fraction][seed]
+                assert_array_equal(own.confusion_KK, result.confusion_KK, f"{mode}, {name}, {seed}")
+
+
+def test_neighbours_are_those_whose_labels_are_shown(
+    shards: Shards, checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All training samples vote better than the few of a share; and 20 of them are not 5."""
+    ask = partial(evaluate, shards, checkpoint, Question(("knn",), "xview", (0.2,)), device=CPU)
+    parts, extractor = read_parts(shards, "xview"), statistics_extractor(shards.spec.skeleton)
+    train_on, test_on = (extract_features(extractor, part, CPU) for part in (parts.train, parts.test))
+    for numbers in ((1, 20), (1, 5)):
+        monkeypatch.setattr("model.evaluate.NEIGHBOURS", numbers)
+        found = ask(keep=Run(tmp_path))
+        for labels in found.labelled:
+            shown = train_on.take(labels.sets[0])
+            expected = nearest_neighbours(shown, test_on, parts.num_classes, numbers)
+            for k, result in zip(numbers, expected, strict=True):
+                rows = {(score.features, score.k, score.labels): score for score in found.scores}
+                (score,) = rows[STATISTICS, k, len(shown.labels_N)].results
+                assert_array_equal(score.hit_N, result.hit_N)
+
+
+def test_penalties_are_chosen_by_the_performances_of_the_samples_whose_labels_are_shown(
+    shards: Shards, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By those of others one performance would stand on both sides, and the weakest penalty would win."""
+    given: list[tuple[list[int], list[str]]] = []
+
+    def one(train_on: Features, *rest: Any) -> Any:
+        given.append((train_on.labels_N.tolist(), rest[-1]))
+        return linear_evaluation(train_on, *rest)
+
+    def fused(pairs: Sequence[Pair], *rest: Any) -> Any:
+        given.append((pairs[0][0].labels_N.tolist(), rest[-1]))
+        return fused_evaluation(pairs, *rest)
+
+    monkeypatch.setattr("model.evaluate.linear_evaluation", one)
+    monkeypatch.setattr("model.evaluate.fused_evaluation", fused)
+    question = Question(("linear", "semi"), "xview", (0.5,))
+    result = evaluate(shards, checkpoint, question, device=CPU, fuse={"itself": checkpoint})
+    parts, expected = read_parts(shards, "xview"), []
+    for labels in result.labelled:
+        chosen = labels.sets[0]
+        performances = [parts.performances[index] for index in chosen]
+        expected.append((parts.train.labels_N[chosen].tolist(), performances))
+    assert given == expected * 6 + expected[1:] * 2  # four features alone, two fused; two fine-tuned on half
 
 
 def test_fine_tuning_moves_a_copy_of_the_encoder(shards: Shards, checkpoint: Checkpoint) -> None:
@@ -182,17 +257,19 @@ def test_fused_runs_are_the_mean_of_their_probabilities(
 ) -> None:
     """Two streams fused must be both, each with a classifier of its own, on the same labels."""
     motion = 'model.streams=["motion"]', "model.decoder.output=metres"
-    other = trained_on(shards, tmp_path, *motion, "seed=3")
+    other = trained_on(shards, tmp_path, *motion, "seed=3", "lr=0.1")
     question = Question(("linear", "knn"), "xview", (0.5,))
     alone = evaluate(shards, checkpoint, question, device=CPU)
     both = evaluate(shards, checkpoint, question, device=CPU, fuse={"motion": other}, keep=Run(tmp_path))
     assert tables(both)[: len(alone.scores)] == tables(alone)
+    assert tables(both) == tables(evaluate(shards, checkpoint, question, device=CPU, fuse={"motion": other}))
     fused = both.scores[len(alone.scores) :]
     assert [(score.mode, score.features, score.label_fraction) for score in fused] == [
         ("linear", f"{kind} encoders, fused with motion", share)
         for kind in ("trained", "untrained")
         for share in (1, 0.5)
     ]
+    assert (fused[0].confusion != fused[2].confusion).any()  # trained and untrained
     parts = read_parts(shards, "xview")
     models = [calibrated(one.build_model(), parts.train, CPU) for one in (checkpoint, other)]
     streams = [
@@ -415,12 +492,32 @@ def test_what_is_there_already_is_not_even_looked_at(
     shards: Shards, checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     """Whitening learns from changed copies of all training samples: minutes on NTU-60."""
-    stages: list[str] = []
+    stages, notes = list[str](), list[str]()
     question = Question(("linear", "knn"), "xview", whiten=True)
-    for _ in range(2):
+    hear: dict[str, Any] = {"on_stage": stages.append, "on_note": notes.append}
+    for said in (0, 1):
         stages.clear()
-        evaluate(shards, checkpoint, question, device=CPU, keep=Run(tmp_path), on_stage=stages.append)
+        evaluate(shards, checkpoint, question, device=CPU, keep=Run(tmp_path), **hear)
+        assert len(notes) == said  # that results were there, where some were
     assert not [stage for stage in stages if stage.startswith(("features", "scatter"))]
+
+
+def test_features_are_extracted_once_whatever_is_asked_of_them(
+    shards: Shards, checkpoint: Checkpoint
+) -> None:
+    """All of NTU-120 is encoded for it; raw coordinates are too many to be whitened."""
+    stages: list[str] = []
+    question = Question(("linear", "knn"), "xview", (0.5,), whiten=True)
+    found = evaluate(shards, checkpoint, question, device=CPU, on_stage=stages.append)
+    asked = [stage for stage in stages if stage.startswith(("features", "scatter"))]
+    alike = [TRAINED, UNTRAINED, STATISTICS]
+    assert [stage for stage in asked if stage.startswith("features")] == [
+        f"features: {name}" for name in (*alike, COORDINATES)
+    ]
+    assert [stage for stage in asked if stage.startswith("scatter")] == [
+        f"scatter of the views: {name}" for name in alike
+    ]
+    assert f"{COORDINATES}, whitened" not in {score.features for score in found.scores}
 
 
 def test_where_all_features_are_stored_no_encoder_is_built(

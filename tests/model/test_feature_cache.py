@@ -73,6 +73,7 @@ def test_whatever_they_depend_on_asks_for_new_ones(
         lambda: cache.features("b", counted, samples, CPU),
         lambda: cache.features("a", counted, samples.take(np.arange(5)), CPU),
         lambda: cache.features("a", counted, samples.take(np.arange(5, 10)), CPU),  # as many others
+        lambda: cache.features("a", counted, samples.take(np.arange(len(samples))[::-1].copy()), CPU),
         lambda: cache.features("a", counted, samples, CPU, batch_size=7),
         lambda: FeatureCache(Kept(tmp_path, {"weights": "abd"})).features("a", counted, samples, CPU),
     ]

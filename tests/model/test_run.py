@@ -1,12 +1,13 @@
 """A run's folder: which one is meant, and what it says of itself."""
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from model.recipe import load_recipe
+from model.recipe import Recipe, load_recipe
 from model.run import Run, create_next, find_run, named_run, newest_run
 from pipeline.store.shards import Shards
 
@@ -31,6 +32,25 @@ def test_the_newest_run_is_the_one_that_was_saved_last(tmp_path: Path) -> None:
     assert newest_run(tmp_path) == runs[1]
 
 
+def test_of_all_checkpoints_of_a_run_the_last_counts(tmp_path: Path) -> None:
+    """A run of days ends after one of minutes that was started later; two of a test end in one second."""
+    long, short = put_run(tmp_path / "long", 3, 4), put_run(tmp_path / "short", 5)
+    for second, path in ((30, long.checkpoint_at(4)), (20, short.checkpoint), (10, long.checkpoint_at(3))):
+        os.utime(path, (second, second))
+    assert newest_run(tmp_path) == long
+    for nanoseconds, run in ((200, short), (300, long)):
+        os.utime(run.checkpoint, ns=(40 * 10**9 + nanoseconds,) * 2)
+    assert newest_run(tmp_path) == long
+
+
+def test_a_row_of_a_table_is_not_the_newest_run(tmp_path: Path) -> None:
+    """`ablate` leaves its runs in a folder of their own: they are asked for by their paths."""
+    run, row = put_run(tmp_path / "run", 3), put_run(tmp_path / "table5" / "cp-stn-0", 3)
+    for second, one in enumerate((run, row), start=1):
+        os.utime(one.checkpoint, (second, second))
+    assert newest_run(tmp_path) == run
+
+
 def test_a_copy_of_the_users_own_makes_no_run_the_newest(tmp_path: Path) -> None:
     """It would be named, and then have no checkpoint."""
     trained, other = put_run(tmp_path / "trained", 3), put_run(tmp_path / "other")
@@ -38,7 +58,9 @@ def test_a_copy_of_the_users_own_makes_no_run_the_newest(tmp_path: Path) -> None
         (other.folder / "checkpoints" / name).touch()
     assert newest_run(tmp_path) == trained
     assert not other.has_checkpoint  # so that --resume begins
-    other.before_steps.touch()
+    (other.folder / "checkpoints/last.pt").touch()  # of an earlier version
+    assert newest_run(tmp_path) == trained
+    assert trained.has_checkpoint
     assert other.has_checkpoint
 
 
@@ -52,6 +74,30 @@ def test_a_folder_for_runs_that_cannot_be_made_is_told(
     (tmp_path / "runs").symlink_to(tmp_path / "not-mounted")
     with pytest.raises(ValueError, match=r"runs/.*: cannot be written: File exists"):
         make(Run(tmp_path / "runs/ucla-001"), load_recipe("compact"), shards.location, "0f")
+
+
+def test_a_folder_that_is_taken_is_left_alone(tmp_path: Path, shards: Shards) -> None:
+    """--resume goes on with a run; what is left of one that was never begun can only be removed."""
+    begun, left = put_run(tmp_path / "begun"), Run(tmp_path / "left")
+    left.folder.mkdir()
+    for run, way_on in ((begun, f"go on with --resume {begun.folder}"), (left, "remove what is there")):
+        with pytest.raises(ValueError, match=f"exists already; choose another --name, or {way_on}$"):
+            run.create(load_recipe("compact"), shards.location, "0f")
+
+
+def test_a_run_has_begun_when_all_of_it_is_written(
+    tmp_path: Path, shards: Shards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk would else leave one that has no recipe, and that --resume takes for begun."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    run = Run(tmp_path / "run")
+    monkeypatch.setattr(Recipe, "save", refuse)
+    with pytest.raises(ValueError, match="run: cannot be written: No space left on device"):
+        run.create(load_recipe("compact"), shards.location, "0f")
+    assert not run.exists
 
 
 def test_a_path_goes_before_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,14 +117,16 @@ def test_a_name_is_one_folder_under_runs(tmp_path: Path, name: str) -> None:
     assert named_run(tmp_path, "wide-0.1_b").folder == tmp_path / "wide-0.1_b"
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"shards": ', b"\xff", b"3"])
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"{}", b'{"shards": ', b"\xff", b"3", b'{"shards": 3, "manifest": 0}']
+)
 def test_a_run_that_does_not_say_what_it_was_trained_on_is_named(tmp_path: Path, content: bytes) -> None:
     """A traceback would tell of JSON where the user has to know which file of which run."""
     run = put_run(tmp_path / "run")
     assert (run.shards(), run.manifest()) == ("/data/ucla", "0f")
     (run.folder / "run.json").write_bytes(content)
-    for ask in (run.shards, run.manifest):
-        with pytest.raises(ValueError, match=r"run\.json: cannot be read"):
+    for ask, way_out in ((run.shards, "name its shards by --shards"), (run.manifest, "start a new run")):
+        with pytest.raises(ValueError, match=rf"run\.json: cannot be read \(.*\); {way_out}$"):
             ask()
     (run.folder / "run.json").unlink()
     with pytest.raises(ValueError, match=r"run\.json: cannot be read"):
@@ -92,6 +140,7 @@ def test_a_run_finds_its_shards_from_any_folder(
     monkeypatch.chdir(shards.folder.parent)
     run = Run(tmp_path / "run")
     run.create(load_recipe("compact"), Path(shards.folder.name), shards.manifest.digest)
+    assert run.recipe() == load_recipe("compact")
     monkeypatch.chdir(tmp_path)
     assert run.open_shards().manifest.digest == run.manifest() == shards.manifest.digest
 
