@@ -68,7 +68,7 @@ def test_out_of_memory_says_what_the_settings_are(changes: tuple[str, ...], said
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublas"), "(CUDA error: CUBLAS_"),
         (RuntimeError("std::bad_alloc"), "(std::bad_alloc)"),
     ],
-    ids=["CUDA", "CPU", "other CPUs", "MPS", "pinned"],
+    ids=["CUDA", "CPU", "other CPUs", "MPS", "pinned", "cuBLAS", "C++"],
 )
 def test_memory_that_ran_out_is_known_in_all_of_torchs_words(error: Exception, said: str) -> None:
     """A traceback through torch names no setting. Where in torch's sources it was, nobody can change."""
