@@ -215,7 +215,7 @@ def test_a_file_that_is_no_recipe_is_named(tmp_path: Path) -> None:
 
 def test_unknown_recipe_lists_the_known_ones() -> None:
     with pytest.raises(
-        ValueError, match="expected as-cal-like, best, compact, lstm-autoencoder, ms2l-like, paper"
+        ValueError, match="expected as-cal-like, best, compact, contrast, lstm-autoencoder, ms2l-like, paper"
     ):
         load_recipe("papr")
 
