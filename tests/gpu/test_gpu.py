@@ -104,6 +104,7 @@ def session(folder: Path, environment: dict[str, str]) -> Iterator[Gpu]:
         ("paper", ("reduction=sum", "views=['temporal', 'temporal']", "view.crop=0.5")),
         ("compact", ("objective=supervised", "precision=bf16")),
         ("three-streams", ("precision=bf16",)),
+        ("contrast", ()),
         ("as-cal-like", ()),
         ("ms2l-like", ()),
         ("pc-like", ("precision=bf16",)),
