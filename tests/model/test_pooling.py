@@ -99,7 +99,7 @@ def test_half_precision_is_pooled_in_full() -> None:
         ({"over": "max"}, "over is 'max'; expected one of joints, global"),
         ({"statistics": ("mean", "mean")}, "statistics is .*; expected some of mean, .*, each once"),
         ({"statistics": ("median",)}, r"statistics is \['median'\]; expected some of mean, deviation"),
-        ({"spans": ()}, r"spans is \[\]; expected at least one above 0"),
+        ({"spans": ()}, r"spans is \[\]; expected one or more whole numbers above 0"),
         ({"spans": (1, 0)}, r"spans is \[1, 0\]"),
         ({"bodies": "sum"}, "bodies is 'sum'; expected one of mean, max"),
     ],
