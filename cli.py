@@ -301,8 +301,9 @@ def train(
             )
             run = Run(Path(ranks.first_says(lambda: str(_new_run(opened, chosen, name, ranks.world)))))
         if ranks.is_first:
-            for key in [key_of(change) for change in changes]:
-                if key in unused_keys(chosen):
+            unused = unused_keys(chosen)
+            for key in map(key_of, changes):
+                if key in unused:
                     _note(f"{key} decides nothing here: no part of what is trained has a use for it")
             click.echo(f"training on {opened.location} into {run.folder}, on {ranks.describe(chosen_device)}")
         with training_bar() if ranks.is_first else nullcontext(lambda _: None) as show:

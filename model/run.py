@@ -185,14 +185,11 @@ def named_run(parent: Path, name: str) -> Run:
 
 def newest_run(parent: Path) -> Run:
     """The run whose checkpoint was written last. Raises ValueError if there is none."""
-    runs = [Run(path.parent) for path in parent.glob("*/checkpoints")]
-    trained = [run for run in runs if run.checkpoints]
-    if not trained:
+    checkpoints = [path for folder in parent.glob("*/checkpoints") for path in Run(folder.parent).checkpoints]
+    if not checkpoints:
         raise ValueError(f"no trained run under {parent}/; run train first, or name a run")
-    return max(
-        trained,
-        key=lambda run: max((path.stat().st_mtime_ns, path) for path in run.checkpoints),
-    )
+    newest = max(checkpoints, key=lambda path: (path.stat().st_mtime_ns, path))
+    return Run(newest.parent.parent)
 
 
 def create_next(parent: Path, dataset: str, recipe: Recipe, shards: Location, manifest: str) -> Run:

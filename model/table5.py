@@ -5,6 +5,7 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
+from model.config import key_of
 from model.recurrent import RECURRENT
 
 FILE = Path(__file__).parent / "recipes" / "tables" / "table5.toml"
@@ -32,7 +33,7 @@ class Row:
 
     def sets(self, key: str) -> bool:
         """Whether the row itself decides what the key is."""
-        return key in {change.partition("=")[0] for change in self.changes()}
+        return key in map(key_of, self.changes())
 
     def changes(self) -> tuple[str, ...]:
         """The `key=value` changes that turn any recipe with both pretexts into this row's."""
