@@ -226,7 +226,7 @@ def synthesize(dataset: str, out: Path, samples: int, seed: int, oddities: float
 @click.option(
     "--recipe",
     metavar="NAME|FILE",
-    help="compact, wide, paper, paper:ROW of Table 5, best, contrast, three-streams, a baseline's, or a TOML "
+    help="compact, wide, paper, paper:ROW of Table 5, best, contrast, a baseline's, or a TOML "
     "file.  [default: compact]",
 )
 @click.option(

@@ -31,7 +31,7 @@ KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "pretexts alone": ("compact", ("contrast_weight=0",)),
     "random first weights": ("compact", ("model.encoder.first_weights=random",)),
     "two spatial views": ("compact", ("views=['spatial', 'spatial']", "temporal_weight=0")),
-    "combined views": ("three-streams", ("views=['combined', 'combined']",)),
+    "combined views": ("compact", ("views=['combined', 'combined']",)),
     "recurrent": ("paper:bigru", ()),
     "statistics, whitened": ("best", ()),
     "statistics alone": ("best", ("model.statistics.graph_streams=[]", "model.statistics.whitened=0")),
