@@ -73,9 +73,11 @@ def make_shards(
     workers: int | None,
     processes: int | None,
     cluster: str | None,
+    on_begin: Callable[[], None],
     on_recordings: Callable[[int], None],
 ) -> None:
-    """Make these shards of one job, all that are still to be made. The rest as in `preprocess.run`."""
+    """Make these shards of one job, all that are still to be made. `on_begin` is called when there are
+    workers who can, before the first of them does. The rest as in `preprocess.run`."""
     if not tasks:
         return
     if workers is None:
@@ -86,18 +88,18 @@ def make_shards(
     processes = min(processes, len(tasks))  # of which no more than one works on a shard
     if cluster is not None:
         with _running_cluster(cluster) as client:
-            _make_shards_on_cluster(tasks, client, on_recordings)
+            _make_shards_on_cluster(tasks, client, on_begin, on_recordings)
     elif processes > 1:
         with _own_cluster(processes, min(workers_each, len(tasks))) as client:
-            _make_shards_on_cluster(tasks, client, on_recordings)
+            _make_shards_on_cluster(tasks, client, on_begin, on_recordings)
     else:
+        on_begin()
         _make_shards_on_threads(tasks, min(workers, len(tasks)), on_recordings)
 
 
 def _make_shards_on_threads(
     tasks: list[ShardTask], workers: int, on_recordings: Callable[[int], None]
 ) -> None:
-    _begin(tasks)
     stopped = threading.Event()
 
     def hear(count: int) -> None:
@@ -116,13 +118,16 @@ def _make_shards_on_threads(
 
 
 def _make_shards_on_cluster(
-    tasks: list[ShardTask], client: "Client", on_recordings: Callable[[int], None]
+    tasks: list[ShardTask],
+    client: "Client",
+    on_begin: Callable[[], None],
+    on_recordings: Callable[[int], None],
 ) -> None:
     """After a failure or Ctrl-C, no other shard is begun."""
     from distributed import KilledWorker, as_completed
 
     _check_workers(tasks[0], client)
-    _begin(tasks)
+    on_begin()
     again = "the shards that are done are kept; run the same command again to go on"
     shards: list[Future[int]] = []
     try:
@@ -251,8 +256,3 @@ def _compile(task: ShardTask) -> None:
     """Make a shard to be thrown away: that calls every kernel, if any of its recordings can be read."""
     with tempfile.TemporaryDirectory(prefix="cpstn-") as folder:
         make_shard(replace(task, out=Path(folder)))
-
-
-def _begin(tasks: list[ShardTask]) -> None:
-    """From now on, and until the end, the folder counts as unfinished."""
-    (tasks[0].out / "manifest.json").unlink(missing_ok=True)

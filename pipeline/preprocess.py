@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from data_specs.spec import DatasetSpec
@@ -47,7 +48,12 @@ class UnreadableError(RuntimeError):
 
 @dataclass(frozen=True)
 class Job:
-    """A whole run, decided before the first recording is opened."""
+    """A whole run, decided before the first recording is opened.
+
+    recordings: in the order of the plan's keys.  left_out: how many were found beside them, by the reason.
+    overwrite: whether shards of other settings in `out` are to make room, as soon as nothing more can keep
+        these from being made.
+    """
 
     spec: DatasetSpec
     plan: Plan
@@ -55,6 +61,7 @@ class Job:
     left_out: dict[str, int]
     config: PreprocessConfig
     out: Path
+    overwrite: bool
 
     def tasks(self) -> list[ShardTask]:
         """One task a shard, in order."""
@@ -85,7 +92,8 @@ def prepare(
     overwrite: bool,
     on_note: Callable[[str], None] = lambda _: None,
 ) -> Job:
-    """Search the raw data and claim the output folder. `on_note` hears what else was found there.
+    """Search the raw data and claim the output folder, or, where `overwrite` lets shards of other settings be
+    replaced, leave it as it is until `run`. `on_note` hears what else was found there.
 
     Raises ValueError where the user has to decide: nothing fits the data set, the output cannot be written,
     has a name that is no text, holds something else, or holds shards of other settings and `overwrite` is not
@@ -116,9 +124,11 @@ def prepare(
         settings=asdict(config.normalize)
         | {"min_frames": config.min_frames, "keep_missing": config.keep_missing},
     )
-    _claim(out, plan, overwrite)
     recordings = tuple(found.recordings[key] for key in order)
-    return Job(spec, plan, recordings, _left_out(found, len(order)), config, out)
+    job = Job(spec, plan, recordings, _left_out(found, len(order)), config, out, overwrite)
+    if not _replaces(job):
+        _claim(job)
+    return job
 
 
 def run(
@@ -142,20 +152,38 @@ def run(
     `on_recordings` is called from worker threads after every recording, or from this thread after every shard
     that another process made; an exception that it raises stops the run.
     Raises UnreadableError if no recording could be used or, with `strict`, if any could not; ValueError as
-    `check_spread`, or if the cluster is not there or not fit, or another run writes there; RuntimeError if
-    its workers die; what a task raises.
+    `check_spread`, or if the cluster is not there or not fit, or another run writes there, or wrote other
+    shards since; RuntimeError if its workers die; what a task raises.
     """
     check_spread(workers, processes)
     with _only_one_in(job.out):
-        tasks, todo = job.tasks(), []
+        tasks, todo, replaces = job.tasks(), [], _replaces(job)
         for task in tasks:
-            if task.is_done():
+            if not replaces and task.is_done():
                 on_recordings(len(task.recordings))
                 on_kept(len(task.recordings))
             else:
                 todo.append(task)
-        make_shards(todo, workers=workers, processes=processes, cluster=cluster, on_recordings=on_recordings)
+        make_shards(
+            todo,
+            workers=workers,
+            processes=processes,
+            cluster=cluster,
+            on_begin=partial(_begin, job, replaces=replaces),
+            on_recordings=on_recordings,
+        )
         return _finalise(job, tasks, strict)
+
+
+def _begin(job: Job, *, replaces: bool) -> None:
+    """Make room; from now on, and until the end, the folder counts as unfinished."""
+    try:
+        if replaces:
+            _clear(job.out)
+            store.write_plan(job.out, job.plan)
+        (job.out / "manifest.json").unlink(missing_ok=True)
+    except OSError as error:
+        raise _unwritable(job.out, error) from None
 
 
 def _finalise(job: Job, tasks: list[ShardTask], strict: bool) -> Manifest:
@@ -216,33 +244,37 @@ def _only_one_in(out: Path) -> AbstractContextManager[None]:
     return alone(out, "another preprocess", "write elsewhere by --out")
 
 
-def _claim(out: Path, plan: Plan, overwrite: bool) -> None:
-    """Make the folder ours for this plan, or say why not."""
+def _replaces(job: Job) -> bool:
+    """Whether the folder holds shards of other settings, which the job may replace. Raises ValueError if it
+    holds something else, or may not."""
     try:
-        differences = store.differing_settings(out, plan)
+        differences = store.differing_settings(job.out, job.plan)
     except (FileNotFoundError, NotADirectoryError):
-        if out.is_dir() and not all(path.match(LEFTOVERS) for path in out.iterdir()):
+        if job.out.is_dir() and not all(path.match(LEFTOVERS) for path in job.out.iterdir()):
             raise ValueError(
-                f"{out}: holds other files and no shards; choose an empty folder by --out"
+                f"{job.out}: holds other files and no shards; choose an empty folder by --out"
             ) from None
-        differences = []
+        return False
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno in NO_PATH:
-            raise _unwritable(out, error) from None
+            raise _unwritable(job.out, error) from None
         differences = ["plan.json cannot be read"]
-    if differences and not overwrite:
+    if differences and not job.overwrite:
         raise ValueError(
-            f"{out}: holds shards of other settings ({'; '.join(differences)}); "
+            f"{job.out}: holds shards of other settings ({'; '.join(differences)}); "
             f"--overwrite replaces them, --out writes elsewhere"
         )
+    return bool(differences)
+
+
+def _claim(job: Job) -> None:
+    """Make the folder ours."""
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        with _only_one_in(out):
-            if differences:
-                _clear(out)
-            store.write_plan(out, plan)
+        job.out.mkdir(parents=True, exist_ok=True)
+        with _only_one_in(job.out):
+            store.write_plan(job.out, job.plan)
     except OSError as error:
-        raise _unwritable(out, error) from None
+        raise _unwritable(job.out, error) from None
 
 
 def _unwritable(out: Path, error: OSError) -> ValueError:

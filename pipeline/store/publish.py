@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import secrets
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,11 +12,12 @@ from pathlib import Path
 
 @contextmanager
 def published(path: Path) -> Iterator[Path]:
-    """A temporary path to write to; what was written takes the place of `path` if the block succeeds.
+    """A temporary path to write to; what was written takes the place of `path` if the block succeeds. Whoever
+    writes the same file at the same time has a path of their own, on other machines, too.
 
     Raises OSError that names `path` where it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

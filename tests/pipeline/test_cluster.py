@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import dask.config
@@ -262,3 +263,17 @@ def test_processes_are_for_large_jobs() -> None:
     assert suitable_processes(1_000, 32) == 1
     assert suitable_processes(113_945, 2) == 1
     assert suitable_processes(113_945, 32) == 32
+
+
+def test_shards_that_were_to_be_replaced_stay_where_nobody_can_make_others(
+    spec: DatasetSpec, raw: Path, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hours of work would be gone for a mistyped address."""
+    run(job)
+    before = contents(job.out)
+    monkeypatch.setattr(scheduling, "CONNECT_SECONDS", 0.3)
+    other = prepare(spec, [raw], job.out, replace(CONFIG, min_frames=3), overwrite=True)
+    with pytest.raises(ValueError, match="no dask scheduler answers there"):
+        run(other, cluster="tcp://127.0.0.1:9")
+    assert contents(job.out) == before
+    assert run(other).settings["min_frames"] == 3

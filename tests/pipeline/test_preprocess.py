@@ -467,3 +467,27 @@ def test_missing_frames_of_ucla_text_stay_absent(tmp_path: Path) -> None:
     values_CTV = shards.array.read(facts["row"])[0]
     assert facts["num_frames"] == len(frames)
     assert np.flatnonzero(~values_CTV.any(axis=(0, 2))).tolist() == [4]
+
+
+def test_an_overwrite_makes_all_anew_where_the_plan_cannot_be_read(
+    spec: DatasetSpec, raw: Path, tmp_path: Path
+) -> None:
+    """The shards beside it may be of any settings, whatever their records say."""
+    made = make(spec, raw, tmp_path)
+    (tmp_path / "plan.json").write_text("{")
+    with pytest.raises(ValueError, match=r"plan\.json cannot be read"):
+        make(spec, raw, tmp_path)
+    kept: list[int] = []
+    run(prepare(spec, [raw], tmp_path, SMALL, overwrite=True), on_kept=kept.append)
+    assert not kept
+    assert open_shards(tmp_path).manifest == made
+
+
+def test_a_folder_that_others_filled_in_between_is_left_alone(
+    spec: DatasetSpec, raw: Path, tmp_path: Path
+) -> None:
+    job = prepare(spec, [raw], tmp_path, SMALL, overwrite=False)
+    make(spec, raw, tmp_path, PreprocessConfig(NormalizeConfig(frames=FRAMES + 1)), overwrite=True)
+    with pytest.raises(ValueError, match=r"frames: 13 there, 12 now.*--overwrite"):
+        run(job)
+    assert open_shards(tmp_path).manifest.shape[3] == FRAMES + 1

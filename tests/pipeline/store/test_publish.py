@@ -44,3 +44,13 @@ def test_what_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) ->
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("samples.csv", b"whole")]
+
+
+def test_two_who_write_the_same_file_do_not_meet(tmp_path: Path) -> None:
+    """Processes of two machines that share a disk may have one number."""
+    path = tmp_path / "shard"
+    with published(path) as one, published(path) as other:
+        one.write_bytes(b"whole")
+        other.write_bytes(b"whole")
+    assert path.read_bytes() == b"whole"
+    assert list(tmp_path.iterdir()) == [path]
