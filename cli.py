@@ -141,9 +141,15 @@ def preprocess(
         )
     seconds = time.perf_counter() - started
     from pipeline.store.shards import open_shards  # and pandas, for which no recording has to wait
+    from pipeline.unseen import collapsed_bones
 
     shards = open_shards(job.out)
     print_description(shards)
+    for child, parent in collapsed_bones(shards):
+        _note(
+            f"{child} and {parent} are in one place in every recording: one of them was never seen, or it is "
+            f"what coordinates are relative to. 0 0 0 means unseen; add a constant to such coordinates"
+        )
     count, there = len(job.recordings), sum(kept)
     if there == count:
         click.echo(f"all {count:,} recordings were there already")
