@@ -397,7 +397,7 @@ def evaluate(
     chosen_device = choose_device(device)
     shares = _numbers("--label-fraction", fractions)
     default = "linear,knn,semi" if subsets or any(share < 1 for share in shares) else "linear,knn"
-    asked = tuple(part.strip() for part in (modes or default).split(","))
+    asked = _listed(modes or default)
     run = find_run(run_name, RUNS)
     checkpoint = load_checkpoint(run, _note)
     beside = [find_run(name, RUNS) for name in fuse]
@@ -525,7 +525,7 @@ def ablate(
     from pipeline.store.shards import newest_shards, open_shards
 
     chosen_device = choose_device(device)
-    chosen = choose_rows(table, tuple(rows.split(",")) if rows else ())
+    chosen = choose_rows(table, _listed(rows) if rows else ())
     opened = open_shards(shards or newest_shards(SHARDS))
     folder = named_run(RUNS, name or f"ablate-{opened.manifest.dataset}").folder
     trials = plan(chosen, folder, opened, recipe=recipe, changes=changes, seeds=seeds)
@@ -620,6 +620,11 @@ def view(
         _note(f"{run_name} has no decoders, so there is nothing rebuilt")
     if show and not webbrowser.open(page.resolve().as_uri()):
         _note(f"no browser was found; open {page} yourself")
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    """Words between commas."""
+    return tuple(word.strip() for word in text.split(","))
 
 
 def _numbers(option: str, text: str | None) -> tuple[float, ...]:

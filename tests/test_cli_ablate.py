@@ -36,7 +36,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_table_is_printed_in_the_papers_shape_and_saved(shards: Shards, workplace: Path) -> None:
     """What a user reads and what a script reads are the same table, in the order of the paper."""
-    result = call(shards, "--rows", "whole-channels,rnn", "--seeds", "2")
+    result = call(shards, "--rows", "whole-channels, rnn", "--seeds", "2")
     assert result.exit_code == 0, result.output
     for word in ("Encoder", "Aug1", "Pre1", "Aug2", "Pre2", "Half-C", "Acc", "NTU-60 X-Sub", "±", "43.55"):
         assert word in result.stdout
