@@ -4,6 +4,7 @@ Axes: K class.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -21,7 +22,7 @@ from model.published import (
 )
 from model.report.album import Album, Picture
 from model.report.datasets import split_title
-from model.report.evaluated_shards import difference_text
+from model.report.evaluated_shards import copies_text, difference_text, parts_text, sizes_text
 from model.report.figures import draw_fractions, draw_gains, has_fractions
 from model.report.runs import ReportedRun
 from model.report.saved import SavedEvaluation, SavedScore, Spread
@@ -95,9 +96,11 @@ class Gain:
 class Group:
     """Everything on one data set and protocol.
 
-    evaluations: by run, in the order of the runs.  shards_differ: that runs were evaluated on different
-    shards, "" where they were not.  headlines: of which classifiers the confusions and the classes'
-    accuracies are and what these have, in words: of one kind where the runs have one in common.
+    evaluations: by run, in the order of the runs.  sizes: how many samples train and test.  copies: how many
+    test samples are copies, "" where none is.  parts: how many test samples are a part only of the split, ""
+    where all are.  shards_differ: that runs were evaluated on different shards, "" where they were not.
+    headlines: of which classifiers the confusions and the classes' accuracies are and what these have, in
+    words: of one kind where the runs have one in common.
     """
 
     title: str
@@ -106,6 +109,9 @@ class Group:
     protocol: str
     evaluations: dict[str, SavedEvaluation]
     cards: list[Card]
+    sizes: str
+    copies: str
+    parts: str
     shards_differ: str
     lines: list[Line]
     published: list[PublishedRow]
@@ -136,6 +142,11 @@ class Group:
     def deviations(self) -> bool:
         """Whether any score was repeated."""
         return has_deviations(self.lines)
+
+    def has_copies(self, places: Sequence[int]) -> bool:
+        """Whether any of the runs in these places was tested on copies of training samples."""
+        found = list(self.evaluations.values())
+        return any(found[place].copied for place in places)
 
     def modes(self, run: int | None = None) -> dict[str, list[Line]]:
         """The lines by their mode, in words. run: by its place; then those alone in which it has a score."""
@@ -182,6 +193,9 @@ def _group(dataset: str, protocol: str, evaluations: dict[str, SavedEvaluation],
         protocol=protocol,
         evaluations=evaluations,
         cards=[_card(run, found, dataset, protocol) for run, found in evaluations.items()],
+        sizes=sizes_text(evaluations),
+        copies=copies_text(evaluations),
+        parts=parts_text(evaluations),
         shards_differ=difference_text(evaluations),
         lines=accuracy_lines(evaluations, dataset, protocol),
         published=published_rows(dataset, protocol),

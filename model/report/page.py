@@ -157,6 +157,7 @@ def _render(**content: object) -> str:
         "percent": percent_text,
         "points": _points,
         "hundred": _hundred,
+        "counts": _counts,
         "data_set": data_set_title,
     }
     return render("page.html.j2", filters, style=Markup(read_part("page.css")), **content)
@@ -165,6 +166,12 @@ def _render(**content: object) -> str:
 def _hundred(share: float) -> str:
     """An accuracy as per cent with one digit, as in all tables."""
     return f"{100 * share:.1f}"
+
+
+def _counts(counts: Sequence[int]) -> str:
+    """Of every run, or once where it is the same of all."""
+    shown = counts if len(set(counts)) > 1 else counts[:1]
+    return " / ".join(f"{count:,}" for count in shown)
 
 
 def _points(difference: float) -> str:

@@ -6,6 +6,7 @@ Axes: K class.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,6 +17,18 @@ from model.scores import LINEAR, SEMI
 
 # By the name of the run.
 Evaluations = Mapping[str, SavedEvaluation]
+
+
+class Kind(NamedTuple):
+    """What scores of several runs have in common that stand in one line. See `SavedScore`."""
+
+    mode: str
+    features: str
+    k: int | None
+    label_fraction: float
+    labels: int
+    share: float
+    subset: str | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,10 +69,13 @@ class Pair:
 
 @dataclass(frozen=True)
 class ClassLine:
-    """One class's accuracy in every run; None without test samples, or where a run has none."""
+    """One class's accuracy in every run; None without test samples, or where a run has none.
+
+    samples: that test, in every run.
+    """
 
     name: str
-    samples: int
+    samples: tuple[int, ...]
     accuracies: tuple[float | None, ...]
 
 
@@ -68,35 +84,34 @@ def accuracy_lines(evaluations: Evaluations, dataset: str, protocol: str) -> lis
 
     Of several runs, what one alone has comes last: modes, and lines within a mode, run by run.
     """
-    found: dict[tuple[str, str, int | None, float, str | None], dict[str, SavedScore]] = {}
+    found: dict[Kind, dict[str, SavedScore]] = {}
     for name, evaluation in evaluations.items():
         for score in evaluation.scores:
-            key = score.mode, score.features, score.k, score.label_fraction, score.subset
-            found.setdefault(key, {})[name] = score
-    modes = [*MODES, *dict.fromkeys(key[0] for key in found if key[0] not in MODES)]
-    features = list(dict.fromkeys(key[1] for key in found))
+            found.setdefault(_kind(score), {})[name] = score
+    modes = [*MODES, *dict.fromkeys(kind.mode for kind in found if kind.mode not in MODES)]
+    features = list(dict.fromkeys(kind.features for kind in found))
     names = list(evaluations)
-    runs_with = {mode: {run for key in found if key[0] == mode for run in found[key]} for mode in modes}
-    keys = sorted(
+    runs_with = {mode: {run for kind in found if kind.mode == mode for run in found[kind]} for mode in modes}
+    kinds = sorted(
         found,
-        key=lambda key: (
-            len(runs_with[key[0]]) == 1,
-            modes.index(key[0]),
-            names.index(next(iter(found[key]))) if len(found[key]) == 1 else -1,
-            -key[3],
-            key[4] or "",
-            key[2] or 0,
-            features.index(key[1]),
+        key=lambda kind: (
+            len(runs_with[kind.mode]) == 1,
+            modes.index(kind.mode),
+            names.index(next(iter(found[kind]))) if len(found[kind]) == 1 else -1,
+            -kind.labels,
+            -kind.label_fraction,
+            kind.subset or "",
+            kind.k or 0,
+            features.index(kind.features),
         ),
     )
     lines, comparable = [], all(evaluation.is_comparable for evaluation in evaluations.values())
-    for key in keys:
-        mode, name, k, fraction, subset = key
-        scores = tuple(found[key].get(run) for run in evaluations)
+    for kind in kinds:
+        scores = tuple(found[kind].get(run) for run in evaluations)
         some = next(score for score in scores if score)
         paper = _paper(some, dataset, protocol) if comparable else None
-        shown = feature_text(name, k, subset)
-        lines.append(Line(mode, shown, fraction, some.labels, some.share, scores, paper))
+        shown = feature_text(kind.features, kind.k, kind.subset)
+        lines.append(Line(kind.mode, shown, kind.label_fraction, kind.labels, kind.share, scores, paper))
     return lines
 
 
@@ -122,9 +137,13 @@ def most_confused(score: SavedScore, classes: Sequence[str], most: int = 5) -> l
 
 def class_lines(scores: Sequence[SavedScore], classes: Sequence[str]) -> list[ClassLine]:
     """Every class's accuracy in one score of each run."""
-    counts_K = scores[0].test_counts()
+    counts = [score.test_counts().tolist() for score in scores]
     return [
-        ClassLine(name, int(counts_K[label]), tuple(_accuracy(score, label) for score in scores))
+        ClassLine(
+            name,
+            tuple(counts_K[label] for counts_K in counts),
+            tuple(_accuracy(score, label) for score in scores),
+        )
         for label, name in enumerate(classes)
     ]
 
@@ -148,6 +167,11 @@ def shared_headlines(evaluations: Evaluations) -> list[SavedScore] | None:
         if all(kind in found for found in kinds):
             return [scores[found.index(kind)] for scores, found in zip(heads, kinds, strict=True)]
     return None
+
+
+def _kind(score: SavedScore) -> Kind:
+    amount = score.label_fraction, score.labels, score.share
+    return Kind(score.mode, score.features, score.k, *amount, score.subset)
 
 
 def _accuracy(score: SavedScore, label: int) -> float | None:

@@ -94,5 +94,5 @@ def _without_runs(features: str) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """a, b and c."""
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+    """a, b and c; "" of none."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))

@@ -1,8 +1,8 @@
-"""What the page makes of runs that were evaluated on different shards."""
+"""What the page makes of runs that were evaluated on different shards, or on other samples of them."""
 
 from pathlib import Path
 
-from model.report.evaluated_shards import difference_text
+from model.report.evaluated_shards import copies_text, difference_text, parts_text, sizes_text
 from model.report.saved import SavedEvaluation
 from tests.model.report.made_up import evaluation_table, made_from, read_table
 
@@ -30,3 +30,19 @@ def test_different_shards_are_said_where_their_lengths_are_equal(tmp_path: Path)
     assert difference_text({"x": one, "y": evaluated(tmp_path, "b", name="ucla", frames=32)}) == (
         "x and y were evaluated on different shards: their baselines may differ for that reason."
     )
+
+
+def test_counts_are_told_of_the_runs_that_have_them(tmp_path: Path) -> None:
+    """Those of the first run would be taken for everybody's."""
+    whole = read_table(evaluation_table(), tmp_path)
+    part = read_table(evaluation_table(test_samples=400, copied=95), tmp_path)
+    assert sizes_text({"a": whole, "c": whole}) == "1,020 training and 464 test samples"
+    assert copies_text({"a": whole}) == parts_text({"a": whole}) == ""
+    assert copies_text({"b": part}) == "95 of the 400 test samples"
+    assert parts_text({"b": part}) == "400 test samples"
+    runs = {"a": whole, "b": part, "c": whole}
+    assert sizes_text(runs) == (
+        "1,020 training and 464 test samples for a and c; 1,020 training and 400 test samples for b"
+    )
+    assert copies_text(runs) == "95 of the 400 test samples for b"
+    assert parts_text(runs) == "400 test samples for b"

@@ -195,10 +195,34 @@ def test_copies_of_training_samples_are_named(tmp_path: Path) -> None:
     assert "without copies" not in report([write_run(tmp_path / "plain", simple())], tmp_path)
 
 
+def test_every_run_has_its_own_counts(tmp_path: Path) -> None:
+    """Of runs on other samples, those of the first are not everybody's."""
+    others = {"mean": 0.6543, "deviation": None, "by_seed": [0.6543]}
+    less = score_table() | {"labels": 900, "top1_without_copies": others}
+    less["confusion"][0][0] += 3
+    counts = {"train_samples": 900, "test_samples": 400, "copied": 95}
+    runs = [
+        write_run(tmp_path / "a", simple(), steps=1),
+        write_run(tmp_path / "b", simple([less], **counts), steps=1),
+    ]
+    text = " ".join(report(runs, tmp_path).split())
+    assert "1,020 training and 464 test samples for a; 900 training and 400 test samples for b" in text
+    assert "On Northwestern-UCLA, xview3, 95 of the 400 test samples for b hold the very numbers" in text
+    assert "The 400 test samples for b are a part of Northwestern-UCLA, xview3" in text
+    compared, of_a, of_b = re.findall(r'<table class="accuracies.*?</table>', text)
+    columns = [table.count(">without copies</th>") for table in (compared, of_a, of_b)]
+    labels = [re.findall(r'<td class="number">([\d,]+)</td><td class="number">100 %', table)
+              for table in (compared, of_a, of_b)]  # fmt: skip
+    assert columns == [2, 0, 1]
+    assert labels == [["1,020", "900"], ["1,020"], ["900"]]
+    classes = text[text.index('<table class="classes">') :]
+    assert re.findall(r'</th><td class="number">([^<]+)</td>', classes)[:2] == ["9 / 12", "10"]
+
+
 def test_figures_on_a_part_of_a_split_are_not_set_beside_the_papers(tmp_path: Path) -> None:
     """Ten actions of NTU-60, or the demo, are easier: a lead over the paper there would be none."""
     text = report([write_run(tmp_path / "run", simple(test_samples=177))], tmp_path)
-    assert "The 177 test samples here are a part of Northwestern-UCLA, xview3" in " ".join(text.split())
+    assert "The 177 test samples are a part of Northwestern-UCLA, xview3" in " ".join(text.split())
     assert '<th scope="row">paper, Table 1</th>' not in text
     assert text.count("85.12</td>") == 1  # in the paper's own table
     for test_samples in (464, 462):  # without those of fewer than seven frames, as the paper

@@ -50,6 +50,26 @@ def test_labels_of_an_id_file_have_a_line_of_their_own(tmp_path: Path) -> None:
     assert [score.subset for score in by_fraction(evaluation, "linear", "trained encoder")] == [None]
 
 
+def test_other_numbers_of_labels_have_lines_of_their_own(tmp_path: Path) -> None:
+    """All labels of a part of the samples are not those of all, nor are as many labels the same share."""
+    runs = {
+        "whole": read(tmp_path, [score_table(), score_table(fraction=0.1)]),
+        "part": read(
+            tmp_path, [score_table(fraction=0.1), score_table() | {"labels": 900}], train_samples=900
+        ),
+        "again": read(tmp_path, [score_table()]),
+    }
+    lines = accuracy_lines(runs, "ucla", "xview3")
+    assert [(line.labels, line.share) for line in lines] == [
+        (1020, 1),
+        (102, 0.1),
+        (900, 1),
+        (102, 102 / 900),
+    ]
+    having = [[place for place, score in enumerate(line.scores) if score] for line in lines]
+    assert having == [[0, 2], [0], [1], [1]]
+
+
 def test_what_one_run_alone_has_comes_last_run_by_run(tmp_path: Path) -> None:
     """Between rows that compare, it would tear these apart."""
     both = [score_table(), score_table(fraction=0.1), score_table("semi", fraction=0.1)]
@@ -130,11 +150,17 @@ def test_gains_are_of_the_other_run_over_the_first(tmp_path: Path) -> None:
     assert class_gains(scores[0], scores[1], CLASSES) == [("stand", 0.5), ("walk", 0.0), ("sit", -0.25)]
     lines = class_lines(scores, CLASSES)
     assert [(line.name, line.samples, line.accuracies) for line in lines] == [
-        ("sit", 4, (1.0, 0.75)),
-        ("stand", 4, (0.5, 1.0)),
-        ("wave", 0, (None, None)),
-        ("walk", 8, (0.75, 0.75)),
+        ("sit", (4, 4), (1.0, 0.75)),
+        ("stand", (4, 4), (0.5, 1.0)),
+        ("wave", (0, 0), (None, None)),
+        ("walk", (8, 8), (0.75, 0.75)),
     ]
+
+
+def test_test_samples_of_a_class_are_counted_run_by_run(tmp_path: Path) -> None:
+    first, other = (of_matrix(tmp_path, [[n, 0, 0, 0], *[[0, 1, 0, 0]] * 3]) for n in (4, 7))
+    lines = class_lines([first.headlines[0], other.headlines[0]], CLASSES)
+    assert [line.samples for line in lines] == [(4, 7), (1, 1), (1, 1), (1, 1)]
 
 
 def test_runs_are_compared_by_class_in_the_best_score_that_both_have(tmp_path: Path) -> None:

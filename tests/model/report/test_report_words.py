@@ -82,4 +82,4 @@ def test_shares_have_no_digits_that_say_nothing() -> None:
 
 
 def test_names_are_listed_as_in_a_sentence() -> None:
-    assert [listed(names) for names in (["a"], ["a", "b"], ["a", "b", "c"])] == ["a", "a and b", "a, b and c"]
+    assert [listed("abc"[:count]) for count in range(4)] == ["", "a", "a and b", "a, b and c"]
