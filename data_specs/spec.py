@@ -212,7 +212,8 @@ def built_in_names() -> list[str]:
 def load_spec(name_or_path: str) -> DatasetSpec:
     """A built-in data set by name, or a user's own by the path of its TOML file.
 
-    Raises ValueError if there is no such name or file, or if the file is not a complete spec.
+    Raises ValueError if there is no such name or file, or if the file is not a complete spec or another one
+    under a built-in's name.
     """
     path = BUILT_IN_FOLDER / f"{name_or_path}.toml"
     if name_or_path not in built_in_names():
@@ -222,9 +223,24 @@ def load_spec(name_or_path: str) -> DatasetSpec:
             raise ValueError(f"no data set {name_or_path!r}: expected {known}, or the path of a spec file")
     try:
         text = path.read_text(encoding="utf-8")
-        return parse_spec(text, _missing_list(path.parent, tomllib.loads(text).get("missing")))
+        spec = parse_spec(text, _missing_list(path.parent, tomllib.loads(text).get("missing")))
+        if name_or_path not in built_in_names():
+            _check_name_is_free(spec)
+        return spec
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: not a usable data set spec: {error}") from None
+
+
+def _check_name_is_free(spec: DatasetSpec) -> None:
+    """By its name alone a report knows a data set's protocols and the figures that were published on them."""
+    if spec.name not in built_in_names():
+        return
+    built_in = load_spec(spec.name)
+    if dataclasses.replace(spec, text=built_in.text) != built_in:
+        raise ValueError(
+            f"name is {spec.name!r}, as of the built-in data set, whose spec says something else; choose "
+            f"another name, or give {spec.name} instead of the file"
+        )
 
 
 def _missing_list(folder: Path, name: Any) -> frozenset[str]:

@@ -437,17 +437,18 @@ def test_actions_without_a_class_are_told(inside: Path, tmp_path: Path) -> None:
     """They are left out, and the others may be called by the wrong names."""
     spec = tmp_path / "nine.toml"
     text = Path(load_spec.__code__.co_filename).with_name("ucla.toml").read_text()
+    text = text.replace('name = "ucla"', 'name = "nine"')
     spec.write_text(text.replace("actions = [1, 2, 3,", "actions = [1, 2, 17,"))
     command = ["preprocess", str(spec), str(inside / "raw"), "--frames", "16", "--out", str(tmp_path / "out")]
     result = call(*command)
     assert result.exit_code == 0
-    assert "note: 6 recordings are of action 3, for which ucla has no class (first: a03_" in result.stderr
+    assert "note: 6 recordings are of action 3, for which nine has no class (first: a03_" in result.stderr
     spec.write_text(
         text.replace("actions = [1, 2, 3, 4, 5, 6, 8, 9, 11, 12]", f"actions = {[*range(20, 30)]}")
     )
     said = fails(2, *command, "--overwrite")
-    assert "60 recordings, none of ucla (first: a01_" in said
-    assert "60 recordings are of action 1, 2, 3 to 12, for which ucla has no class" in said
+    assert "60 recordings, none of nine (first: a01_" in said
+    assert "60 recordings are of action 1, 2, 3 to 12, for which nine has no class" in said
 
 
 def test_before_anything_was_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

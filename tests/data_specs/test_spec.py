@@ -2,12 +2,13 @@
 
 import lzma
 import re
+import shutil
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from data_specs.spec import built_in_names, load_spec, parse_spec
+from data_specs.spec import BUILT_IN_FOLDER, built_in_names, load_spec, parse_spec
 
 SPLITS = {
     ("ntu60", "xsub"): (40_091, 16_487),
@@ -119,6 +120,23 @@ def test_own_spec_from_a_file(tmp_path: Path) -> None:
     assert spec.skeleton.parents == (1, 1, 1, 1)
     assert spec.protocol("half").split({"subject": 2}) == "test"
     assert parse_spec(spec.text) == parse_spec(own_spec(title='"Übungen"'))
+
+
+@pytest.mark.parametrize("dataset", built_in_names())
+def test_own_spec_does_not_go_by_a_built_in_name(tmp_path: Path, dataset: str) -> None:
+    """A report would set the paper's figures on the built-in's splits beside its own."""
+    built_in = load_spec(dataset)
+    shutil.copytree(BUILT_IN_FOLDER / "missing", tmp_path / "missing")
+    path = tmp_path / "mine.toml"
+    for text in (built_in.text, f"# mine\n{built_in.text}"):
+        path.write_text(text, encoding="utf-8")
+        assert load_spec(str(path)).protocols == built_in.protocols
+    changed = built_in.text.replace("train = [", "train = [99, ", 1)
+    path.write_text(changed, encoding="utf-8")
+    with pytest.raises(ValueError, match=f"mine.toml: .*name is '{dataset}', as of .*choose another name"):
+        load_spec(str(path))
+    path.write_text(changed.replace(f'name = "{dataset}"', 'name = "mine"'), encoding="utf-8")
+    assert load_spec(str(path)).name == "mine"
 
 
 def test_an_action_without_a_class_is_told_from_a_name_of_another_data_set() -> None:
