@@ -13,7 +13,8 @@ import torch
 from markupsafe import Markup
 
 from model.checkpoint import Checkpoint, load_checkpoint
-from model.question import check_fit
+from model.published import same_split
+from model.question import check_fit, usual_protocol
 from model.report.album import Album, Picture
 from model.report.datasets import data_set_title
 from model.report.embedding import embed
@@ -39,8 +40,8 @@ OnStage = Callable[[str], None]
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """A run that can be looked into: its newest checkpoint, shards that it was evaluated on, and the folder
-    in which that left features."""
+    """A run that can be looked into: its newest checkpoint, the shards that it was trained on or those that
+    were given, an evaluation of that data set, and the folder in which evaluations left features."""
 
     name: str
     features: Path
@@ -105,17 +106,34 @@ def _trained(run: ReportedRun, given: Shards | None, gaps: list[Gap]) -> Trained
     try:
         checkpoint = load_checkpoint(run.run)
         shards = given or run.run.open_shards()
+        own = usual_protocol(checkpoint, shards.spec)
     except PROBLEMS as error:
         gaps.append(Gap(run.name, f"no features and no player: {error}"))
         return None
     if given is not None:
         check_fit(given, checkpoint)
-    for evaluation in run.evaluations:
-        if evaluation.dataset == shards.manifest.dataset:
-            return Trained(run.name, run.run.features, checkpoint, shards, evaluation)
+    evaluation = _shown_evaluation(run.evaluations, shards, own)
+    if evaluation is not None:
+        return Trained(run.name, run.run.features, checkpoint, shards, evaluation)
     what = f"no features and no player: it has not been evaluated on {shards.spec.title}"
     gaps.append(Gap(run.name, what, f"{eval_command(run.run)} --shards {shards.location}"))
     return None
+
+
+def _shown_evaluation(
+    evaluations: Sequence[SavedEvaluation], shards: Shards, own: str
+) -> SavedEvaluation | None:
+    """The one by whose protocol test samples are shown: by `own`, the run's, before any other, whose test
+    samples it may have been trained on; then of these shards; then the data set's first. None without any."""
+    dataset = shards.manifest.dataset
+    return max(
+        (found for found in evaluations if found.dataset == dataset),
+        key=lambda found: (
+            same_split(dataset, found.protocol, own),
+            found.evaluated_on == shards.manifest.digest,
+        ),
+        default=None,
+    )
 
 
 def _curves(reported: list[ReportedRun], album: Album) -> Picture | None:

@@ -336,14 +336,42 @@ def test_a_sample_that_is_not_there_is_an_error(tmp_path: Path, trained_run: Run
         report([trained_run], tmp_path, shards=shards, sample="nobody")
 
 
+def same_weights(run: Run, folder: Path) -> Run:
+    """Another run with the same checkpoint, without evaluations."""
+    copy = Run(folder)
+    copy.folder.mkdir()
+    for name in ("recipe.toml", "run.json"):
+        (copy.folder / name).write_bytes((run.folder / name).read_bytes())
+    (copy.folder / "checkpoints").symlink_to(run.folder / "checkpoints")
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("evaluated", "shown"),
+    [
+        ({"xsub": "here", "xview1": "here", "xview3": "elsewhere"}, "xview3"),
+        ({"xsub": "elsewhere", "xview1": "here"}, "xview1"),
+        ({"xsub": "elsewhere", "xview1": "elsewhere"}, "xsub"),
+    ],
+)
+def test_test_samples_are_those_of_the_runs_own_protocol(
+    tmp_path: Path, trained_run: Run, shards: Shards, evaluated: dict[str, str], shown: str
+) -> None:
+    """By another one a run has been trained on some of them. `xview3` is the split of its own, `xview`."""
+    run = same_weights(trained_run, tmp_path / "copy")
+    for protocol, place in evaluated.items():
+        digest = shards.manifest.digest if place == "here" else place
+        write_evaluation(run, simple(protocol=protocol, made_from=made_from({}, shards=digest)))
+    text = report([run], tmp_path)
+    tested = shards.split(shown, "test")
+    assert f"t-SNE of the features of {len(tested)} test samples by copy" in text
+    assert f'aria-label="Player of {tested["key"].iloc[0]}:' in text
+
+
 def test_a_run_that_was_not_evaluated_on_the_shards_gets_no_features(
     tmp_path: Path, trained_run: Run
 ) -> None:
-    copy = Run(tmp_path / "copy")
-    copy.folder.mkdir()
-    for name in ("recipe.toml", "run.json"):
-        (copy.folder / name).write_bytes((trained_run.folder / name).read_bytes())
-    (copy.folder / "checkpoints").symlink_to(trained_run.folder / "checkpoints")
+    copy = same_weights(trained_run, tmp_path / "copy")
     write_evaluation(copy, simple(dataset="other", protocol="all", title="Other"))
     text = report([copy], tmp_path)
     assert "it has not been evaluated on Northwestern-UCLA" in text
