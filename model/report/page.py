@@ -27,7 +27,6 @@ from model.report.scene import scene_of
 from model.report.templates import read_part, render
 from model.report.words import percent_text
 from model.run import Run
-from model.sample_views import check_sample
 from pipeline.store.publish import publish_bytes
 from pipeline.store.shards import Shards
 
@@ -50,6 +49,14 @@ class Trained:
     evaluation: SavedEvaluation
 
 
+@dataclass(frozen=True, eq=False)
+class Player:
+    """A sample in 3D. rebuilds: whether a decoder's work is among what it shows."""
+
+    html: Markup
+    rebuilds: bool
+
+
 def write_report(
     runs: Sequence[Run],
     out: Path,
@@ -67,15 +74,19 @@ def write_report(
     device: where the encoders run; by default the CPU.
 
     What a run lacks is said on the page, with the command that makes it. Raises ValueError if no run has an
-    evaluation, the given shards do not fit a run, or they hold no such sample; OSError if the page cannot be
-    written.
+    evaluation, the given shards do not fit a run, or a sample is asked for that is not there, or that the
+    first run cannot show; OSError if the page cannot be written.
     """
     reported = gather(runs)
     gaps = [gap for run in reported for gap in run.gaps]
     trained = [found for run in reported if (found := _trained(run, shards, gaps))]
     shown = next((found for found in trained if found.name == reported[0].name), None)
-    if shown is not None and sample is not None:
-        check_sample(shown.shards, sample)
+    if shown is None and sample is not None:
+        raise ValueError(_not_shown(sample, reported[0].name, gaps))
+    player = None
+    if shown is not None:
+        on_stage("a sample in 3D")
+        player = _player(shown, sample, gaps)
     album = Album(out)
     on_stage("drawing curves and tables")
     curves, groups = _curves(reported, album), make_groups(reported, album)
@@ -83,13 +94,12 @@ def write_report(
     for found in trained:
         on_stage(f"t-SNE of the test samples' features, {found.name}")
         embeddings += _embedding(found, device or torch.device("cpu"), album, gaps)
-    on_stage("rebuilding a sample")
     content = _render(
         runs=reported,
         groups=groups,
         curves=curves,
         embeddings=embeddings,
-        player=None if shown is None else _player(shown, sample, gaps),
+        player=player,
         gaps=gaps,
         differences=recipe_differences(reported),
         whole_recipes={run.name: recipe_rows(run) for run in reported if run.recipe},
@@ -160,12 +170,25 @@ def _embedding(
     return [(found.name, album.add(f"features-{found.name}", alt, draw))]
 
 
-def _player(found: Trained, sample: str | None, gaps: list[Gap]) -> Markup | None:
-    """The player with the asked-for sample, or the first test sample; None, and a gap, without."""
+def _not_shown(sample: str, run: str, gaps: list[Gap]) -> str:
+    """What to say where the first run has no player."""
+    lacks = "; ".join(gap.what for gap in gaps if gap.run == run)
+    return (
+        f"--sample {sample}: only the first run's player shows a sample, and {run} has none ({lacks}); name "
+        "another run first, or leave --sample out"
+    )
+
+
+def _player(found: Trained, sample: str | None, gaps: list[Gap]) -> Player | None:
+    """Of the asked-for sample, or the first test sample. Of the latter None, and a gap, where it cannot be
+    shown; of the former that is an error."""
     try:
         key = sample or str(found.shards.split(found.evaluation.protocol, "test")["key"].iloc[0])
-        return Markup(player_fragment(scene_of(found.shards, key, checkpoint=found.checkpoint)))
+        scene = scene_of(found.shards, key, checkpoint=found.checkpoint)
+        return Player(Markup(player_fragment(scene)), scene.rebuilds)
     except (*PROBLEMS, IndexError) as error:
+        if sample is not None:
+            raise
         gaps.append(Gap(found.name, f"no player: {error}"))
         return None
 

@@ -83,7 +83,7 @@ def _render(template: str, scene: Scene, *, autoplay: bool) -> str:
         scene=scene,
         autoplay=autoplay,
         second_body=scene.shape[0] > 1,
-        compares=any(panel.target_MTVC is not None for panel in scene.panels),
+        compares=scene.rebuilds,
         data=_json_in_html(player_data(scene)),
         style=_tones("", TONES) + _tones("dark", DARK_TONES) + read_part("player.css"),
         script=read_part("player.js"),

@@ -70,6 +70,11 @@ class Scene:
         bodies, frames, joints, _ = self.panels[0].x_MTVC.shape
         return bodies, frames, joints
 
+    @property
+    def rebuilds(self) -> bool:
+        """Whether any panel shows what a decoder made of a view."""
+        return any(panel.target_MTVC is not None for panel in self.panels)
+
 
 def scene_of(
     shards: Shards,
@@ -82,7 +87,7 @@ def scene_of(
     """The sample of that key, or the first, with its two views and what a run's decoders make of them.
 
     config: how strong the views are; by default as the run was trained, or without a run the paper's. seed
-    decides the views. A run without decoders rebuilds nothing, its views are shown all the same.
+    decides the views. A run without decoders of views rebuilds nothing, its views are shown all the same.
 
     Raises ValueError if there is no such sample, or its joints are not those that the run was trained on.
     """

@@ -5,10 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from model.recipe import load_recipe
 from model.report.page import write_report
 from model.run import Run
+from model.train import train
 from pipeline.store.shards import Shards
+from tests.model.conftest import TINY
 from tests.model.report.made_up import evaluation_table, made_from, score_table, write_evaluation, write_run
 
 
@@ -334,6 +338,40 @@ def test_another_data_sets_paper_curve_is_said_to_be_one(tmp_path: Path, page: P
 def test_a_sample_that_is_not_there_is_an_error(tmp_path: Path, trained_run: Run, shards: Shards) -> None:
     with pytest.raises(ValueError, match="no sample 'nobody'"):
         report([trained_run], tmp_path, shards=shards, sample="nobody")
+
+
+def test_a_sample_that_the_first_run_cannot_show_is_an_error(
+    tmp_path: Path, trained_run: Run, other_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page would be of another sample, or of none, and nothing would say so."""
+    stages: list[str] = []
+    with pytest.raises(
+        ValueError, match=r"--sample nobody: .* second has none \(it has no checkpoint\); name"
+    ):
+        report([other_run, trained_run], tmp_path, sample="nobody", on_stage=stages.append)
+    report([other_run, trained_run], tmp_path, on_stage=stages.append)
+    assert "a sample in 3D" not in stages
+
+    def too_short(*_: object, **__: object) -> None:
+        raise ValueError("too short for a masked tail")
+
+    monkeypatch.setattr("model.report.page.scene_of", too_short)
+    with pytest.raises(ValueError, match="too short for"):
+        report([trained_run], tmp_path, sample="a01")
+    assert "no player: too short for a masked tail" in report([trained_run], tmp_path)
+
+
+def test_the_page_says_whether_anything_is_rebuilt(tmp_path: Path, page: Path, shards: Shards) -> None:
+    """Two augmented views would be taken for the decoders' work."""
+    assert "and what first rebuilds from them" in page.read_text(encoding="utf-8")
+    without = (*TINY, "spatial_weight=0", "temporal_weight=0")
+    recipe, run = load_recipe("compact", without), Run(tmp_path / "contrast")
+    run.create(recipe, shards.folder, shards.manifest.digest)
+    train(shards, recipe, run, device=torch.device("cpu"))
+    write_evaluation(run, simple())
+    text = report([run], tmp_path)
+    assert "two views of it by the recipe of contrast, which has no decoders that rebuild a view" in text
+    assert "rebuilds" not in text
 
 
 def same_weights(run: Run, folder: Path) -> Run:
