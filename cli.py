@@ -587,7 +587,15 @@ def report(
     page = out or (found[0].folder if len(found) == 1 else RUNS) / "report.html"
     opened = open_shards(shards) if shards else None
     with status() as say:
-        written = write_report(found, page, shards=opened, sample=sample, device=chosen_device, on_stage=say)
+        written = write_report(
+            found,
+            page,
+            shards=opened,
+            sample=sample,
+            device=chosen_device,
+            program=_program(),
+            on_stage=say,
+        )
     click.echo(f"{written}")
 
 
@@ -655,12 +663,16 @@ def _note(text: str) -> None:
     click.echo(f"note: {text}", err=True)
 
 
-def _say_next(*command: str | Path) -> None:
-    """What a newcomer would type next, under the name that this program was called by."""
+def _program() -> str:
+    """What a command begins with: the name that this program was called by."""
     name = click.get_current_context().find_root().info_name or "cpstn"
     as_typed = sys.argv[0] if Path(sys.argv[0]).name == name else name
-    program = ["python", as_typed] if name.endswith(".py") else [name]
-    click.echo(f"next: {shlex.join([*program, *map(str, command)])}")
+    return shlex.join(["python", as_typed] if name.endswith(".py") else [name])
+
+
+def _say_next(*command: str | Path) -> None:
+    """What a newcomer would type next."""
+    click.echo(f"next: {_program()} {shlex.join(map(str, command))}")
 
 
 def start() -> None:

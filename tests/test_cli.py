@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 
+from cli import main
 from data_specs.spec import load_spec
 from model.recipe import load_recipe
 from pipeline.normalize import NormalizeConfig
@@ -467,6 +469,14 @@ def test_what_to_type_next_can_be_typed(tmp_path: Path) -> None:
     """A folder with a blank in its name would be taken for two."""
     printed = works("synthesize", "ucla", str(tmp_path / "my raw"), "--samples", "2")
     assert shlex.split(printed.splitlines()[-1])[-2:] == ["ucla", str(tmp_path / "my raw")]
+
+
+@pytest.mark.parametrize(("called", "program"), [("cpstn", "cpstn"), ("cli.py", "python cli.py")])
+def test_a_report_names_commands_as_the_program_was_called(tmp_path: Path, called: str, program: str) -> None:
+    """Whoever has it installed has no cli.py."""
+    (tmp_path / "run.json").write_text("{}")
+    result = CliRunner().invoke(main, ["report", str(tmp_path)], prog_name=called)
+    assert result.stderr.endswith(f"evaluate a run first: {program} eval --run {tmp_path}\n")
 
 
 def test_strict_is_a_failure(tmp_path: Path) -> None:

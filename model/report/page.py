@@ -4,6 +4,7 @@ OUT              the page, everything in it
 OUT-NAME.png     the same pictures as files, beside it
 """
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -64,6 +65,7 @@ def write_report(
     shards: Shards | None = None,
     sample: str | None = None,
     device: torch.device | None = None,
+    program: str = "cpstn",
     on_stage: OnStage = lambda _: None,
 ) -> Path:
     """Write the page to `out`, an HTML file, and its pictures beside it; returns its path.
@@ -71,13 +73,13 @@ def write_report(
     runs: the first is the one that the others' gains are measured by, and whose sample the player shows.
     shards: whose test samples are drawn; by default those that each run was trained on.
     sample: key of the player's sample; by default the first test sample.
-    device: where the encoders run; by default the CPU.
+    device: where the encoders run; by default the CPU.  program: what commands on the page begin with.
 
     What a run lacks is said on the page, with the command that makes it. Raises ValueError if no run has an
     evaluation, the given shards do not fit a run, or a sample is asked for that is not there, or that the
     first run cannot show; OSError if the page cannot be written.
     """
-    reported = gather(runs)
+    reported = gather(runs, program)
     gaps = [gap for run in reported for gap in run.gaps]
     trained = [found for run in reported if (found := _trained(run, shards, gaps))]
     shown = next((found for found in trained if found.name == reported[0].name), None)
@@ -101,6 +103,7 @@ def write_report(
         embeddings=embeddings,
         player=player,
         gaps=gaps,
+        program=program,
         differences=recipe_differences(reported),
         whole_recipes={run.name: recipe_rows(run) for run in reported if run.recipe},
         curve_percents=CURVE_PERCENTS,
@@ -126,7 +129,7 @@ def _trained(run: ReportedRun, given: Shards | None, gaps: list[Gap]) -> Trained
     if evaluation is not None:
         return Trained(run.name, run.run.features, checkpoint, shards, evaluation)
     what = f"no features and no player: it has not been evaluated on {shards.spec.title}"
-    gaps.append(Gap(run.name, what, f"{eval_command(run.run)} --shards {shards.location}"))
+    gaps.append(Gap(run.name, what, f"{eval_command(run.run)} --shards {shlex.quote(str(shards.location))}"))
     return None
 
 

@@ -21,7 +21,8 @@ from model.unused import unused_keys
 
 @dataclass(frozen=True)
 class Gap:
-    """Something that the page lacks. command: what makes it; "" where no command does."""
+    """Something that the page lacks. command: what makes it, behind the program's name; "" where no command
+    does."""
 
     run: str
     what: str
@@ -47,8 +48,9 @@ class ReportedRun:
     gaps: tuple[Gap, ...]
 
 
-def gather(runs: Sequence[Run]) -> list[ReportedRun]:
-    """The runs, each once, in their order. Raises ValueError if none of them has a usable evaluation."""
+def gather(runs: Sequence[Run], program: str) -> list[ReportedRun]:
+    """The runs, each once, in their order. Raises ValueError, which says how to call `program`, if none of
+    them has a usable evaluation."""
     distinct = list({run.folder.resolve(): run for run in runs}.values())
     names = [run.name for run in distinct]
     found = [
@@ -59,11 +61,13 @@ def gather(runs: Sequence[Run]) -> list[ReportedRun]:
         gaps = [gap for reported in found for gap in reported.gaps if gap.command.startswith(EVAL)]
         what = "; ".join(f"{gap.run}: {gap.what}" for gap in gaps)
         command = gaps[0].command if gaps else f"{EVAL} --run RUN"
-        raise ValueError(f"nothing to report ({what or 'no runs'}); evaluate a run first: {command}")
+        raise ValueError(
+            f"nothing to report ({what or 'no runs'}); evaluate a run first: {program} {command}"
+        )
     return found
 
 
-EVAL = "python cli.py eval"
+EVAL = "eval"
 
 
 def eval_command(run: Run) -> str:
@@ -135,7 +139,7 @@ def _unfinished(evaluations: list[SavedEvaluation]) -> list[str]:
 
 
 def _resume_command(run: Run) -> str:
-    return f"python cli.py train --resume {shlex.quote(run.folder.as_posix())}"
+    return f"train --resume {shlex.quote(run.folder.as_posix())}"
 
 
 def _recipe(run: Run, evaluations: list[SavedEvaluation]) -> dict[str, Any]:

@@ -42,10 +42,10 @@ def test_a_loss_without_weight_has_no_curve(tmp_path: Path) -> None:
     scores = evaluation_table([score_table()])
     without = ("contrast_weight=0.0", "temporal_weight=0.5")
     runs = [write_run(tmp_path / "with", scores), write_run(tmp_path / "without", scores, changes=without)]
-    assert [list(run.curves) for run in gather(runs)] == [["total", "contrast"], ["total"]]
+    assert [list(run.curves) for run in gather(runs, "cpstn")] == [["total", "contrast"], ["total"]]
     recipe = runs[1].folder / "recipe.toml"
     recipe.write_text(recipe.read_text().replace('objective = "cpstn"', 'objective = "ms2l_like"'))
-    assert list(gather(runs)[1].curves) == ["total", "contrast"]
+    assert list(gather(runs, "cpstn")[1].curves) == ["total", "contrast"]
 
 
 def test_a_folder_without_logs_or_with_damaged_ones_gives_no_curves(tmp_path: Path) -> None:

@@ -147,13 +147,12 @@ def test_what_a_run_lacks_is_said_with_the_command_that_makes_it(tmp_path: Path)
     (old.folder / "recipe.toml").write_text("= [")
     unfinished = write_run(tmp_path / "unfinished", steps=2)
     write_evaluation(unfinished, simple(made_from=made_from({}, step=7)))
-    text = " ".join(report([bare, old, unfinished], tmp_path).split()).replace(
-        '<code class="command">', "<code>"
-    )
+    text = report([bare, old, unfinished], tmp_path, program="python ../cli.py")
+    text = " ".join(text.split()).replace('<code class="command">', "<code>")
     missing = text[text.index('aria-labelledby="missing"') :]
     for words in (
-        "not evaluated</strong>: it has not been evaluated. <code>python cli.py eval --run &#39;",
-        "not evaluated</strong>: it has no checkpoint. <code>python cli.py train --resume &#39;",
+        "not evaluated</strong>: it has not been evaluated. <code>python ../cli.py eval --run &#39;",
+        "not evaluated</strong>: it has no checkpoint. <code>python ../cli.py train --resume &#39;",
         "not evaluated</strong>: its folder holds no logs for TensorBoard",
         "not evaluated</strong>: its recipe.toml cannot be read",
         "an evaluation of version 1; expected 5. <code",
@@ -165,7 +164,7 @@ def test_what_a_run_lacks_is_said_with_the_command_that_makes_it(tmp_path: Path)
 
 def test_no_run_with_an_evaluation_is_an_error_that_names_the_command(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", steps=1)
-    with pytest.raises(ValueError, match=r"run: it has not been evaluated.*cli\.py eval --run .*run"):
+    with pytest.raises(ValueError, match=r"run: it has not been evaluated.* first: cpstn eval --run .*run"):
         report([run], tmp_path)
     write_evaluation(run, evaluation_table()).write_text("{")
     with pytest.raises(ValueError, match=r"eval-ucla-xview3\.json: not a readable evaluation"):
