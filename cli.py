@@ -624,8 +624,8 @@ def view(
     page = out or Path(f"{scene.key}.html")
     publish_bytes(page, player_page(scene).encode())
     click.echo(f"{page}: {scene.key}")
-    if checkpoint and not scene.note:
-        _note(f"{run_name} has no decoders, so there is nothing rebuilt")
+    if checkpoint and not scene.rebuilds:
+        _note(f"{run_name} has no decoders that rebuild a view")
     if show and not webbrowser.open(page.resolve().as_uri()):
         _note(f"no browser was found; open {page} yourself")
 
