@@ -14,9 +14,8 @@ from model.report.figures import DPI
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG in the page. uri: all of it.  width, height: CSS pixels.  file: its name beside the page."""
+    """A PNG in the page. uri: all of it.  width, height: CSS pixels."""
 
-    file: str
     alt: str
     uri: Markup
     width: int
@@ -42,4 +41,4 @@ class Album:
         content = path.read_bytes()
         width, height = struct.unpack(">II", content[16:24])
         uri = Markup("data:image/png;base64," + base64.b64encode(content).decode("ascii"))
-        return Picture(path.name, alt, uri, round(width * 100 / DPI), round(height * 100 / DPI))
+        return Picture(alt, uri, round(width * 100 / DPI), round(height * 100 / DPI))

@@ -27,7 +27,7 @@ class Curve:
 
     def smoothed(self, parts: int = 60) -> NDArray[np.float64]:
         """(S,) the mean over a window about every step, as wide as one of so many parts of the curve."""
-        reach = max(len(self.values_S) // (2 * parts), 0)
+        reach = len(self.values_S) // (2 * parts)
         sums = np.concatenate([[0.0], np.cumsum(self.values_S)])
         index_S = np.arange(len(self.values_S))
         first_S = np.maximum(index_S - reach, 0)

@@ -78,7 +78,6 @@ class Confusion:
     """A run's confusion matrix in its headline score."""
 
     run: str
-    what: str
     picture: Picture
     pairs: list[Pair]
 
@@ -245,7 +244,7 @@ def _confusion(
             title=f"{run}: {what}",
         ),
     )
-    return Confusion(run, what, picture, most_confused(score, classes))
+    return Confusion(run, picture, most_confused(score, classes))
 
 
 def _gains(evaluations: dict[str, SavedEvaluation], title: str, name: str, album: Album) -> list[Gain]:

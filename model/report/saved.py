@@ -24,7 +24,6 @@ class Spread:
 
     mean: float
     deviation: float | None
-    by_seed: tuple[float, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,7 +218,7 @@ def _spread_or_none(table: dict[str, Any] | None) -> Spread | None:
 
 def _spread(table: dict[str, Any]) -> Spread:
     deviation = None if table["deviation"] is None else _share(table["deviation"])
-    return Spread(_share(table["mean"]), deviation, tuple(_share(share) for share in table["by_seed"]))
+    return Spread(_share(table["mean"]), deviation)
 
 
 def _share(value: Any) -> float:
