@@ -9,15 +9,16 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from model.evaluate import Evaluation
-from model.pictures.confusion import draw_confusion
+from model.pictures.confusion import draw_confusion, of_occurring
 from model.run import Run
-from model.scores import FINETUNE, HEADLINES, KNN, LINEAR, SEMI, SUPERVISED, Score
+from model.scores import FINETUNE, KNN, LINEAR, SEMI, SUPERVISED, Score, headlines_of
 from model.subset import write_subset
 from model.versus import versus_untrained
 from pipeline.store.publish import publish_bytes
@@ -82,15 +83,6 @@ def _score_table(score: Score, evaluation: Evaluation) -> dict[str, Any]:
     return score.to_table(evaluation.copied_N) | {"versus_untrained": versus.to_table() if versus else None}
 
 
-def headline(scores: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The row that stands for a run: as HEADLINES, with the most labels."""
-    for kind in HEADLINES:
-        rows = [row for row in scores if (row["mode"], row["features"]) == kind]
-        if rows:
-            return max(rows, key=lambda row: int(row["labels"]))
-    return None
-
-
 def _digests_of_files(evaluation: Evaluation) -> dict[str, str]:
     """Of the samples that each id file names."""
     return {
@@ -143,15 +135,14 @@ def _place(row: Mapping[str, Any]) -> tuple[int, int, int]:
 
 def _draw(table: dict[str, Any], picture: Path) -> Path | None:
     """The headline's confusion matrix, without the classes that are neither tested nor predicted."""
-    shown = headline(table["scores"])
-    if shown is None:
+    found = headlines_of(table["scores"], itemgetter("mode", "features", "labels"))
+    if not found:
         return None
-    counts_KK = np.array(shown["confusion"])
-    occurring = np.flatnonzero(counts_KK.sum(0) + counts_KK.sum(1))
+    shown = found[0]
+    counts_KK, names = of_occurring(np.array(shown["confusion"]), table["classes"])
     what = f"{MODE_TITLES[shown['mode']]} on {shown['labels']:,} labels, {shown['features']}"
     title = f"{table['title']} {table['protocol']}: {what}, top-1 {shown['top1']['mean']:.1%}"
-    names = [table["classes"][label] for label in occurring]
-    draw_confusion(picture, counts_KK[np.ix_(occurring, occurring)], names, title=title)
+    draw_confusion(picture, counts_KK, names, title=title)
     return picture
 
 

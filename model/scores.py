@@ -3,8 +3,9 @@
 Axes: N test sample, K class.
 """
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ FROM_LABELS = "encoder and linear layer"
 HEADLINES = ((SUPERVISED, FROM_LABELS), (LINEAR, TRAINED), (SEMI, TRAINED), (FINETUNE, TRAINED))
 
 Curve = NDArray[np.float64]
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,6 +131,13 @@ def _summary(values: list[float]) -> dict[str, Any]:
     """Mean and sample standard deviation; the latter is None of a single value."""
     deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return {"mean": float(np.mean(values)), "deviation": deviation, "by_seed": values}
+
+
+def headlines_of(rows: Iterable[Row], facts: Callable[[Row], tuple[str, str, int]]) -> list[Row]:
+    """Those that may stand for a run, the first one before all: as HEADLINES, and of one kind the most labels
+    first. facts: a row's mode, features and labels."""
+    found = sorted(rows, key=lambda row: -facts(row)[2])
+    return [row for kind in HEADLINES for row in found if facts(row)[:2] == kind]
 
 
 def result_of_scores(scores_NK: Tensor, labels_N: Tensor, penalty: float | None = None) -> Result:

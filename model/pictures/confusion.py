@@ -58,6 +58,13 @@ def draw_confusion(path: Path, counts_KK: NDArray[np.int64], classes: Sequence[s
     publish_figure(figure, path)
 
 
+def of_occurring(counts_KK: NDArray[np.int64], classes: Sequence[str]) -> tuple[NDArray[np.int64], list[str]]:
+    """Counts and names without the classes that are neither tested nor predicted; all where there is none."""
+    occurs_K = counts_KK.any(0) | counts_KK.any(1)
+    chosen = np.flatnonzero(occurs_K if occurs_K.any() else ~occurs_K)
+    return counts_KK[np.ix_(chosen, chosen)], [classes[label] for label in chosen.tolist()]
+
+
 @dataclass(frozen=True)
 class _Sheet:
     """Where everything of a confusion matrix stands: inches from the lower left corner.

@@ -8,9 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
-
-from model.pictures.confusion import draw_confusion
+from model.pictures.confusion import draw_confusion, of_occurring
 from model.published import (
     PublishedCurve,
     PublishedRow,
@@ -229,18 +227,15 @@ def _card(run: str, evaluation: SavedEvaluation, dataset: str, protocol: str) ->
 def _confusion(
     run: str, score: SavedScore, classes: tuple[str, ...], title: str, name: str, album: Album
 ) -> Confusion:
-    """Classes that are neither tested nor predicted are left out of the picture."""
-    occurring = np.flatnonzero(score.confusion_KK.sum(0) + score.confusion_KK.sum(1))
-    if not len(occurring):
-        occurring = np.arange(len(classes))
+    counts_KK, occurring = of_occurring(score.confusion_KK, classes)
     what = score_text(score)
     picture = album.add(
         f"confusion-{name}-{run}",
         f"Confusion matrix of {run} on {title}: {what}",
         partial(
             draw_confusion,
-            counts_KK=score.confusion_KK[np.ix_(occurring, occurring)],
-            classes=[classes[label] for label in occurring],
+            counts_KK=counts_KK,
+            classes=occurring,
             title=f"{run}: {what}",
         ),
     )

@@ -6,6 +6,7 @@ Axes: K class, true or predicted.
 import json
 import math
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from model.evaluation_file import FORMAT_VERSION
 from model.published import is_comparable, same_split
 from model.report.datasets import named_protocol
-from model.scores import COORDINATES, HEADLINES, LINEAR, STATISTICS, SUPERVISED, TRAINED
+from model.scores import COORDINATES, LINEAR, STATISTICS, SUPERVISED, TRAINED, headlines_of
 
 
 @dataclass(frozen=True)
@@ -103,10 +104,8 @@ class SavedEvaluation:
 
     @property
     def headlines(self) -> list[SavedScore]:
-        """The scores that may stand for the run, the first one before all: as HEADLINES, and of one kind the
-        most labels first. Where there is none, the first score."""
-        found = sorted(self.scores, key=lambda score: -score.labels)
-        return [s for kind in HEADLINES for s in found if (s.mode, s.features) == kind] or [self.scores[0]]
+        """The scores that may stand for the run, the first before all; where none may, the first score."""
+        return headlines_of(self.scores, attrgetter("mode", "features", "labels")) or [self.scores[0]]
 
     @property
     def is_comparable(self) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from model.evaluate import Evaluation
-from model.evaluation_file import headline, save_evaluation
+from model.evaluation_file import save_evaluation
 from model.scores import Result, Score
 from model.subset import Labelled, read_subset
 
@@ -173,17 +173,7 @@ def test_rows_that_were_measured_otherwise_are_replaced(tmp_path: Path, key: str
     assert [row["mode"] for row in json.loads(path.read_text())["scores"]] == ["linear"]
 
 
-def test_the_headline_is_of_what_was_trained() -> None:
-    rows = [
-        score("linear", "input statistics"),
-        score("linear", labels=2),
-        score("linear"),
-        score("semi", labels=3),
-        score("semi", labels=2),
-        score("supervised", "encoder and linear layer", labels=2),
-    ]
-    tables = [row.to_table(np.zeros(10, bool)) for row in rows]
-    assert headline(tables) == tables[5]
-    assert headline(tables[:5]) == tables[2]
-    assert headline(tables[3:5]) == tables[3]
-    assert headline(tables[:1]) is None
+def test_without_anything_trained_there_is_no_picture(tmp_path: Path) -> None:
+    saved = save_evaluation(evaluation(score("linear", "input statistics")), tmp_path)
+    assert saved.picture is None
+    assert [path.suffix for path in saved.paths] == [".json", ".txt", ".txt"]

@@ -12,7 +12,7 @@ from PIL import Image
 
 from data_specs.spec import Skeleton, load_spec
 from model.pictures.bodies import draw_views
-from model.pictures.confusion import SHARE_STOPS, UNTESTED, _per_cent, _shorten, draw_confusion
+from model.pictures.confusion import SHARE_STOPS, UNTESTED, _per_cent, _shorten, draw_confusion, of_occurring
 from model.pictures.style import TONES
 
 M, C, T, V = 2, 3, 7, 25
@@ -243,6 +243,15 @@ def test_rows_are_shares_and_only_untested_classes_are_grey(tmp_path: Path) -> N
         draw_confusion(tmp_path / name, counts, ["a", "b", "c"], title="t")
     assert (tmp_path / "plain").read_bytes() == (tmp_path / "scaled").read_bytes()
     assert not has(read(tmp_path / "plain"), UNTESTED).any()
+
+
+def test_classes_that_are_neither_tested_nor_predicted_are_left_out() -> None:
+    """Of 120 classes a run on ten would be a picture of nothing."""
+    counts_KK = np.array([[0, 0, 0, 0], [0, 5, 0, 2], [0, 0, 0, 0], [0, 0, 0, 0]])
+    left_KK, names = of_occurring(counts_KK, ["a", "b", "c", "d"])
+    assert (left_KK.tolist(), names) == ([[5, 2], [0, 0]], ["b", "d"])
+    nothing_KK = np.zeros((2, 2), np.int64)
+    assert of_occurring(nothing_KK, "ab")[1] == ["a", "b"]
 
 
 @pytest.mark.parametrize("num_classes", [1, 20, 21, 61])

@@ -1,10 +1,12 @@
 """Accuracies from a confusion matrix that was counted by hand."""
 
+from operator import itemgetter
+
 import numpy as np
 import pytest
 import torch
 
-from model.scores import Result, Score, result_of_classes, result_of_scores
+from model.scores import Result, Score, headlines_of, result_of_classes, result_of_scores
 
 # Four classes; class 2 is never tested, class 3 neither tested nor named.
 TRUE = torch.tensor([0, 0, 0, 0, 1, 1])
@@ -60,6 +62,23 @@ def test_the_penalties_of_linear_classifiers_are_written_down() -> None:
     assert row.to_table(np.zeros(6, bool))["penalties"] == [0.3, 0.1]
     neighbours = Score("knn", "some", 1, 1.0, 12, (result_of_classes(NAMED, TRUE, 6),))
     assert neighbours.to_table(np.zeros(6, bool))["penalties"] is None
+
+
+def test_headlines_are_of_what_was_trained_the_most_labels_first() -> None:
+    rows = [
+        {"mode": mode, "features": features, "labels": labels}
+        for mode, features, labels in (
+            ("linear", "input statistics", 4),
+            ("linear", "trained encoder", 2),
+            ("linear", "trained encoder", 4),
+            ("semi", "trained encoder", 3),
+            ("semi", "trained encoder", 2),
+            ("supervised", "encoder and linear layer", 2),
+        )
+    ]
+    facts = itemgetter("mode", "features", "labels")
+    assert headlines_of(rows, facts) == [rows[place] for place in (5, 2, 1, 3, 4)]
+    assert headlines_of(rows[:1], facts) == []
 
 
 def test_copies_of_training_samples_can_be_left_out() -> None:
