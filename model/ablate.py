@@ -19,13 +19,14 @@ from typing import Any
 import pandas as pd
 import torch
 
+from model.calibrate import calibrated
 from model.checkpoint import Checkpoint, load_checkpoint, new_model
 from model.classify import LINEAR_VERSION, linear_evaluation
 from model.config import flat, key_of
 from model.cpstn import CPSTN
 from model.failure import failure_text
 from model.feature_cache import FEATURES_VERSION
-from model.features import Extractor, calibrated, encoder_extractor, extract_features, statistics_extractor
+from model.features import Extractor, encoder_extractor, extract_features, statistics_extractor
 from model.question import Parts, read_parts
 from model.recipe import CPSTN_OBJECTIVE, Recipe, check_row, load_recipe, row_base
 from model.run import Run

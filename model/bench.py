@@ -9,6 +9,7 @@ from functools import cache, cached_property, partial
 
 import torch
 
+from model.calibrate import calibrated
 from model.checkpoint import Checkpoint
 from model.cpstn import CPSTN
 from model.feature_cache import FeatureCache, cache_of
@@ -17,7 +18,6 @@ from model.features import (
     Extractor,
     Features,
     Pair,
-    calibrated,
     coordinates_extractor,
     encoder_extractor,
     extract_features,
@@ -26,7 +26,7 @@ from model.features import (
 from model.question import Parts
 from model.run import Run
 from model.scores import COORDINATES, ENCODERS, MORE_STATISTICS, STATISTICS, TRAINED
-from model.whitening import Whitening, fit_whitening, join, view_scatter
+from model.whitening import Whitening, join, whitening_of
 from pipeline.samples import Samples
 from pipeline.store.shards import Shards
 
@@ -123,7 +123,7 @@ def whitened_features(
     def fitted(name: str) -> Whitening:
         on_stage(f"scatter of the views: {name}")
         train, _ = features[name]()
-        return fit_whitening(train, view_scatter(extractors[name], parts.train, device))
+        return whitening_of(extractors[name], train, parts.train, device)
 
     def through(name: str, weight: float = 1.0) -> Pair:
         train, test = features[name]()

@@ -4,7 +4,7 @@ Axes: N sample, P present body of the batch, C channel, T frame (t after the enc
 D size of a pooled vector such as the representation h, Z size of a projection z.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from data_specs.spec import Skeleton
 from model.batch_norm import FrameNorm
-from model.checks import check_choice, check_positive_list, check_some
+from model.checks import check_at_most, check_choice, check_not_negative, check_positive_list, check_some
 from model.first_weights import initialise
 from model.pooling import PoolConfig, final_state, pool_samples
 from model.recurrent import RECURRENT, RecurrentConfig, RecurrentEncoder
@@ -22,6 +22,8 @@ from model.streams import JOINT, STREAMS, check_ends, streams
 
 ST_GCN, STATISTICS = "st_gcn", "statistics"
 BACKBONES = (ST_GCN, STATISTICS, *RECURRENT)
+# Whitening looks at no more directions of the features.
+MOST_WHITENED = 4096
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,9 @@ class ModelConfig:
     backbone: what encodes: "st_gcn", which `encoder` describes, a recurrent network, which `recurrent` does,
         or a network on "statistics" of the input. The features of these two have no joints, so that there
         are no pretexts on them.
+    whitened: as what a frozen encoder's h is handed on: 0, as the pool gives it, or as so many numbers that
+        keep its directions, where what only tells changed copies of a recording apart was made small, without
+        labels; see `model.calibrate`. Training knows nothing of it.
     Raises ValueError that names the key.
     """
 
@@ -49,8 +54,11 @@ class ModelConfig:
     statistics: StatisticsConfig = field(default_factory=StatisticsConfig)
     streams: tuple[str, ...] = ("joint",)
     contrast_pool: PoolConfig = field(default_factory=PoolConfig)
+    whitened: int = 0
 
     def __post_init__(self) -> None:
+        check_not_negative(self, "whitened")
+        check_at_most("whitened", self.whitened, MOST_WHITENED)
         check_positive_list("projection", self.projection, 2)
         check_some("streams", self.streams, STREAMS)
         check_choice("backbone", self.backbone, BACKBONES)
@@ -119,6 +127,8 @@ class CPSTN(nn.Module):
         self.skeleton = skeleton
         in_channels = 3 * len(config.streams)
         self.encoder: STGCN | RecurrentEncoder | StatisticsEncoder
+        # Of a frozen encoder, (N, D) -> (N, E), where `config.whitened` asks for it: see `model.calibrate`.
+        self.whitening: Callable[[Tensor], Tensor] | None = None
         self.backward_channels = 0
         if config.backbone == ST_GCN:
             self.encoder, self.num_joints = STGCN(skeleton, config.encoder, in_channels), skeleton.num_joints

@@ -18,8 +18,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from model.calibrate import calibrated
 from model.checkpoint import Checkpoint
-from model.features import calibrated, encoder_extractor, extracted
+from model.features import encoder_extractor, extracted
 from model.question import check_fit
 from model.run import Run
 from pipeline.samples import Samples, all_samples, in_any_order, split_samples

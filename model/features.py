@@ -3,7 +3,6 @@
 Axes: N sample, P packed present body, C channel, T frame, V joint, D feature, M body slot.
 """
 
-import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -59,10 +58,11 @@ Pair = tuple[Features, Features]
 
 
 def encoder_extractor(model: CPSTN) -> Extractor:
-    """h: the frozen encoder's output, pooled over time and bodies."""
+    """h: the frozen encoder's output, pooled over time and bodies, and whitened where the model says how."""
 
     def extract(x_PCTV: Tensor, sample_P: Tensor, num_samples: int) -> Tensor:
-        return model.represent(model.encode(x_PCTV), sample_P, num_samples)
+        h_ND = model.represent(model.encode(x_PCTV), sample_P, num_samples)
+        return h_ND if model.whitening is None else model.whitening(h_ND)
 
     return extract
 
@@ -114,21 +114,6 @@ def enough_to_fit(samples: Samples) -> Samples:
 def batch_norms(module: nn.Module) -> list[Norm]:
     """All batch normalisation in it."""
     return [part for part in module.modules() if isinstance(part, Norm)]
-
-
-def calibrated(model: CPSTN, samples: Samples, device: torch.device) -> CPSTN:
-    """A copy with batch-normalisation statistics measured on training samples as they are stored, at most
-    MOST_FITTED of them; its weights untouched, no label used.
-
-    An untrained network has none yet, and without them normalises by nothing at all, which would make the
-    comparison too easy. A trained one has those of its views, sheared bodies and masked frames, and not of
-    recordings as the classifier sees them. What was fitted before the first step stays.
-    """
-    model = copy.deepcopy(model).train()
-    norms = [norm for norm in batch_norms(model) if norm.training]
-    model.eval()  # without dropout, as the features will be
-    measure_norms(norms, encoder_extractor(model), samples, device)
-    return model
 
 
 @torch.no_grad()

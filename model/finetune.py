@@ -34,6 +34,7 @@ def finetune(
     """
     torch.manual_seed(seed)
     model = copy.deepcopy(model).to(device).train()
+    model.whitening = None  # which was fitted to other features
     head = new_head(model, num_classes).to(device)
     optimiser = torch.optim.Adam([*model.encoder.parameters(), *head.parameters()], lr=config.lr)
     shuffle, per_epoch = np.random.default_rng(seed), math.ceil(len(samples) / config.batch_size)

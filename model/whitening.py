@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from model.cpstn import CPSTN
-from model.device import float64
+from model.device import float64, full_precision
 from model.features import (
     Extractor,
     Features,
@@ -54,9 +54,14 @@ class Whitening:
     mean_D: Tensor
     map_DE: Tensor
 
+    def __call__(self, x_ND: Tensor) -> Tensor:
+        """(N, D) -> (N, E)."""
+        with full_precision(x_ND.device):
+            return (x_ND - self.mean_D) @ self.map_DE
+
     def apply(self, features: Features, weight: float = 1.0) -> Features:
         """The features through the map, times a weight; from here on their scale matters."""
-        return Features((features.x_ND - self.mean_D) @ self.map_DE * weight, features.labels_N, scaled=True)
+        return Features(self(features.x_ND) * weight, features.labels_N, scaled=True)
 
 
 @torch.no_grad()
@@ -90,31 +95,81 @@ def view_scatter(
     return total_DD / count
 
 
+def whitening_of(
+    extractor: Extractor,
+    train: Features,
+    samples: Samples,
+    device: torch.device,
+    *,
+    changes: ViewConfig = CHANGES,
+    seed: int = 0,
+) -> Whitening:
+    """Of features with as many dimensions as there may be: projected first where there are more than
+    MOST_DIMENSIONS. train: what the extractor makes of the training samples. Errors as `fit_whitening`."""
+    if train.x_ND.shape[1] <= MOST_DIMENSIONS:
+        return fit_whitening(train, view_scatter(extractor, samples, device, changes=changes, seed=seed))
+    first = _projection(train)
+    scatter_EE = view_scatter(
+        lambda *bodies: first(extractor(*bodies)), samples, device, changes=changes, seed=seed
+    )
+    then = fit_whitening(first.apply(train), scatter_EE)
+    return Whitening(first.mean_D, first.map_DE @ then.map_DE)
+
+
 @torch.no_grad()
 def fit_whitening(train: Features, scatter_DD: Tensor, strength: float = STRENGTH) -> Whitening:
-    """Standardise, project to at most MOST_DIMENSIONS components, multiply by (S / mean(diag S) + 1/strength)
-    to the power of -1/2, and scale so that the training features' mean square length is 1.
+    """Standardise what is not scaled, multiply by (S / mean(diag S) + 1/strength) to the power of -1/2, and
+    scale so that the training features' mean square length is 1.
 
     strength: how much the scatter S counts beside an equal share for every direction; above 0.
     Raises ValueError if nothing varies.
     """
-    mean_D, deviation_D = train.x_ND.mean(0), train.x_ND.std(0, correction=0).clamp_min(LEAST_DEVIATION)
+    mean_D, deviation_D = _mean_and_deviation(train)
     z_ND = float64((train.x_ND - mean_D) / deviation_D)
     scatter_DD = scatter_DD / float64(torch.outer(deviation_D, deviation_D))
-    map_DE = torch.diag(1 / float64(deviation_D))
-    if z_ND.shape[1] > MOST_DIMENSIONS:
-        components_DE = _principal_directions(z_ND, MOST_DIMENSIONS)
-        scatter_DD = components_DE.T @ scatter_DD @ components_DE
-        z_ND, map_DE = z_ND @ components_DE, map_DE @ components_DE
     if not (z_ND.any() and scatter_DD.diagonal().mean() > LEAST_SPREAD):
         raise ValueError(
             "whitening: the training samples' features, or those of their changed copies, are all alike; "
             "expected at least two samples that differ, and views that change them"
         )
-    values_E, vectors_EE = torch.linalg.eigh(scatter_DD / scatter_DD.diagonal().mean())
-    whiten_EE = (vectors_EE * (values_E.clamp_min(0) + 1 / strength) ** -0.5) @ vectors_EE.T
-    length = (z_ND @ whiten_EE).square().sum(1).mean().sqrt()
-    return Whitening(mean_D, (map_DE @ whiten_EE / length).to(mean_D))
+    values_D, vectors_DD = torch.linalg.eigh(scatter_DD / scatter_DD.diagonal().mean())
+    whiten_DD = (vectors_DD * (values_D.clamp_min(0) + 1 / strength) ** -0.5) @ vectors_DD.T
+    length = (z_ND @ whiten_DD).square().sum(1).mean().sqrt()
+    return Whitening(mean_D, (whiten_DD / float64(deviation_D)[:, None] / length).to(mean_D))
+
+
+def _mean_and_deviation(train: Features) -> tuple[Tensor, Tensor]:
+    mean_D, deviation_D = train.x_ND.mean(0), train.x_ND.std(0, correction=0).clamp_min(LEAST_DEVIATION)
+    return mean_D, torch.ones_like(deviation_D) if train.scaled else deviation_D
+
+
+def _projection(train: Features) -> Whitening:
+    """Of features to MOST_DIMENSIONS principal components of what they are when standardised."""
+    mean_D, deviation_D = _mean_and_deviation(train)
+    components_DE = _principal_directions(float64((train.x_ND - mean_D) / deviation_D), MOST_DIMENSIONS)
+    return Whitening(mean_D, (components_DE / float64(deviation_D)[:, None]).to(mean_D))
+
+
+@torch.no_grad()
+def even_whitening(
+    extractor: Extractor,
+    train: Features,
+    samples: Samples,
+    device: torch.device,
+    kept: int,
+    *,
+    changes: ViewConfig = CHANGES,
+    seed: int = 0,
+) -> Whitening:
+    """To the principal directions of what is whitened, `kept` of them, turned at random, so that each number
+    has as large a share of them as any other, and a classifier that standardises them changes nothing.
+    The rest as `whitening_of`."""
+    whitening = whitening_of(extractor, train, samples, device, changes=changes, seed=seed)
+    components_DE = _principal_directions(float64(whitening(train.x_ND)), kept)
+    turned_EE = _random_turn(kept, seed)[: components_DE.shape[1]].to(components_DE)
+    # Its mean square length is 1: now that of each number is.
+    map_DE = float64(whitening.map_DE) @ components_DE @ turned_EE * math.sqrt(kept)
+    return Whitening(whitening.mean_D, map_DE.to(whitening.map_DE))
 
 
 def _principal_directions(z_ND: Tensor, most: int) -> Tensor:
@@ -171,23 +226,18 @@ def _fitted(model: CPSTN, samples: Samples, recipe: Recipe) -> nn.ModuleDict:
     if encoder.graph is not None:
         measure_norms(batch_norms(encoder.graph), extract, samples, CPU)
     if isinstance(encoder.input_norm, WhitenedInput):
-        whitening = _input_whitening(extract, samples, recipe)
+        whitening = even_whitening(
+            extract,
+            extract_features(extract, samples, CPU),
+            samples,
+            CPU,
+            config.statistics.whitened,
+            changes=recipe.view,
+            seed=recipe.seed,
+        )
         encoder.input_norm.mean_D.copy_(whitening.mean_D)
         encoder.input_norm.map_DE.copy_(whitening.map_DE)
     return encoder.fitted
-
-
-def _input_whitening(extractor: Extractor, samples: Samples, recipe: Recipe) -> Whitening:
-    """From statistics (D) to what the encoder sees (E)."""
-    kept = recipe.model.statistics.whitened
-    train = extract_features(extractor, samples, CPU)
-    scatter_DD = view_scatter(extractor, samples, CPU, changes=recipe.view, seed=recipe.seed)
-    whitening = fit_whitening(train, scatter_DD)
-    components_DE = _principal_directions(whitening.apply(train).x_ND.double(), kept)
-    turned_EE = _random_turn(kept, recipe.seed)[: components_DE.shape[1]]
-    # Its mean square length is 1: now that of each number is.
-    map_DE = whitening.map_DE.double() @ components_DE @ turned_EE * math.sqrt(kept)
-    return Whitening(whitening.mean_D, map_DE.float())
 
 
 def _random_turn(size: int, seed: int) -> Tensor:

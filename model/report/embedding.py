@@ -14,9 +14,10 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from model.calibrate import calibrated
 from model.checkpoint import Checkpoint
 from model.feature_cache import cache_of
-from model.features import calibrated, encoder_features, enough_to_fit
+from model.features import encoder_features, enough_to_fit
 from model.question import check_fit
 from model.scores import TRAINED
 from pipeline.samples import in_any_order, split_samples

@@ -15,10 +15,11 @@ import pytest
 import torch
 
 from model.ablate import Ablation, Line, Trial, ablate, plan, save_ablation
+from model.calibrate import calibrated
 from model.checkpoint import load_checkpoint, new_model
 from model.cpstn import CPSTN
 from model.evaluate import evaluate
-from model.features import Features, calibrated, encoder_features
+from model.features import Features, encoder_features
 from model.finetune import finetune
 from model.objective import Pretraining
 from model.question import Question, read_parts

@@ -12,9 +12,10 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 from data_specs.spec import load_spec
+from model.calibrate import calibrated
 from model.checkpoint import load_checkpoint
 from model.encode import Encoded, encode
-from model.features import calibrated, encoder_features
+from model.features import encoder_features
 from model.run import Run
 from pipeline.normalize import NormalizeConfig
 from pipeline.preprocess import PreprocessConfig, prepare, run

@@ -18,6 +18,7 @@ from torch import nn
 from data_specs.spec import load_spec
 from model.batch_norm import FrameNorm
 from model.bench import ENCODER_WEIGHT, whitened_features
+from model.calibrate import calibrated
 from model.checkpoint import Checkpoint, load_checkpoint, new_model
 from model.classify import fit_chosen, fused_evaluation, linear_evaluation, nearest_neighbours
 from model.evaluate import Evaluation, evaluate
@@ -26,7 +27,6 @@ from model.features import (
     Features,
     Pair,
     batch_norms,
-    calibrated,
     encoder_features,
     extract_features,
     statistics_extractor,

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from data_specs.spec import Skeleton
 from model import feature_cache
+from model.calibrate import calibrated
 from model.checkpoint import load_checkpoint
 from model.feature_cache import FeatureCache, cache_of
-from model.features import Features, calibrated, encoder_extractor, statistics_extractor
+from model.features import Features, encoder_extractor, statistics_extractor
 from model.kept import Kept
 from model.recipe import load_recipe
 from model.report.embedding import embed

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 import model.whitening as whitening
+from model.calibrate import calibrated
 from model.checkpoint import load_checkpoint, new_model
 from model.cpstn import CPSTN
 from model.features import (
     Features,
-    calibrated,
     encoder_extractor,
     extract_features,
     statistics_extractor,
@@ -27,7 +27,7 @@ from model.recipe import Recipe, load_recipe
 from model.run import Run
 from model.statistics import StatisticsEncoder, input_statistics
 from model.train import train
-from model.whitening import COPIES, fit_encoder, fit_whitening, join, view_scatter
+from model.whitening import COPIES, fit_encoder, fit_whitening, join, view_scatter, whitening_of
 from pipeline.loader import changed_copy, sequential_batches
 from pipeline.samples import split_samples
 from pipeline.store.shards import Shards
@@ -104,15 +104,26 @@ def test_no_device_is_asked_for_float64_that_may_have_none(monkeypatch: pytest.M
     fit_linear(few, 4, 0.1)
 
 
-def test_many_dimensions_are_projected_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_dimensions_are_projected_first(shards: Shards, monkeypatch: pytest.MonkeyPatch) -> None:
     """Thirty thousand features would need hours and more memory than there is."""
-    features = some_features(size=8)
-    mixed = Features(features.x_ND @ torch.randn(8, 8), features.labels_N)
-    whole = fit_whitening(mixed, torch.eye(8, dtype=torch.float64)).apply(mixed)
-    monkeypatch.setattr(whitening, "MOST_DIMENSIONS", 3)
-    few = fit_whitening(mixed, torch.eye(8, dtype=torch.float64)).apply(mixed)
-    assert whole.x_ND.shape == (200, 8)
-    assert few.x_ND.shape == (200, 3)
+    train = split_samples(shards, "xview", "train")
+    extractor = statistics_extractor(train.skeleton)
+    features = extract_features(extractor, train, CPU)
+    whole = whitening_of(extractor, features, train, CPU)
+    assert torch.equal(whole.map_DE, fit_whitening(features, view_scatter(extractor, train, CPU)).map_DE)
+    monkeypatch.setattr(whitening, "MOST_DIMENSIONS", 30)
+    mean_D, deviation_D = features.x_ND.mean(0), features.x_ND.std(0, correction=0).clamp_min(1e-4)
+    z_ND = ((features.x_ND - mean_D) / deviation_D).double()
+    components_DE = torch.linalg.svd(z_ND, full_matrices=False).Vh[:30].T
+    projected_ND = (z_ND @ components_DE).float()
+    scatter_DD = view_scatter(extractor, train, CPU) / torch.outer(deviation_D, deviation_D).double()
+    expected = fit_whitening(
+        Features(projected_ND, features.labels_N, scaled=True), components_DE.T @ scatter_DD @ components_DE
+    )
+    found_NE = whitening_of(extractor, features, train, CPU)(features.x_ND)
+    assert found_NE.shape == (len(train), 30)
+    expected_NE = expected(projected_ND)
+    torch.testing.assert_close(found_NE @ found_NE.T, expected_NE @ expected_NE.T, rtol=1e-2, atol=1e-3)
 
 
 def test_a_classifier_keeps_the_scales_of_whitened_features() -> None:
