@@ -124,6 +124,18 @@ def test_an_archive_packed_with_backslashes_is_read(spec: DatasetSpec, raw: Path
     assert read_sequence(found.recordings[NAMES[0]], spec).num_frames == 2
 
 
+def test_what_has_no_name_in_an_archive_is_left_out(spec: DatasetSpec, raw: Path, tmp_path: Path) -> None:
+    """The whole archive could not be read for it, and a traceback would say why."""
+    archive = tmp_path / "odd.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.write(raw / f"{NAMES[0]}.skeleton", f"{NAMES[0]}.skeleton")
+        info = zipfile.ZipInfo("x")
+        info.filename = ""  # as the format's \0 at the beginning of a name makes it
+        with file.open(info, "w") as entry:
+            entry.write(b"something")
+    assert list(scan([archive], spec).recordings) == NAMES[:1]
+
+
 def test_an_archive_in_capitals_is_found_in_its_folder(spec: DatasetSpec, raw: Path) -> None:
     """All its recordings would be lost in silence."""
     with zipfile.ZipFile(raw / "PART.ZIP", "w") as file:
@@ -185,6 +197,26 @@ def test_a_list_of_members_that_cannot_be_read_names_the_archive(
     archive.write_bytes(content)
     with pytest.raises(ValueError, match=r"odd\.zip: not a readable zip archive"):
         scan([archive], spec)
+
+
+def test_a_list_of_members_with_any_byte_damaged_is_read_or_refused(
+    spec: DatasetSpec, raw: Path, tmp_path: Path
+) -> None:
+    """zipfile has many ways to fail; one that is not expected ends the command in a traceback."""
+    archive = tmp_path / "part.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for name in NAMES[:2]:
+            file.write(raw / f"{name}.skeleton", f"{name}.skeleton")
+    whole, refusals = archive.read_bytes(), []
+    for place in range(whole.index(b"PK\x01\x02"), len(whole)):
+        for value in (0, 0x80, 0xFF):
+            archive.write_bytes(whole[:place] + bytes([value]) + whole[place + 1 :])
+            try:
+                scan([archive], spec)
+            except ValueError as error:
+                refusals.append(str(error))
+    assert len(refusals) > 50
+    assert all(refusal.startswith(str(archive)) for refusal in refusals)
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
