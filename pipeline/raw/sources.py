@@ -244,7 +244,8 @@ def _walk_archive(path: str, shown: str) -> Iterator[_File]:
     except (OSError, zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ValueError(
-            f"{path}: not a readable zip archive ({reason}); is the download complete?"
+            f"{path}: not a readable zip archive ({reason}); download it again or, "
+            f"if it holds none of the recordings, move it away"
         ) from None
 
 

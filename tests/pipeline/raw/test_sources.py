@@ -219,6 +219,16 @@ def test_a_list_of_members_with_any_byte_damaged_is_read_or_refused(
     assert all(refusal.startswith(str(archive)) for refusal in refusals)
 
 
+def test_a_damaged_archive_beside_recordings_is_told_with_a_way_out(spec: DatasetSpec, raw: Path) -> None:
+    """Half of a data set may lie in it, so it is not passed by; whoever knows better can go on."""
+    (raw / "mine.zip").write_bytes(b"PK\x03\x04 and then nothing")
+    message = r"mine\.zip: not a readable zip archive .*; download it again or, .*move it away"
+    with pytest.raises(ValueError, match=message):
+        scan([raw], spec)
+    (raw / "mine.zip").unlink()
+    assert sorted(scan([raw], spec).recordings) == NAMES
+
+
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 def test_a_damaged_member_is_a_recording_error(
     spec: DatasetSpec, raw: Path, tmp_path: Path, method: int
