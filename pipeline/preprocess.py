@@ -10,7 +10,7 @@ from pathlib import Path
 from data_specs.spec import DatasetSpec
 from pipeline.cluster import check_spread, make_shards
 from pipeline.normalize import NormalizeConfig
-from pipeline.raw.sources import Recording, Scan, scan, unclassed_text
+from pipeline.raw.sources import Recording, Scan, notes, scan
 from pipeline.shard_task import ShardTask
 from pipeline.store import manifest as store
 from pipeline.store.location import NO_PATH, check_is_text
@@ -103,8 +103,8 @@ def prepare(
     if out.resolve() in {path.resolve() for path in raw}:
         raise ValueError(f"{out}: holds the raw data; write the shards into another folder by --out")
     found = scan(raw, spec, skip=out)
-    if found.without_class:
-        on_note(unclassed_text(found, spec))
+    for note in notes(found, spec):
+        on_note(note)
     keys = [key for key in found.recordings if config.keep_missing or key not in spec.missing]
     if not keys:
         raise ValueError(

@@ -453,6 +453,20 @@ def test_actions_without_a_class_are_told(inside: Path, tmp_path: Path) -> None:
     assert "60 recordings are of action 1, 2, 3 to 12, for which nine has no class" in said
 
 
+def test_an_archive_that_is_not_searched_is_told(inside: Path, tmp_path: Path) -> None:
+    """A whole data set may lie in it."""
+    shutil.copytree(inside / "raw", tmp_path / "raw")
+    (tmp_path / "raw/nw-ucla.tar.xz").write_bytes(b"")
+    result = call(
+        "preprocess", "ucla", str(tmp_path / "raw"), "--frames", "16", "--out", str(tmp_path / "out")
+    )
+    assert result.exit_code == 0
+    assert (
+        "note: 1 archives are not searched, being no zip or inside one (first: nw-ucla.tar.xz)"
+        in result.stderr
+    )
+
+
 def test_before_anything_was_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert "run preprocess first" in fails(2, "train", "--shards")

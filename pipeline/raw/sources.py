@@ -20,6 +20,8 @@ UNREADABLE = (OSError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 UNKNOWN = (-1, 0)  # the stamp of a file that could not be asked for one
 MAX_FRAMES = 100_000  # over an hour of recording
 SUFFIX = {"ntu": ".skeleton", "ucla": ".json"}
+# A zip that comes up as a file lies inside another one.
+UNSEARCHED = (".zip", ".7z", ".rar", ".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".zst")
 UCLA_FRAME = re.compile(r"frame_(\d+)(?:_tc_\d+)?_skeletons\.txt", re.IGNORECASE)
 UCLA_VIEW = re.compile(r"view_?(\d+)", re.IGNORECASE)
 
@@ -79,12 +81,14 @@ class Scan:
     recordings: by key, of the wanted data set.  foreign: recordings' paths whose names the data set does not
     have.  without_class: those whose names fit, but for an action that the data set has no class for, by its
     number.  duplicates: paths of recordings that were found before under another path and are not used.
+    archives: paths of those that are not searched.
     """
 
     recordings: dict[str, Recording] = field(default_factory=dict)
     foreign: list[str] = field(default_factory=list)
     without_class: dict[int, list[str]] = field(default_factory=dict)
     duplicates: list[str] = field(default_factory=list)
+    archives: list[str] = field(default_factory=list)
 
 
 class _File(NamedTuple):
@@ -120,6 +124,8 @@ def scan(raw: list[Path], spec: DatasetSpec, skip: Path | None = None) -> Scan:
         elif spec.reader == "ucla" and (match := UCLA_FRAME.fullmatch(name)):
             folder = os.path.dirname(file.path)  # noqa: PTH120
             frames.setdefault((file.archive, folder), []).append((int(match[1]), file))
+        elif name.lower().endswith(UNSEARCHED):
+            found.archives.append(file.shown)
     for (archive, folder), entries in frames.items():
         entries.sort(key=lambda entry: entry[0])
         recording = Recording(
@@ -137,17 +143,23 @@ def scan(raw: list[Path], spec: DatasetSpec, skip: Path | None = None) -> Scan:
     return found
 
 
-def unclassed_text(found: Scan, spec: DatasetSpec) -> str:
-    """Of what actions among those found the data set has no class: a sentence, "" where there is none."""
-    if not found.without_class:
-        return ""
-    count = sum(map(len, found.without_class.values()))
-    actions = sorted(found.without_class)
-    shown = ", ".join(map(str, actions[:3])) + (f" to {actions[-1]}" if len(actions) > 3 else "")
-    return (
-        f"{count:,} recordings are of action {shown}, for which {spec.name} has no class "
-        f"(first: {found.without_class[actions[0]][0]})"
-    )
+def notes(found: Scan, spec: DatasetSpec) -> list[str]:
+    """What was passed by that the user may want: sentences, each with the first path that it is about."""
+    told = []
+    if found.without_class:
+        count = sum(map(len, found.without_class.values()))
+        actions = sorted(found.without_class)
+        shown = ", ".join(map(str, actions[:3])) + (f" to {actions[-1]}" if len(actions) > 3 else "")
+        told.append(
+            f"{count:,} recordings are of action {shown}, for which {spec.name} has no class "
+            f"(first: {found.without_class[actions[0]][0]})"
+        )
+    if found.archives:
+        told.append(
+            f"{len(found.archives):,} archives are not searched, being no zip or inside one "
+            f"(first: {found.archives[0]}); unpack them first if they hold recordings"
+        )
+    return told
 
 
 def read_sequence(recording: Recording, spec: DatasetSpec) -> Sequence:
@@ -264,7 +276,7 @@ def _ucla_key(folder: str) -> str:
 
 
 def _nothing_found(raw: list[Path], spec: DatasetSpec, found: Scan, files_seen: int) -> str:
-    where = ", ".join(map(str, raw))
+    where, passed_by = ", ".join(map(str, raw)), "".join(f"; {note}" for note in notes(found, spec))
     expected = {
         "ntu": "files such as S001C001P001R001A001.skeleton, or the official zip archives",
         "ucla": "files such as a01_s01_e00_v01.json, or folders view_1/a01_s01_e00 of *_skeletons.txt",
@@ -275,15 +287,16 @@ def _nothing_found(raw: list[Path], spec: DatasetSpec, found: Scan, files_seen: 
         names = [Path(path).stem for path in found.foreign[:1000]]
         known = [load_spec(name) for name in built_in_names()]
         fitting = [one.name for one in known if any(one.parse_name(name) for name in names)]
-        why = unclassed_text(found, spec)
-        hint = (f"; they look like {' or '.join(fitting)}" if fitting else "") + (why and f"; {why}")
-        return f"{where}: {len(found.foreign)} recordings, none of {spec.name} (first: {names[0]}){hint}"
+        hint = f"; they look like {' or '.join(fitting)}" if fitting else ""
+        told = f"{len(found.foreign)} recordings, none of {spec.name} (first: {names[0]})"
+        return f"{where}: {told}{hint}{passed_by}"
     other = load_spec("ucla" if spec.reader == "ntu" else "ntu60")
     hint = ""
     if any(_is_recording(file.path, other) for file in _walk(raw)):
         title = "NW-UCLA (ucla)" if other.reader == "ucla" else "NTU RGB+D (ntu60 or ntu120)"
         hint = f"; the files look like {title}"
-    return f"{where}: none of {files_seen} files is a recording of {spec.name}, which needs {expected}{hint}"
+    told = f"none of {files_seen} files is a recording of {spec.name}, which needs {expected}"
+    return f"{where}: {told}{hint}{passed_by}"
 
 
 def _is_recording(file: str, spec: DatasetSpec) -> bool:

@@ -11,7 +11,7 @@ import pytest
 
 from data_specs.spec import DatasetSpec, load_spec
 from pipeline.raw.sequence import RecordingError
-from pipeline.raw.sources import InaccessibleError, read_sequence, scan
+from pipeline.raw.sources import InaccessibleError, notes, read_sequence, scan
 
 NAMES = [f"S001C001P001R001A{action:03d}" for action in range(1, 4)]
 
@@ -227,6 +227,24 @@ def test_a_damaged_archive_beside_recordings_is_told_with_a_way_out(spec: Datase
         scan([raw], spec)
     (raw / "mine.zip").unlink()
     assert sorted(scan([raw], spec).recordings) == NAMES
+
+
+def test_archives_that_are_not_searched_are_told(spec: DatasetSpec, raw: Path) -> None:
+    """A data set that came as a tar, with a loose recording beside it, would be one recording in silence."""
+    (raw / "subset.tar.XZ").write_bytes(b"")
+    with zipfile.ZipFile(raw / "outer.zip", "w") as file:
+        file.writestr("part.zip", b"")
+    found = scan([raw], spec)
+    assert sorted(found.recordings) == NAMES
+    assert notes(found, spec) == [
+        "2 archives are not searched, being no zip or inside one (first: outer.zip/part.zip); "
+        "unpack them first if they hold recordings"
+    ]
+    with pytest.raises(
+        ValueError, match=r"none of 1 files is .*; 1 archives are not .*: subset\.tar\.XZ\); unp"
+    ):
+        scan([raw / "subset.tar.XZ"], spec)
+    assert notes(scan([raw / f"{NAMES[0]}.skeleton"], spec), spec) == []
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
