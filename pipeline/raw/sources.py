@@ -79,14 +79,15 @@ class Scan:
     """What a search found.
 
     recordings: by key, of the wanted data set.  foreign: recordings' paths whose names the data set does not
-    have.  without_class: those whose names fit, but for an action that the data set has no class for, by its
-    number.  duplicates: paths of recordings that were found before under another path and are not used.
-    archives: paths of those that are not searched.
+    have.  without_class: those of them whose names fit, but for an action that the data set has no class for,
+    by its number.  not_text: those whose names fit and are not UTF-8.  duplicates: paths of recordings that
+    were found before under another path and are not used.  archives: paths of those that are not searched.
     """
 
     recordings: dict[str, Recording] = field(default_factory=dict)
     foreign: list[str] = field(default_factory=list)
     without_class: dict[int, list[str]] = field(default_factory=dict)
+    not_text: list[str] = field(default_factory=list)
     duplicates: list[str] = field(default_factory=list)
     archives: list[str] = field(default_factory=list)
 
@@ -154,6 +155,11 @@ def notes(found: Scan, spec: DatasetSpec) -> list[str]:
             f"{count:,} recordings are of action {shown}, for which {spec.name} has no class "
             f"(first: {found.without_class[actions[0]][0]})"
         )
+    if found.not_text:
+        told.append(
+            f"{len(found.not_text):,} recordings have names that are not UTF-8, and are left out "
+            f"(first: {found.not_text[0]}); rename them"
+        )
     if found.archives:
         told.append(
             f"{len(found.archives):,} archives are not searched, being no zip or inside one "
@@ -198,6 +204,9 @@ def _add(found: Scan, spec: DatasetSpec, recording: Recording) -> None:
         action = spec.action_without_class(recording.key)
         if action is not None:
             found.without_class.setdefault(action, []).append(recording.path)
+    elif _printable(recording.key) != recording.key:
+        found.foreign.append(recording.path)
+        found.not_text.append(recording.path)
     elif recording.key in found.recordings:
         found.duplicates.append(recording.path)
     else:

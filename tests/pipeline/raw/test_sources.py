@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -285,6 +287,22 @@ def test_a_name_that_is_not_unicode_can_be_reported(spec: DatasetSpec, raw: Path
     recording = scan([raw], spec).recordings[NAMES[0]]
     assert recording.path.encode() == rf"d\xe9p\xf4t/{NAMES[0]}.skeleton".encode()
     assert read_sequence(recording, spec).num_frames == 2
+
+
+def test_a_recording_whose_name_is_no_text_is_left_out_and_told(spec: DatasetSpec, raw: Path) -> None:
+    """No table could list it; all the others would be lost to an error that names no file."""
+    spec = replace(spec, name_pattern=re.compile(r"(?P<action>\d+)_.*"))
+    for name in (b"1_a", b"1_\xff"):
+        Path(os.fsdecode(os.fsencode(raw) + b"/" + name + b".skeleton")).write_text("1\n0\n")
+    found = scan([raw], spec)
+    assert sorted(found.recordings) == ["1_a"]
+    assert notes(found, spec) == [
+        r"1 recordings have names that are not UTF-8, and are left out (first: 1_\xff.skeleton); rename them"
+    ]
+    assert r"1_\xff.skeleton" in found.foreign
+    (raw / "1_a.skeleton").unlink()
+    with pytest.raises(ValueError, match=r"none of ntu60 .*; 1 recordings have names that are not UTF-8"):
+        scan([raw], spec)
 
 
 def test_frames_numbered_like_clocks_are_refused(tmp_path: Path) -> None:
