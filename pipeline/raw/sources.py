@@ -286,10 +286,7 @@ def _ucla_key(folder: str) -> str:
 
 def _nothing_found(raw: list[Path], spec: DatasetSpec, found: Scan, files_seen: int) -> str:
     where, passed_by = ", ".join(map(str, raw)), "".join(f"; {note}" for note in notes(found, spec))
-    expected = {
-        "ntu": "files such as S001C001P001R001A001.skeleton, or the official zip archives",
-        "ucla": "files such as a01_s01_e00_v01.json, or folders view_1/a01_s01_e00 of *_skeletons.txt",
-    }[spec.reader]
+    expected = _expected(spec)
     if files_seen == 0:
         return f"{where}: empty; {spec.name} needs {expected}"
     if found.foreign:
@@ -298,7 +295,7 @@ def _nothing_found(raw: list[Path], spec: DatasetSpec, found: Scan, files_seen: 
         fitting = [one.name for one in known if any(one.parse_name(name) for name in names)]
         hint = f"; they look like {' or '.join(fitting)}" if fitting else ""
         told = f"{len(found.foreign)} recordings, none of {spec.name} (first: {names[0]})"
-        return f"{where}: {told}{hint}{passed_by}"
+        return f"{where}: {told}{hint + passed_by or f'; expected {expected}'}"
     other = load_spec("ucla" if spec.reader == "ntu" else "ntu60")
     hint = ""
     if any(_is_recording(file.path, other) for file in _walk(raw)):
@@ -306,6 +303,16 @@ def _nothing_found(raw: list[Path], spec: DatasetSpec, found: Scan, files_seen: 
         hint = f"; the files look like {title}"
     told = f"none of {files_seen} files is a recording of {spec.name}, which needs {expected}"
     return f"{where}: {told}{hint}{passed_by}"
+
+
+def _expected(spec: DatasetSpec) -> str:
+    """What recordings of the data set look like."""
+    if spec.name not in built_in_names():
+        return f"files NAME{SUFFIX[spec.reader]} whose NAME fits name_pattern '{spec.name_pattern.pattern}'"
+    return {
+        "ntu": "files such as S001C001P001R001A001.skeleton, or the official zip archives",
+        "ucla": "files such as a01_s01_e00_v01.json, or folders view_1/a01_s01_e00 of *_skeletons.txt",
+    }[spec.reader]
 
 
 def _is_recording(file: str, spec: DatasetSpec) -> bool:

@@ -305,6 +305,25 @@ def test_a_recording_whose_name_is_no_text_is_left_out_and_told(spec: DatasetSpe
         scan([raw], spec)
 
 
+@pytest.mark.parametrize(
+    ("reader", "there", "told"),
+    [
+        ("ntu", [], "empty; mine needs files NAME.skeleton whose NAME fits name_pattern 'x(?P<action>"),
+        ("ucla", ["notes.txt"], "of mine, which needs files NAME.json whose NAME fits name_pattern 'x("),
+        ("ucla", ["walk.json"], "none of mine (first: walk); expected files NAME.json whose NAME fits"),
+    ],
+)
+def test_a_data_set_of_ones_own_is_told_its_own_names(
+    spec: DatasetSpec, tmp_path: Path, reader: str, there: list[str], told: str
+) -> None:
+    """Names of NTU's or NW-UCLA's form would lead astray whoever wrote a pattern that nothing fits."""
+    mine = replace(spec, name="mine", reader=reader, name_pattern=re.compile(r"x(?P<action>\d+)"))
+    for name in there:
+        (tmp_path / name).write_text("")
+    with pytest.raises(ValueError, match=re.escape(told)):
+        scan([tmp_path], mine)
+
+
 def test_frames_numbered_like_clocks_are_refused(tmp_path: Path) -> None:
     folder = tmp_path / "view_1" / "a01_s01_e00"
     folder.mkdir(parents=True)
