@@ -121,8 +121,9 @@ def mixed_samples(
     return [samples[file] for file in mixture(samples, count)]
 
 
-def official_names() -> Iterator[str]:
-    """File names in NTU RGB+D 120's form, none of a missing skeleton: of ten subjects, 230,309."""
+def names_of_ntus_form() -> Iterator[str]:
+    """File names of NTU RGB+D 120's form, none of a missing skeleton: of ten subjects, 230,309. The data set
+    itself has recordings of a tenth of them."""
     ranges = (range(1, last + 1) for last in (2, 10, 32, 3, 120))
     for replication, subject, setup, camera, action in product(*ranges):
         key = f"S{setup:03d}C{camera:03d}P{subject:03d}R{replication:03d}A{action:03d}"
@@ -137,7 +138,7 @@ def mixed_shards(recordings: Recordings, scratch: Path, count: int, shard_sample
     """
     links = scratch / "mixture"
     links.mkdir()
-    for file, name in zip(mixture(normalized_samples(recordings), count), official_names(), strict=False):
+    for file, name in zip(mixture(normalized_samples(recordings), count), names_of_ntus_form(), strict=False):
         (links / name).symlink_to(file.resolve())
     config = PreprocessConfig(format="both", shard_samples=shard_samples)
     run(prepare(SPEC, [links], scratch / "shards", config, overwrite=False), workers=1)

@@ -10,7 +10,15 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks import data
-from benchmarks.data import SPEC, dense, find_recordings, mixed_shards, mixture
+from benchmarks.data import (
+    SPEC,
+    WHOLE_NTU_120,
+    dense,
+    find_recordings,
+    mixed_shards,
+    mixture,
+    names_of_ntus_form,
+)
 from benchmarks.references.feeder import Feeder, loader
 from pipeline.store.zarr_shard import ZarrShards
 
@@ -118,6 +126,15 @@ def test_a_mixture_has_as_many_pairs_as_the_data_set() -> None:
     assert {file.name for file in chosen} == {file.name for file in samples}
     assert chosen == mixture(samples, 100)
     assert mixture({Path("only"): one}, 4) == [Path("only")] * 4
+
+
+def test_there_are_names_for_as_many_recordings_as_ntu_120_has() -> None:
+    """What `preprocess` would leave out is not done, and the job would look faster than it is."""
+    names = list(names_of_ntus_form())
+    keys = {name.removesuffix(".skeleton") for name in names}
+    assert len(keys) == len(names) == 230_309 > WHOLE_NTU_120
+    assert not keys & SPEC.missing
+    assert all(SPEC.parse_name(key) for key in keys)
 
 
 def test_the_feeder_serves_what_the_shards_hold(tmp_path: Path) -> None:
