@@ -247,12 +247,13 @@ def _missing_list(folder: Path, name: Any) -> frozenset[str]:
     if name is None:
         return frozenset()
     try:
-        return frozenset((folder / _text("missing", name)).read_text().split())
-    except OSError as error:
+        lines = (folder / _text("missing", name)).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
         raise ValueError(
-            f"missing = {name!r}: {error.strerror}; expected a list of names, "
+            f"missing = {name!r}: {getattr(error, 'strerror', error)}; expected a list of names, "
             f"by its path from the folder of the spec"
         ) from None
+    return frozenset(filter(None, map(str.strip, lines)))
 
 
 def parse_spec(text: str, missing: frozenset[str] = frozenset()) -> DatasetSpec:
@@ -359,6 +360,12 @@ def _check(spec: DatasetSpec) -> None:
         )
     if len(spec.labels) != len(spec.classes):
         raise ValueError(f"{len(spec.labels)} actions for {len(spec.classes)} classes")
+    unfit = [name for name in spec.missing if spec.name_pattern.fullmatch(name) is None]
+    if unfit:
+        raise ValueError(
+            f"missing lists {min(unfit)!r}, which name_pattern does not fit; expected names of recordings, "
+            f"one a line, without folder and suffix"
+        )
     unknown = [action for action in spec.pair_actions if action not in spec.labels]
     if unknown:
         raise ValueError(f"pair_actions names {unknown[0]!r}; expected numbers of the spec's actions")

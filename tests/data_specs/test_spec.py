@@ -139,6 +139,28 @@ def test_own_spec_does_not_go_by_a_built_in_name(tmp_path: Path, dataset: str) -
     assert load_spec(str(path)).name == "mine"
 
 
+def test_a_missing_list_is_of_names_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(own_spec(missing="'list.txt'", name_pattern="'A(?P<action>\\d) *P(?P<subject>\\d)'"))
+    (tmp_path / "list.txt").write_text("A1P1\r\n\n  A2 P3 \n")
+    assert load_spec(str(path)).missing == {"A1P1", "A2 P3"}
+
+
+@pytest.mark.parametrize("line", ["A1P1.skeleton", "raw/A1P1", "A1P1, A2P1", "# mine"])
+def test_a_missing_list_of_what_are_no_names_is_told(tmp_path: Path, line: str) -> None:
+    """What it lists would be trained on all the same."""
+    path = tmp_path / "mine.toml"
+    path.write_text(own_spec(missing="'list.txt'"))
+    (tmp_path / "list.txt").write_text(f"A2P1\n{line}\n")
+    with pytest.raises(ValueError, match=f"missing lists '{line}', .* one a line, without folder and suffix"):
+        load_spec(str(path))
+    (tmp_path / "list.txt").write_bytes(b"\xff")
+    with pytest.raises(
+        ValueError, match=r"missing = 'list\.txt': .*can't decode byte 0xff.*; expected a list"
+    ):
+        load_spec(str(path))
+
+
 def test_an_action_without_a_class_is_told_from_a_name_of_another_data_set() -> None:
     """Who numbers actions from 0 would lose one class, and call the others by the wrong name."""
     spec = parse_spec(own_spec())
