@@ -152,8 +152,8 @@ def run(
     `on_recordings` is called from worker threads after every recording, or from this thread after every shard
     that another process made; an exception that it raises stops the run.
     Raises UnreadableError if no recording could be used or, with `strict`, if any could not; ValueError as
-    `check_spread`, or if the cluster is not there or not fit, or another run writes there, or wrote other
-    shards since; RuntimeError if its workers die; what a task raises.
+    `check_spread`, or if all are shorter than asked for, or the cluster is not there or not fit, or another
+    run writes there, or wrote other shards since; RuntimeError if its workers die; what a task raises.
     """
     check_spread(workers, processes)
     with _only_one_in(job.out):
@@ -193,11 +193,16 @@ def _finalise(job: Job, tasks: list[ShardTask], strict: bool) -> Manifest:
     store.write_tables(job.out, plan.shard_samples, records)
     samples = sum(len(record.samples) for record in records)
     rejects = [reject for record in records for reject in record.rejects]
+    if samples == 0 and not rejects:
+        raise ValueError(
+            f"all {len(plan.keys)} recordings have fewer than {job.config.min_frames} frames; "
+            f"a smaller --min-frames lets some be used"
+        )
     if samples == 0:
-        first = f"; the first: {rejects[0]['file']}: {rejects[0]['reason']}" if rejects else ""
         raise UnreadableError(
             f"none of {len(plan.keys)} recordings could be used: {len(plan.keys) - len(rejects)} have fewer "
-            f"than {job.config.min_frames} frames (--min-frames), {len(rejects)} cannot be read{first}"
+            f"than {job.config.min_frames} frames (--min-frames), {len(rejects)} cannot be read; "
+            f"the first: {rejects[0]['file']}: {rejects[0]['reason']}"
         )
     if strict and rejects:
         raise UnreadableError(

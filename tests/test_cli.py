@@ -241,6 +241,10 @@ def key_in(folder: Path) -> str:
         (["preprocess", "ucla", "raw", "--format", "hdf5", "--out", "x"], "expected one of zarr"),
         (["preprocess", "ucla", "raw", "--out", "/dev/null/x"], "cannot be written"),
         (
+            ["preprocess", "ucla", "raw", "--out", "short", "--min-frames", "1000"],
+            "all 60 recordings have fewer than 1000 frames; a smaller --min-frames lets some be used",
+        ),
+        (
             ["preprocess", "ucla", "raw", "--out", "x", "--workers", "3", "--processes", "2"],
             "--workers 3 cannot be spread evenly over --processes 2; --workers 2 --processes 2 can",
         ),
