@@ -38,8 +38,7 @@ class PreprocessConfig:
     def __post_init__(self) -> None:
         if self.format not in store.FORMATS:
             raise ValueError(f"format is {self.format!r}; expected one of {', '.join(store.FORMATS)}")
-        if self.shard_samples < 1:
-            raise ValueError(f"shard_samples is {self.shard_samples}; it must be at least 1")
+        assert self.shard_samples >= 1
 
 
 class UnreadableError(RuntimeError):

@@ -248,6 +248,8 @@ def key_in(folder: Path) -> str:
             ["preprocess", "ucla", "raw", "--out", "x", "--workers", "3", "--processes", "2"],
             "--workers 3 cannot be spread evenly over --processes 2; --workers 2 --processes 2 can",
         ),
+        (["preprocess", "ucla", "raw", "--out", "x", "--shard-samples", "0"], "0 is not in the range"),
+        (["synthesize", "ucla", "x", "--samples", "0"], "0 is not in the range"),
         (["synthesize", "ucla", "/dev/null/x", "--samples", "3"], "cannot be written"),
         (["synthesize", "ucla", "raw", "--samples", "3"], "raw: holds files already; expected a new or an"),
         (["inspect", "raw"], "holds no shards"),

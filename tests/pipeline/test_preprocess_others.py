@@ -175,6 +175,12 @@ def test_progress_tells_every_recording_once(job: Job) -> None:
     assert (sum(done), sum(kept)) == (120, 88)
 
 
+def test_a_shard_holds_a_sample_at_least() -> None:
+    """The command line takes no fewer: a run of less is a mistake of ours."""
+    with pytest.raises(AssertionError):
+        PreprocessConfig(shard_samples=0)
+
+
 def test_names_with_dots_are_for_zarr_alone(shards: Shards, tmp_path: Path) -> None:
     """webdataset would cut them there: two samples would be one."""
     text = shards.spec.text.replace(r"_e(?P<replication>", r"[_.]e(?P<replication>")
