@@ -49,7 +49,8 @@ class UnreadableError(RuntimeError):
 class Job:
     """A whole run, decided before the first recording is opened.
 
-    recordings: in the order of the plan's keys.  left_out: how many were found beside them, by the reason.
+    recordings: one for every row, in the order of the plan's keys.  left_out: how many were found beside
+        them, by the reason, as in the manifest.  out: the output folder.
     overwrite: whether shards of other settings in `out` are to make room, as soon as nothing more can keep
         these from being made.
     """

@@ -31,11 +31,13 @@ class Recording(NamedTuple):
 
     A tuple, for there are a hundred thousand, and they are sent to other processes.
 
+    key: its name, which the spec reads: the file's without suffix, or made from the folders of its frames.
     path: what to call it in messages, relative to the folder that was searched.
     files: absolute paths, or names inside `archive`; in frame order where each holds one frame.
     members: where each file lies in `archive`, if there is one.
     frames: the number of the frame that each file holds; () where one file holds all.
     stamp: changes when the content may have: sizes, and times of change or zip checksums.
+    archive: the absolute path of the zip archive that holds the files; None where they lie on disk.
     """
 
     key: str
@@ -93,7 +95,11 @@ class Scan:
 
 
 class _File(NamedTuple):
-    """A file that a search came past. shown: relative to the searched folder.  stamp: see Recording."""
+    """A file that a search came past.
+
+    path: absolute, or the name inside `archive`.  shown: relative to the searched folder, as text.
+    stamp, archive: as a Recording's.  member: where it lies in `archive`, if there is one.
+    """
 
     path: str
     shown: str
