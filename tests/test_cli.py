@@ -270,6 +270,10 @@ def key_in(folder: Path) -> str:
         (["train", "--shards", "--name="], "--name: an empty value"),
         (["preprocess", "ucla", ""], "an empty value; leave it out"),
         (["train", "--save-minutes", "nan"], "nan is no number"),
+        (
+            ["synthesize", "ucla", "x", "--samples", "3", "--oddities", "nan"],
+            "oddities is nan; it is a share, from 0 to 1",
+        ),
         (["train", "--set", "epochs=100000000000000000000000000"], "epochs has 27 digits; expected at most"),
         (["train", "--set", "views=[1, 2]"], "views[0] is 1; expected a word"),
         (["eval", "--seeds", "100000"], "100000 is not in the range"),

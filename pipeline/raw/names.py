@@ -14,7 +14,7 @@ from pipeline.raw.oddities import NTU_ODDITIES, UCLA_ODDITIES
 
 @dataclass(frozen=True)
 class PlannedRecording:
-    """One recording to be written: its name, and what is odd about it, of `oddities.ODDITIES`, or None."""
+    """One recording to be written: its name, and what is odd about it, as `oddities` calls it, or None."""
 
     name: str
     oddity: str | None

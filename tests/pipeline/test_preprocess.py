@@ -17,11 +17,11 @@ from pipeline.normalize import NormalizeConfig, normalize
 from pipeline.preprocess import PreprocessConfig, UnreadableError, prepare, run
 from pipeline.raw.names import plan
 from pipeline.raw.ntu import parse_ntu
-from pipeline.raw.oddities import UNREADABLE
 from pipeline.raw.synthetic import synthesize
 from pipeline.store.damage import DamagedError
 from pipeline.store.manifest import Manifest, row_order
 from pipeline.store.shards import newest_shards, open_shards, verify_shards
+from tests.pipeline.oddities import UNREADABLE
 from tests.pipeline.tars import read_tar
 
 FRAMES = 12
