@@ -197,12 +197,7 @@ def verify(shards: str) -> None:
 @click.option("--samples", type=click.IntRange(1), required=True, help="Recordings to write.")
 @click.option("--seed", default=0, show_default=True, help="Another seed, other people.")
 @click.option(
-    "--oddities",
-    type=click.FloatRange(0, 1),
-    callback=_is_number,
-    default=0.0,
-    show_default=True,
-    help="Share of odd files.",
+    "--oddities", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="Share of odd files."
 )
 @click.option(
     "--layout", default="json", show_default=True, help="For ucla: json, or text as first released."

@@ -10,14 +10,15 @@ RAW = click.option(
     "--raw",
     metavar="FOLDER",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of NTU RGB+D .skeleton files.  [default: the real subset, if it lies beside the project; "
-    "otherwise synthesized ones]",
+    help="Folder of NTU RGB+D .skeleton files; damaged ones are left out.  [default: the real subset, if it "
+    "lies beside the project; otherwise synthesized ones]",
 )
 QUICK = click.option("--quick", is_flag=True, help="Tiny synthesized data and one round: only to try it.")
 
 
 def benchmark(question: str, *, rounds: int) -> Callable[[Callable[..., None]], click.Command]:
-    """Makes a command of a function of `raw` (Path or None), `rounds` and `quick`.
+    """Makes a command of a function of `raw` (Path or None), `rounds` and `quick`, which a ValueError ends in
+    one line.
 
     question: what the help says.  rounds: how many by default.
     """
@@ -26,7 +27,10 @@ def benchmark(question: str, *, rounds: int) -> Callable[[Callable[..., None]], 
         @wraps(function)
         def command(**options: object) -> None:
             usual = 1 if options["quick"] else rounds
-            function(**options | {"rounds": options["rounds"] or usual})
+            try:
+                function(**options | {"rounds": options["rounds"] or usual})
+            except ValueError as error:
+                raise click.UsageError(str(error)) from error
 
         count = click.option("--rounds", type=click.IntRange(1), help=f"Pairs to time.  [default: {rounds}]")
         settings = {"max_content_width": 100}

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from data_specs.spec import DatasetSpec, load_spec
 from pipeline.normalize import NormalizeConfig, UnusableError, normalize
 from pipeline.preprocess import PreprocessConfig, prepare, run
-from pipeline.raw.sources import read_sequence, scan
+from pipeline.raw.sequence import RecordingError
+from pipeline.raw.sources import Recording, Scan, read_sequence, scan
 from pipeline.raw.synthetic import synthesize
 from pipeline.store.shards import Shards, open_shards
 
@@ -54,12 +55,13 @@ def scratch_folder() -> Iterator[Path]:
 
 
 def find_recordings(raw: Path | None, scratch: Path, *, quick: bool) -> Recordings:
-    """The files in `raw`; without it the real ones beside the project or, also if `quick`, synthesized ones.
+    """Links to what is usable in `raw`; without it the real files beside the project or, also if `quick`,
+    synthesized ones.
 
-    Raises click.BadParameter if there is no .skeleton file in `raw`.
+    Raises click.BadParameter if nothing in `raw` is usable, ValueError if nothing is NTU's.
     """
     if raw is not None:
-        return _recordings(raw, f"recordings in {raw.name}", are_real=True)
+        return _usable(raw, scratch / "usable")
     folder = scratch / "raw"
     if REAL_ARCHIVE.is_file() and not quick:
         with tarfile.open(REAL_ARCHIVE) as archive:
@@ -70,10 +72,25 @@ def find_recordings(raw: Path | None, scratch: Path, *, quick: bool) -> Recordin
     return _recordings(folder, "synthesized NTU recordings", are_real=False)
 
 
+def _usable(raw: Path, links: Path) -> Recordings:
+    """Benchmarks read whatever they are given: what `preprocess` would not make a sample of gets no link."""
+    found = scan([raw], SPEC)
+    usable = [recording for recording, _ in _samples(found, AS_USUAL)]
+    total = len(found.recordings) + len(found.foreign) + len(found.duplicates)
+    if not usable:
+        raise click.BadParameter(
+            f"{raw}: none of {total:,} recordings can be used; "
+            f"`python cli.py preprocess {SPEC.name} {raw}` says why"
+        )
+    links.mkdir()
+    for recording in usable:
+        (links / f"{recording.key}.skeleton").symlink_to(recording.files[0])
+    left_out = f" ({total - len(usable):,} left out)" if len(usable) < total else ""
+    return _recordings(links, f"recordings in {raw.name}{left_out}", are_real=True)
+
+
 def _recordings(folder: Path, what: str, *, are_real: bool) -> Recordings:
     files = tuple(sorted(folder.rglob("*.skeleton")))
-    if not files:
-        raise click.BadParameter(f"{folder}: no .skeleton file; expected NTU RGB+D recordings, unpacked")
     return Recordings(folder, files, f"{len(files):,} {what}", are_real)
 
 
@@ -84,16 +101,20 @@ def normalized_samples(
 
     Those on the list of missing skeletons are left out.
     """
-    samples = {}
-    for key, recording in scan([recordings.folder], SPEC).recordings.items():
-        if key not in SPEC.missing:
-            try:
-                sequence = read_sequence(recording, SPEC)
-                bodies_BCTV = normalize(sequence, SPEC.skeleton, config, SPEC.fps)
-            except UnusableError:
-                continue
-            samples[Path(recording.files[0])] = bodies_BCTV
-    return samples
+    found = scan([recordings.folder], SPEC)
+    return {Path(recording.files[0]): bodies_BCTV for recording, bodies_BCTV in _samples(found, config)}
+
+
+def _samples(found: Scan, config: NormalizeConfig) -> Iterator[tuple[Recording, NDArray[np.float32]]]:
+    for key, recording in found.recordings.items():
+        if key in SPEC.missing or recording.archive:
+            continue
+        try:
+            sequence = read_sequence(recording, SPEC)
+            bodies_BCTV = normalize(sequence, SPEC.skeleton, config, SPEC.fps)
+        except (RecordingError, UnusableError):
+            continue
+        yield recording, bodies_BCTV
 
 
 def mixture(samples: Mapping[Path, NDArray[np.float32]], count: int) -> list[Path]:
@@ -121,8 +142,9 @@ def mixed_samples(
     return [samples[file] for file in mixture(samples, count)]
 
 
-def official_names() -> Iterator[str]:
-    """File names in NTU RGB+D 120's form, none of a missing skeleton: of ten subjects, 230,309."""
+def names_of_ntus_form() -> Iterator[str]:
+    """File names of NTU RGB+D 120's form, none of a missing skeleton: of ten subjects, 230,309. The data set
+    itself has recordings of a tenth of them."""
     ranges = (range(1, last + 1) for last in (2, 10, 32, 3, 120))
     for replication, subject, setup, camera, action in product(*ranges):
         key = f"S{setup:03d}C{camera:03d}P{subject:03d}R{replication:03d}A{action:03d}"
@@ -137,7 +159,7 @@ def mixed_shards(recordings: Recordings, scratch: Path, count: int, shard_sample
     """
     links = scratch / "mixture"
     links.mkdir()
-    for file, name in zip(mixture(normalized_samples(recordings), count), official_names(), strict=False):
+    for file, name in zip(mixture(normalized_samples(recordings), count), names_of_ntus_form(), strict=False):
         (links / name).symlink_to(file.resolve())
     config = PreprocessConfig(format="both", shard_samples=shard_samples)
     run(prepare(SPEC, [links], scratch / "shards", config, overwrite=False), workers=1)

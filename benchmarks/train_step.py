@@ -53,12 +53,9 @@ def main(
     device: str | None,
     threads: int,
 ) -> None:
-    try:
-        chosen = choose_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        wanted = load_recipe(recipe, SMALL if quick else ())
-        refuse_unlike(wanted)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
+    chosen = choose_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    wanted = load_recipe(recipe, SMALL if quick else ())
+    refuse_unlike(wanted)
     if chosen.type not in HOLD_TO:
         raise click.BadParameter(f"device {chosen.type}: expected cpu or cuda")
     count, frames = (QUICK_BATCH, QUICK_FRAMES) if quick else (batch or BATCH[chosen.type], frames)

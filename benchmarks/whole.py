@@ -12,7 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.command import benchmark
-from benchmarks.data import SPEC, WHOLE_NTU_120, Recordings, find_recordings, official_names, scratch_folder
+from benchmarks.data import (
+    SPEC,
+    WHOLE_NTU_120,
+    Recordings,
+    find_recordings,
+    names_of_ntus_form,
+    scratch_folder,
+)
 from benchmarks.pairs import WALL, Pair, Work, compare
 from benchmarks.report import Report
 
@@ -39,7 +46,7 @@ def main(raw: Path | None, rounds: int, quick: bool) -> None:
 
 
 def many(recordings: Recordings, scratch: Path, count: int) -> Path:
-    """A folder of so many files under official names: copies of the recordings, and hard links to the copies.
+    """A folder of so many files under names of NTU's form: copies of the recordings, and hard links to these.
 
     Recordings on the list of missing skeletons are left out, since the job would not read them either.
     """
@@ -49,7 +56,7 @@ def many(recordings: Recordings, scratch: Path, count: int) -> Path:
     for index, file in enumerate(sorted(file for file in recordings.files if file.stem not in SPEC.missing)):
         copies.append(scratch / f"{index}.copy")
         shutil.copyfile(file, copies[-1])
-    for index, name in zip(range(count), official_names(), strict=False):
+    for index, name in zip(range(count), names_of_ntus_form(), strict=False):
         os.link(copies[index % len(copies)], folder / name)
     return folder
 

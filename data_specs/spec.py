@@ -19,10 +19,11 @@ BUILT_IN_FOLDER = Path(__file__).parent
 READERS = ("ntu", "ucla")
 FIELDS = ("action", "subject", "camera", "setup", "replication")
 MOST_BODIES = 16
-KEYS = (
-    *("name", "title", "reader", "name_pattern", "missing", "max_bodies", "fps", "simultaneous_cameras"),
-    *("classes", "actions", "pair_actions", "skeleton", "protocols", "aliases", "default_protocol"),
+NEEDED = (
+    *("name", "title", "reader", "name_pattern", "max_bodies", "fps"),
+    *("classes", "skeleton", "protocols", "default_protocol"),
 )
+OPTIONAL = ("missing", "simultaneous_cameras", "actions", "pair_actions", "aliases")
 
 
 @dataclass(frozen=True)
@@ -46,23 +47,50 @@ class Skeleton:
     ends: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
-        pairs = (*self.bones, self.spine, self.shoulders, *self.mirror_pairs)
-        named = (self.root, self.centre, *(joint for pair in pairs for joint in pair), *(self.ends or ()))
-        for joint in named:
-            if not 0 <= joint < self.num_joints:
-                raise ValueError(
-                    f"there is no joint {joint + 1}: the {self.num_joints} of skeleton.joints are numbered "
-                    f"from 1 to {self.num_joints}"
-                )
-        children = [child for child, _ in self.bones]
-        if sorted([*children, self.root]) != list(range(self.num_joints)):
-            raise ValueError("bones: every joint but the root must be the child of exactly one bone")
-        if len(_reachable(self.root, self.bones)) != self.num_joints:
-            raise ValueError("bones: they do not form one tree under the root")
+        for key, joints in self._named().items():
+            for joint in joints:
+                if not 0 <= joint < self.num_joints:
+                    raise ValueError(
+                        f"skeleton.{key}: there is no joint {joint + 1}: the {self.num_joints} of "
+                        f"skeleton.joints are numbered from 1 to {self.num_joints}"
+                    )
+        self._check_tree()
         sides = [joint for pair in self.mirror_pairs for joint in pair]
         twice = sorted({joint for joint in sides if sides.count(joint) > 1})
         if twice:
-            raise ValueError(f"mirror_pairs: joint {twice[0] + 1} is named twice; each has one other side")
+            raise ValueError(
+                f"skeleton.mirror_pairs: {self._called(twice[0])} is named twice; each has one other side"
+            )
+
+    def _named(self) -> dict[str, tuple[int, ...]]:
+        """The joints that stand under each key."""
+        return {
+            "root": (self.root,),
+            "centre": (self.centre,),
+            "bones": tuple(joint for bone in self.bones for joint in bone),
+            "spine": self.spine,
+            "shoulders": self.shoulders,
+            "mirror_pairs": tuple(joint for pair in self.mirror_pairs for joint in pair),
+            "ends": self.ends or (),
+        }
+
+    def _check_tree(self) -> None:
+        children = [child for child, _ in self.bones]
+        for joint in range(self.num_joints):
+            if children.count(joint) != (joint != self.root):
+                raise ValueError(
+                    f"skeleton.bones: every joint but the root must be the child of exactly one bone; "
+                    f"{self._called(joint)} is that of {children.count(joint)}"
+                )
+        loose = set(range(self.num_joints)) - _reachable(self.root, self.bones)
+        if loose:
+            raise ValueError(
+                f"skeleton.bones: they do not form one tree under the root; {self._called(min(loose))} "
+                f"does not hang on it"
+            )
+
+    def _called(self, joint: int) -> str:
+        return f"{'the root, ' * (joint == self.root)}joint {joint + 1} ({self.joints[joint]})"
 
     @property
     def num_joints(self) -> int:
@@ -247,12 +275,13 @@ def _missing_list(folder: Path, name: Any) -> frozenset[str]:
     if name is None:
         return frozenset()
     try:
-        return frozenset((folder / _text("missing", name)).read_text().split())
-    except OSError as error:
+        lines = (folder / _text("missing", name)).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
         raise ValueError(
-            f"missing = {name!r}: {error.strerror}; expected a list of names, "
+            f"missing = {name!r}: {getattr(error, 'strerror', error)}; expected a list of names, "
             f"by its path from the folder of the spec"
         ) from None
+    return frozenset(filter(None, map(str.strip, lines)))
 
 
 def parse_spec(text: str, missing: frozenset[str] = frozenset()) -> DatasetSpec:
@@ -260,16 +289,14 @@ def parse_spec(text: str, missing: frozenset[str] = frozenset()) -> DatasetSpec:
     raw = tomllib.loads(text)
     try:
         return _build(raw, missing, text)
-    except KeyError as error:
-        raise ValueError(f"the key {error.args[0]!r} is missing") from None
     except re.error as error:
         raise ValueError(f"name_pattern is not a regular expression: {error}") from None
 
 
 def _build(raw: dict[str, Any], missing: frozenset[str], text: str) -> DatasetSpec:
-    _check_keys(raw, KEYS)
+    _check_keys(raw, NEEDED, OPTIONAL)
     classes = _names("classes", raw["classes"])
-    actions = _numbers("actions", raw.get("actions", list(range(1, len(classes) + 1))))
+    actions = _actions(raw.get("actions", list(range(1, len(classes) + 1))), len(classes))
     published = {
         name: _protocol(name, table) for name, table in _table("protocols", raw["protocols"]).items()
     }
@@ -303,12 +330,18 @@ def _build(raw: dict[str, Any], missing: frozenset[str], text: str) -> DatasetSp
     return spec
 
 
-def _check_keys(table: Mapping[str, Any], known: tuple[str, ...], group: str = "") -> None:
+def _check_keys(
+    table: Mapping[str, Any], needed: tuple[str, ...], optional: tuple[str, ...], group: str = ""
+) -> None:
+    known = needed + optional
     for key in table:
         if key not in known:
             close = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {group + close[0]!r}?" if close else f"known keys: {', '.join(known)}"
             raise ValueError(f"unknown key {group + key!r}; {hint}")
+    for key in needed:
+        if key not in table:
+            raise ValueError(f"the key {group + key!r} is missing")
 
 
 def _text(name: str, found: Any) -> str:
@@ -349,6 +382,17 @@ def _numbers(name: str, found: Any, count: int | None = None) -> list[int]:
     return list(found)
 
 
+def _actions(found: Any, num_classes: int) -> list[int]:
+    """The number of each class's action."""
+    actions = _numbers("actions", found)
+    twice = [action for index, action in enumerate(actions) if action in actions[:index]]
+    if twice:
+        raise ValueError(f"actions has {twice[0]} twice; expected another number for each class")
+    if len(actions) != num_classes:
+        raise ValueError(f"actions: {len(actions)} actions for {num_classes} classes; expected one for each")
+    return actions
+
+
 def _check(spec: DatasetSpec) -> None:
     groups = set(spec.name_pattern.groupindex)
     if spec.reader not in READERS:
@@ -357,8 +401,12 @@ def _check(spec: DatasetSpec) -> None:
         raise ValueError(
             f"name_pattern names the groups {sorted(groups)}; it needs 'action' and may have {FIELDS}"
         )
-    if len(spec.labels) != len(spec.classes):
-        raise ValueError(f"{len(spec.labels)} actions for {len(spec.classes)} classes")
+    unfit = [name for name in spec.missing if spec.name_pattern.fullmatch(name) is None]
+    if unfit:
+        raise ValueError(
+            f"missing lists {min(unfit)!r}, which name_pattern does not fit; expected names of recordings, "
+            f"one a line, without folder and suffix"
+        )
     unknown = [action for action in spec.pair_actions if action not in spec.labels]
     if unknown:
         raise ValueError(f"pair_actions names {unknown[0]!r}; expected numbers of the spec's actions")
@@ -375,7 +423,10 @@ def _check(spec: DatasetSpec) -> None:
             raise ValueError(
                 f"protocol {name!r}: expected letters, digits, - and _, as it is part of file names"
             )
-    spec.protocol(spec.default_protocol)
+    try:
+        spec.protocol(spec.default_protocol)
+    except ValueError as error:
+        raise ValueError(f"default_protocol: {error}") from None
     for protocol in spec.protocols.values():
         if protocol.field not in groups:
             raise ValueError(f"protocol {protocol.name} splits by {protocol.field!r}, which no name carries")
@@ -387,7 +438,7 @@ def _check(spec: DatasetSpec) -> None:
 
 def _protocol(name: str, found: Any) -> Protocol:
     table, group = _table(f"protocols.{name}", found), f"protocols.{name}."
-    _check_keys(table, ("title", "field", "train", "test"), group)
+    _check_keys(table, ("title", "field", "train"), ("test",), group)
     parts = {
         part: frozenset(_numbers(group + part, table[part])) for part in ("train", "test") if part in table
     }
@@ -410,7 +461,9 @@ def _skeleton(table: Mapping[str, Any]) -> Skeleton:
             raise ValueError(f"skeleton.{name} is {found}; expected two different joints")
         return first - 1, second - 1
 
-    _check_keys(table, tuple(field.name for field in dataclasses.fields(Skeleton)), "skeleton.")
+    keys = [field.name for field in dataclasses.fields(Skeleton)]
+    keys.remove("ends")
+    _check_keys(table, tuple(keys), ("ends",), "skeleton.")
     root, centre = _numbers("skeleton.root and centre", [table["root"], table["centre"]])
     ends = table.get("ends")
     if ends is not None and (len(_numbers("skeleton.ends", ends)) != 3 or len(set(ends)) != 3):

@@ -10,7 +10,7 @@ from pathlib import Path
 from data_specs.spec import DatasetSpec
 from pipeline.cluster import check_spread, make_shards
 from pipeline.normalize import NormalizeConfig
-from pipeline.raw.sources import Recording, Scan, scan, unclassed_text
+from pipeline.raw.sources import Recording, Scan, notes, scan
 from pipeline.shard_task import ShardTask
 from pipeline.store import manifest as store
 from pipeline.store.location import NO_PATH, check_is_text
@@ -38,8 +38,7 @@ class PreprocessConfig:
     def __post_init__(self) -> None:
         if self.format not in store.FORMATS:
             raise ValueError(f"format is {self.format!r}; expected one of {', '.join(store.FORMATS)}")
-        if self.shard_samples < 1:
-            raise ValueError(f"shard_samples is {self.shard_samples}; it must be at least 1")
+        assert self.shard_samples >= 1
 
 
 class UnreadableError(RuntimeError):
@@ -50,7 +49,8 @@ class UnreadableError(RuntimeError):
 class Job:
     """A whole run, decided before the first recording is opened.
 
-    recordings: in the order of the plan's keys.  left_out: how many were found beside them, by the reason.
+    recordings: one for every row, in the order of the plan's keys.  left_out: how many were found beside
+        them, by the reason, as in the manifest.  out: the output folder.
     overwrite: whether shards of other settings in `out` are to make room, as soon as nothing more can keep
         these from being made.
     """
@@ -103,8 +103,8 @@ def prepare(
     if out.resolve() in {path.resolve() for path in raw}:
         raise ValueError(f"{out}: holds the raw data; write the shards into another folder by --out")
     found = scan(raw, spec, skip=out)
-    if found.without_class:
-        on_note(unclassed_text(found, spec))
+    for note in notes(found, spec):
+        on_note(note)
     keys = [key for key in found.recordings if config.keep_missing or key not in spec.missing]
     if not keys:
         raise ValueError(
@@ -152,8 +152,8 @@ def run(
     `on_recordings` is called from worker threads after every recording, or from this thread after every shard
     that another process made; an exception that it raises stops the run.
     Raises UnreadableError if no recording could be used or, with `strict`, if any could not; ValueError as
-    `check_spread`, or if the cluster is not there or not fit, or another run writes there, or wrote other
-    shards since; RuntimeError if its workers die; what a task raises.
+    `check_spread`, or if all are shorter than asked for, or the cluster is not there or not fit, or another
+    run writes there, or wrote other shards since; RuntimeError if its workers die; what a task raises.
     """
     check_spread(workers, processes)
     with _only_one_in(job.out):
@@ -193,11 +193,16 @@ def _finalise(job: Job, tasks: list[ShardTask], strict: bool) -> Manifest:
     store.write_tables(job.out, plan.shard_samples, records)
     samples = sum(len(record.samples) for record in records)
     rejects = [reject for record in records for reject in record.rejects]
+    if samples == 0 and not rejects:
+        raise ValueError(
+            f"all {len(plan.keys)} recordings have fewer than {job.config.min_frames} frames; "
+            f"a smaller --min-frames lets some be used"
+        )
     if samples == 0:
-        first = f"; the first: {rejects[0]['file']}: {rejects[0]['reason']}" if rejects else ""
         raise UnreadableError(
             f"none of {len(plan.keys)} recordings could be used: {len(plan.keys) - len(rejects)} have fewer "
-            f"than {job.config.min_frames} frames (--min-frames), {len(rejects)} cannot be read{first}"
+            f"than {job.config.min_frames} frames (--min-frames), {len(rejects)} cannot be read; "
+            f"the first: {rejects[0]['file']}: {rejects[0]['reason']}"
         )
     if strict and rejects:
         raise UnreadableError(

@@ -241,9 +241,15 @@ def key_in(folder: Path) -> str:
         (["preprocess", "ucla", "raw", "--format", "hdf5", "--out", "x"], "expected one of zarr"),
         (["preprocess", "ucla", "raw", "--out", "/dev/null/x"], "cannot be written"),
         (
+            ["preprocess", "ucla", "raw", "--out", "short", "--min-frames", "1000"],
+            "all 60 recordings have fewer than 1000 frames; a smaller --min-frames lets some be used",
+        ),
+        (
             ["preprocess", "ucla", "raw", "--out", "x", "--workers", "3", "--processes", "2"],
             "--workers 3 cannot be spread evenly over --processes 2; --workers 2 --processes 2 can",
         ),
+        (["preprocess", "ucla", "raw", "--out", "x", "--shard-samples", "0"], "0 is not in the range"),
+        (["synthesize", "ucla", "x", "--samples", "0"], "0 is not in the range"),
         (["synthesize", "ucla", "/dev/null/x", "--samples", "3"], "cannot be written"),
         (["synthesize", "ucla", "raw", "--samples", "3"], "raw: holds files already; expected a new or an"),
         (["inspect", "raw"], "holds no shards"),
@@ -264,6 +270,10 @@ def key_in(folder: Path) -> str:
         (["train", "--shards", "--name="], "--name: an empty value"),
         (["preprocess", "ucla", ""], "an empty value; leave it out"),
         (["train", "--save-minutes", "nan"], "nan is no number"),
+        (
+            ["synthesize", "ucla", "x", "--samples", "3", "--oddities", "nan"],
+            "oddities is nan; it is a share, from 0 to 1",
+        ),
         (["train", "--set", "epochs=100000000000000000000000000"], "epochs has 27 digits; expected at most"),
         (["train", "--set", "views=[1, 2]"], "views[0] is 1; expected a word"),
         (["eval", "--seeds", "100000"], "100000 is not in the range"),
@@ -451,6 +461,20 @@ def test_actions_without_a_class_are_told(inside: Path, tmp_path: Path) -> None:
     said = fails(2, *command, "--overwrite")
     assert "60 recordings, none of nine (first: a01_" in said
     assert "60 recordings are of action 1, 2, 3 to 12, for which nine has no class" in said
+
+
+def test_an_archive_that_is_not_searched_is_told(inside: Path, tmp_path: Path) -> None:
+    """A whole data set may lie in it."""
+    shutil.copytree(inside / "raw", tmp_path / "raw")
+    (tmp_path / "raw/nw-ucla.tar.xz").write_bytes(b"")
+    result = call(
+        "preprocess", "ucla", str(tmp_path / "raw"), "--frames", "16", "--out", str(tmp_path / "out")
+    )
+    assert result.exit_code == 0
+    assert (
+        "note: 1 archives are not searched, being no zip or inside one (first: nw-ucla.tar.xz)"
+        in result.stderr
+    )
 
 
 def test_before_anything_was_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

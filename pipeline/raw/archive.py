@@ -34,16 +34,17 @@ class Member(NamedTuple):
 
 
 def list_members(archive: str) -> Iterator[tuple[str, Member]]:
-    """Name and place of every file, sorted by name, folders parted by / whoever packed it.
+    """Name and place of every file that has a name, sorted by it, folders parted by / whoever packed it.
 
     Raises OSError or zipfile.BadZipFile; NotImplementedError or UnicodeDecodeError if the list is of another
     version of the format, or its names are not what they say.
     """
     with zipfile.ZipFile(archive) as opened:
         for info in sorted(opened.infolist(), key=lambda info: info.filename):
-            if not info.is_dir():
+            name = info.filename.replace("\\", "/")
+            if name and not name.endswith("/"):  # ZipInfo.is_dir() takes no empty name
                 yield (
-                    info.filename.replace("\\", "/"),
+                    name,
                     Member(
                         info.header_offset,
                         info.compress_size,

@@ -14,7 +14,7 @@ from pipeline.raw.oddities import NTU_ODDITIES, UCLA_ODDITIES
 
 @dataclass(frozen=True)
 class PlannedRecording:
-    """One recording to be written: its name, and what is odd about it, of `oddities.ODDITIES`, or None."""
+    """One recording to be written: its name, and what is odd about it, as `oddities` calls it, or None."""
 
     name: str
     oddity: str | None
@@ -27,8 +27,7 @@ def plan(spec: DatasetSpec, samples: int, *, seed: int = 0, oddities: float = 0.
     take turns, so that three rounds over the classes, and mostly two, give every class of every protocol
     both. Raises ValueError if there are fewer names than samples, or the spec's bodies are not Kinect's.
     """
-    if samples < 1:
-        raise ValueError(f"{samples} samples; there must be at least 1")
+    assert samples >= 1
     if not 0 <= oddities <= 1:
         raise ValueError(f"oddities is {oddities}; it is a share, from 0 to 1")
     if spec.skeleton.num_joints != NUM_JOINTS[spec.reader]:

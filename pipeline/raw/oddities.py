@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 
 from pipeline.raw.sensor import Track
 
-# What may be odd about a file. All of it has been seen in downloads of the real data sets.
+# What may be odd about a file. All of it has been seen in downloads of the real data sets. A reader must
+# refuse "13 values", "nul", "truncated" and "overclaimed" with a message that names the file. It reads all
+# others; of those, "nobody" yields a recording without a body, which has nothing to learn from and is refused
+# later.
 NTU_ODDITIES = (
     "crlf",  # Windows line ends
     "exponents",  # values such as 9.999E-05
@@ -37,11 +40,6 @@ UCLA_ODDITIES = (
     "nan",  # a few joints at NaN NaN NaN
     "truncated",  # the JSON file, or the last frame's text file, ends halfway
 )
-ODDITIES: tuple[str, ...] = tuple(dict.fromkeys(NTU_ODDITIES + UCLA_ODDITIES))
-
-# Oddities that a reader must refuse with a message that names the file. It reads all others; of those,
-# "nobody" yields a recording without a body, which has nothing to learn from and is refused later.
-UNREADABLE: frozenset[str] = frozenset({"13 values", "nul", "truncated", "overclaimed"})
 
 
 def spoil_tracks(tracks: list[Track], oddity: str | None, rng: np.random.Generator) -> list[Track]:

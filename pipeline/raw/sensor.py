@@ -31,7 +31,10 @@ class Track:
 
 
 def turn(xyz_TVC: Array, angle: Array | float) -> Array:
-    """About the vertical, by one angle or one a frame."""
+    """Bodies turned about the vertical, z towards x.
+
+    xyz_TVC: float64 (T, V, C) metres, as is what comes back.  angle: radians, one for all frames or (T,).
+    """
     sine, cosine = np.sin(angle)[..., None], np.cos(angle)[..., None]
     x, y, z = xyz_TVC.transpose(2, 0, 1)
     return np.stack([x * cosine + z * sine, y, z * cosine - x * sine], axis=-1)
@@ -52,7 +55,11 @@ def pair_up(title: str, walking: bool, first_TVC: Array, second_TVC: Array, gap:
 
 
 def look(xyz_TVC: Array, camera: int, setup: int) -> Array:
-    """From the world to the camera: three cameras 45 degrees apart, at a height and distance by setup."""
+    """From the world to the camera: three cameras 45 degrees apart, at a height and distance by setup.
+
+    xyz_TVC: float64 (T, V, C) metres, as is what comes back.  camera: 1 to 3; 1 stands in the middle.
+    setup: its number in a file's name.
+    """
     distance, height = 2.8 + 1.2 * (setup * 5 % 17) / 17, 1.0 + 0.9 * (setup * 7 % 16) / 16
     xyz_TVC = turn(xyz_TVC, {2: math.pi / 4, 3: -math.pi / 4}.get(camera, 0.0))
     tilt = math.atan2(height - 0.9, distance)
@@ -63,7 +70,12 @@ def look(xyz_TVC: Array, camera: int, setup: int) -> Array:
 
 
 def sense(xyz_TVC: Array, body_id: int, noise: float, rng: np.random.Generator) -> Track:
-    """Add what a sensor adds: noise of millimetres that grows with distance, and guesses at hidden joints."""
+    """Add what a sensor adds: noise of millimetres that grows with distance, and guesses at hidden joints.
+
+    xyz_TVC: float64 (T, V, C) metres, in camera coordinates, every joint known. The track has all frames.
+    noise: standard deviation of a coordinate in metres, 3 m from the sensor; it grows with the distance's
+        square, and is twice as large at wrists and hands.
+    """
     num_frames, num_joints, _ = xyz_TVC.shape
     states_TV = np.full((num_frames, num_joints), 2, np.uint8)
     noise_TVC = rng.standard_normal(xyz_TVC.shape, np.float32) * noise

@@ -20,6 +20,8 @@ UNREADABLE = (OSError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 UNKNOWN = (-1, 0)  # the stamp of a file that could not be asked for one
 MAX_FRAMES = 100_000  # over an hour of recording
 SUFFIX = {"ntu": ".skeleton", "ucla": ".json"}
+# A zip that comes up as a file lies inside another one.
+UNSEARCHED = (".zip", ".7z", ".rar", ".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".zst")
 UCLA_FRAME = re.compile(r"frame_(\d+)(?:_tc_\d+)?_skeletons\.txt", re.IGNORECASE)
 UCLA_VIEW = re.compile(r"view_?(\d+)", re.IGNORECASE)
 
@@ -29,11 +31,13 @@ class Recording(NamedTuple):
 
     A tuple, for there are a hundred thousand, and they are sent to other processes.
 
+    key: its name, which the spec reads: the file's without suffix, or made from the folders of its frames.
     path: what to call it in messages, relative to the folder that was searched.
     files: absolute paths, or names inside `archive`; in frame order where each holds one frame.
     members: where each file lies in `archive`, if there is one.
     frames: the number of the frame that each file holds; () where one file holds all.
     stamp: changes when the content may have: sizes, and times of change or zip checksums.
+    archive: the absolute path of the zip archive that holds the files; None where they lie on disk.
     """
 
     key: str
@@ -77,18 +81,25 @@ class Scan:
     """What a search found.
 
     recordings: by key, of the wanted data set.  foreign: recordings' paths whose names the data set does not
-    have.  without_class: those whose names fit, but for an action that the data set has no class for, by its
-    number.  duplicates: paths of recordings that were found before under another path and are not used.
+    have.  without_class: those of them whose names fit, but for an action that the data set has no class for,
+    by its number.  not_text: those whose names fit and are not UTF-8.  duplicates: paths of recordings that
+    were found before under another path and are not used.  archives: paths of those that are not searched.
     """
 
     recordings: dict[str, Recording] = field(default_factory=dict)
     foreign: list[str] = field(default_factory=list)
     without_class: dict[int, list[str]] = field(default_factory=dict)
+    not_text: list[str] = field(default_factory=list)
     duplicates: list[str] = field(default_factory=list)
+    archives: list[str] = field(default_factory=list)
 
 
 class _File(NamedTuple):
-    """A file that a search came past. shown: relative to the searched folder.  stamp: see Recording."""
+    """A file that a search came past.
+
+    path: absolute, or the name inside `archive`.  shown: relative to the searched folder, as text.
+    stamp, archive: as a Recording's.  member: where it lies in `archive`, if there is one.
+    """
 
     path: str
     shown: str
@@ -120,6 +131,8 @@ def scan(raw: list[Path], spec: DatasetSpec, skip: Path | None = None) -> Scan:
         elif spec.reader == "ucla" and (match := UCLA_FRAME.fullmatch(name)):
             folder = os.path.dirname(file.path)  # noqa: PTH120
             frames.setdefault((file.archive, folder), []).append((int(match[1]), file))
+        elif name.lower().endswith(UNSEARCHED):
+            found.archives.append(file.shown)
     for (archive, folder), entries in frames.items():
         entries.sort(key=lambda entry: entry[0])
         recording = Recording(
@@ -137,17 +150,28 @@ def scan(raw: list[Path], spec: DatasetSpec, skip: Path | None = None) -> Scan:
     return found
 
 
-def unclassed_text(found: Scan, spec: DatasetSpec) -> str:
-    """Of what actions among those found the data set has no class: a sentence, "" where there is none."""
-    if not found.without_class:
-        return ""
-    count = sum(map(len, found.without_class.values()))
-    actions = sorted(found.without_class)
-    shown = ", ".join(map(str, actions[:3])) + (f" to {actions[-1]}" if len(actions) > 3 else "")
-    return (
-        f"{count:,} recordings are of action {shown}, for which {spec.name} has no class "
-        f"(first: {found.without_class[actions[0]][0]})"
-    )
+def notes(found: Scan, spec: DatasetSpec) -> list[str]:
+    """What was passed by that the user may want: sentences, each with the first path that it is about."""
+    told = []
+    if found.without_class:
+        count = sum(map(len, found.without_class.values()))
+        actions = sorted(found.without_class)
+        shown = ", ".join(map(str, actions[:3])) + (f" to {actions[-1]}" if len(actions) > 3 else "")
+        told.append(
+            f"{count:,} recordings are of action {shown}, for which {spec.name} has no class "
+            f"(first: {found.without_class[actions[0]][0]})"
+        )
+    if found.not_text:
+        told.append(
+            f"{len(found.not_text):,} recordings have names that are not UTF-8, and are left out "
+            f"(first: {found.not_text[0]}); rename them"
+        )
+    if found.archives:
+        told.append(
+            f"{len(found.archives):,} archives are not searched, being no zip or inside one "
+            f"(first: {found.archives[0]}); unpack them first if they hold recordings"
+        )
+    return told
 
 
 def read_sequence(recording: Recording, spec: DatasetSpec) -> Sequence:
@@ -186,6 +210,9 @@ def _add(found: Scan, spec: DatasetSpec, recording: Recording) -> None:
         action = spec.action_without_class(recording.key)
         if action is not None:
             found.without_class.setdefault(action, []).append(recording.path)
+    elif _printable(recording.key) != recording.key:
+        found.foreign.append(recording.path)
+        found.not_text.append(recording.path)
     elif recording.key in found.recordings:
         found.duplicates.append(recording.path)
     else:
@@ -244,7 +271,8 @@ def _walk_archive(path: str, shown: str) -> Iterator[_File]:
     except (OSError, zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ValueError(
-            f"{path}: not a readable zip archive ({reason}); is the download complete?"
+            f"{path}: not a readable zip archive ({reason}); download it again or, "
+            f"if it holds none of the recordings, move it away"
         ) from None
 
 
@@ -263,26 +291,34 @@ def _ucla_key(folder: str) -> str:
 
 
 def _nothing_found(raw: list[Path], spec: DatasetSpec, found: Scan, files_seen: int) -> str:
-    where = ", ".join(map(str, raw))
-    expected = {
-        "ntu": "files such as S001C001P001R001A001.skeleton, or the official zip archives",
-        "ucla": "files such as a01_s01_e00_v01.json, or folders view_1/a01_s01_e00 of *_skeletons.txt",
-    }[spec.reader]
+    where, passed_by = ", ".join(map(str, raw)), "".join(f"; {note}" for note in notes(found, spec))
+    expected = _expected(spec)
     if files_seen == 0:
         return f"{where}: empty; {spec.name} needs {expected}"
     if found.foreign:
         names = [Path(path).stem for path in found.foreign[:1000]]
         known = [load_spec(name) for name in built_in_names()]
         fitting = [one.name for one in known if any(one.parse_name(name) for name in names)]
-        why = unclassed_text(found, spec)
-        hint = (f"; they look like {' or '.join(fitting)}" if fitting else "") + (why and f"; {why}")
-        return f"{where}: {len(found.foreign)} recordings, none of {spec.name} (first: {names[0]}){hint}"
+        hint = f"; they look like {' or '.join(fitting)}" if fitting else ""
+        told = f"{len(found.foreign)} recordings, none of {spec.name} (first: {names[0]})"
+        return f"{where}: {told}{hint + passed_by or f'; expected {expected}'}"
     other = load_spec("ucla" if spec.reader == "ntu" else "ntu60")
     hint = ""
     if any(_is_recording(file.path, other) for file in _walk(raw)):
         title = "NW-UCLA (ucla)" if other.reader == "ucla" else "NTU RGB+D (ntu60 or ntu120)"
         hint = f"; the files look like {title}"
-    return f"{where}: none of {files_seen} files is a recording of {spec.name}, which needs {expected}{hint}"
+    told = f"none of {files_seen} files is a recording of {spec.name}, which needs {expected}"
+    return f"{where}: {told}{hint}{passed_by}"
+
+
+def _expected(spec: DatasetSpec) -> str:
+    """What recordings of the data set look like."""
+    if spec.name not in built_in_names():
+        return f"files NAME{SUFFIX[spec.reader]} whose NAME fits name_pattern '{spec.name_pattern.pattern}'"
+    return {
+        "ntu": "files such as S001C001P001R001A001.skeleton, or the official zip archives",
+        "ucla": "files such as a01_s01_e00_v01.json, or folders view_1/a01_s01_e00 of *_skeletons.txt",
+    }[spec.reader]
 
 
 def _is_recording(file: str, spec: DatasetSpec) -> bool:

@@ -52,8 +52,8 @@ def synthesize(
     """Write `samples` recordings of the data set into the folder `out`, which is new or empty.
 
     layout: "json", one file a recording; "text", NW-UCLA's original release, one file a frame.
-    oddities: the share of recordings, 0 to 1, that carry one of `oddities.ODDITIES`, each kind in turn; a
-        reader must refuse those in `oddities.UNREADABLE`.
+    oddities: the share of recordings, 0 to 1, that carry one of `oddities.NTU_ODDITIES` or `UCLA_ODDITIES`,
+        each kind in turn; which of them a reader must refuse stands there.
     on_recording: called once for every recording written.
     The same arguments give the same bytes. Raises ValueError for arguments that make no data set, and for a
     folder that cannot be made, or holds something: two calls' recordings would mix.

@@ -305,7 +305,10 @@ def _no_manifest(location: Location, error: OSError) -> str:
     if isinstance(error, PermissionError):
         return f"{folder}/manifest.json: cannot be read: {error.strerror}"
     if (folder / "plan.json").is_file():
-        return f"{folder}: preprocessing has not finished there; run the same preprocess command again"
+        return (
+            f"{folder}: preprocessing has not finished there; run the same preprocess command again, "
+            f"without --strict if that ended it"
+        )
     if not folder.exists():
         return f"{folder}: no such folder; expected shards made by preprocess"
     if not folder.is_dir():

@@ -10,8 +10,18 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks import data
-from benchmarks.data import SPEC, dense, find_recordings, mixed_shards, mixture
+from benchmarks.data import (
+    SPEC,
+    WHOLE_NTU_120,
+    dense,
+    find_recordings,
+    mixed_shards,
+    mixture,
+    names_of_ntus_form,
+    normalized_samples,
+)
 from benchmarks.references.feeder import Feeder, loader
+from pipeline.raw.synthetic import synthesize
 from pipeline.store.zarr_shard import ZarrShards
 
 RATIOS: dict[str, dict[str, float]] = {
@@ -106,6 +116,60 @@ def test_real_recordings_beside_the_project_are_taken(
     assert [file.name for file in found.files] == [file.name for file in quick.files[:3]]
 
 
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three good recordings; one that is cut off, one of nobody, one of the list of missing skeletons, and
+    one under another name."""
+    folder = tmp_path_factory.mktemp("odd")
+    synthesize(SPEC, folder, 3)
+    good = min(folder.iterdir()).read_bytes()
+    (folder / "S001C001P001R001A100.skeleton").write_bytes(good[: len(good) // 2])
+    (folder / "S001C001P001R001A101.skeleton").write_text("1\n0\n")
+    (folder / f"{min(SPEC.missing)}.skeleton").write_bytes(good)
+    (folder / "foo.skeleton").write_bytes(good)
+    return folder
+
+
+def test_what_cannot_be_used_is_left_out(odd: Path, tmp_path: Path) -> None:
+    """A download has some; a benchmark would end in the middle, or measure how fast they are refused."""
+    found = find_recordings(odd, tmp_path, quick=False)
+    assert found.origin == f"3 recordings in {odd.name} (4 left out)"
+    assert found.are_real
+    assert len(mixture(normalized_samples(found), 10)) == 10
+    for file in found.files:
+        assert file.read_bytes() == (odd / file.name).read_bytes()
+    assert len({file.name for file in found.files} & {file.name for file in odd.iterdir()}) == 3
+
+
+@pytest.mark.parametrize("module", ["parse", "write"])
+def test_a_folder_with_damaged_files_is_measured(
+    module: str, odd: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.threads._STEPS", 1000)
+    command = import_module(f"benchmarks.{module}").main
+    done = CliRunner().invoke(command, ["--quick", "--raw", str(odd)], catch_exceptions=False)
+    assert "3 recordings" in json.loads(done.output.splitlines()[-1])["on"]["data"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("S001C001P001R001A101", "none of 1 recordings can be used; `python cli.py preprocess ntu120"),
+        (min(SPEC.missing), "none of 1 recordings can be used"),
+        ("foo", "1 recordings, none of ntu120"),
+    ],
+)
+@pytest.mark.parametrize("module", ["parse", "write", "whole"])
+def test_a_folder_without_usable_files_is_told_in_a_line(
+    module: str, name: str, message: str, tmp_path: Path
+) -> None:
+    """Nothing can be measured, and a division by zero does not say so."""
+    (tmp_path / f"{name}.skeleton").write_text("1\n0\n")
+    done = CliRunner().invoke(import_module(f"benchmarks.{module}").main, ["--raw", str(tmp_path)])
+    assert done.exit_code == 2
+    assert message in " ".join(done.output.split())
+
+
 def test_a_mixture_has_as_many_pairs_as_the_data_set() -> None:
     """The sizes and ratios of a thousand recordings of single people would be better than anybody's."""
     one, two = (np.zeros((bodies, 3, 4, 25), np.float32) for bodies in (1, 2))
@@ -118,6 +182,15 @@ def test_a_mixture_has_as_many_pairs_as_the_data_set() -> None:
     assert {file.name for file in chosen} == {file.name for file in samples}
     assert chosen == mixture(samples, 100)
     assert mixture({Path("only"): one}, 4) == [Path("only")] * 4
+
+
+def test_there_are_names_for_as_many_recordings_as_ntu_120_has() -> None:
+    """What `preprocess` would leave out is not done, and the job would look faster than it is."""
+    names = list(names_of_ntus_form())
+    keys = {name.removesuffix(".skeleton") for name in names}
+    assert len(keys) == len(names) == 230_309 > WHOLE_NTU_120
+    assert not keys & SPEC.missing
+    assert all(SPEC.parse_name(key) for key in keys)
 
 
 def test_the_feeder_serves_what_the_shards_hold(tmp_path: Path) -> None:

@@ -72,5 +72,5 @@ def test_a_difference_stops_the_benchmark(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_a_folder_without_recordings_is_an_error_that_says_so(tmp_path: Path) -> None:
     """Someone who names the wrong folder would measure nothing."""
-    with pytest.raises(click.BadParameter, match=r"no \.skeleton file; expected"):
+    with pytest.raises(click.UsageError, match=r"empty; ntu120 needs files such as S001.*\.skeleton"):
         main(["--raw", str(tmp_path)], standalone_mode=False)

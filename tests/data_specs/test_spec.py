@@ -139,6 +139,28 @@ def test_own_spec_does_not_go_by_a_built_in_name(tmp_path: Path, dataset: str) -
     assert load_spec(str(path)).name == "mine"
 
 
+def test_a_missing_list_is_of_names_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(own_spec(missing="'list.txt'", name_pattern="'A(?P<action>\\d) *P(?P<subject>\\d)'"))
+    (tmp_path / "list.txt").write_text("A1P1\r\n\n  A2 P3 \n")
+    assert load_spec(str(path)).missing == {"A1P1", "A2 P3"}
+
+
+@pytest.mark.parametrize("line", ["A1P1.skeleton", "raw/A1P1", "A1P1, A2P1", "# mine"])
+def test_a_missing_list_of_what_are_no_names_is_told(tmp_path: Path, line: str) -> None:
+    """What it lists would be trained on all the same."""
+    path = tmp_path / "mine.toml"
+    path.write_text(own_spec(missing="'list.txt'"))
+    (tmp_path / "list.txt").write_text(f"A2P1\n{line}\n")
+    with pytest.raises(ValueError, match=f"missing lists '{line}', .* one a line, without folder and suffix"):
+        load_spec(str(path))
+    (tmp_path / "list.txt").write_bytes(b"\xff")
+    with pytest.raises(
+        ValueError, match=r"missing = 'list\.txt': .*can't decode byte 0xff.*; expected a list"
+    ):
+        load_spec(str(path))
+
+
 def test_an_action_without_a_class_is_told_from_a_name_of_another_data_set() -> None:
     """Who numbers actions from 0 would lose one class, and call the others by the wrong name."""
     spec = parse_spec(own_spec())
@@ -174,9 +196,10 @@ def test_what_cannot_be_held_out_is_told(rest: str) -> None:
     [
         ({"reader": '"csv"'}, "reader 'csv': expected one of ntu, ucla"),
         ({"classes": ""}, "the key 'classes' is missing"),
-        ({"actions": "[1, 2, 3]"}, "3 actions for 2 classes"),
+        ({"actions": "[1, 2, 3]"}, "actions: 3 actions for 2 classes; expected one for each"),
+        ({"actions": "[7, 7]"}, "actions has 7 twice; expected another number for each class"),
         ({"name_pattern": "'A(?P<action>\\d)'"}, "splits by 'subject', which no name carries"),
-        ({"default_protocol": '"whole"'}, "has no protocol 'whole'; it has: half"),
+        ({"default_protocol": '"whole"'}, "default_protocol: mine has no protocol 'whole'; it has: half"),
         ({"max_bodies": "0"}, "max_bodies is 0"),
         ({"max_bodies": "1.5"}, "max_bodies is 1.5; expected a whole number"),
         ({"fps": "[]"}, "fps is .*; expected a finite number above 0"),
@@ -239,6 +262,10 @@ def test_own_spec_says_what_is_wrong(tmp_path: Path, changes: dict[str, str], me
         ("[protocols.half]", "[[protocols]]", r"protocols is \[.*\]; expected a table, \[protocols\]"),
         ("[protocols.half]", "[protocols.'ha/lf']", "protocol 'ha/lf': expected letters, digits"),
         ('field = "subject"', "field = 3", r"protocols\.half\.field is 3; expected text"),
+        ('field = "subject"', "", r"the key 'protocols\.half\.field' is missing"),
+        ("train = [1]", "", r"the key 'protocols\.half\.train' is missing"),
+        ("root = 2", "", r"the key 'skeleton\.root' is missing"),
+        ("spine = [1, 2]", "", r"the key 'skeleton\.spine' is missing"),
     ],
 )
 def test_a_slip_in_a_group_does_not_change_the_split_in_silence(
@@ -256,7 +283,7 @@ def test_a_joint_has_one_other_side(tmp_path: Path) -> None:
     """A mirrored body would have two left hands."""
     path = tmp_path / "mine.toml"
     path.write_text(own_spec().replace("[[3, 4]]", "[[3, 4], [1, 3]]"))
-    with pytest.raises(ValueError, match="mirror_pairs: joint 3 is named twice"):
+    with pytest.raises(ValueError, match=r"mirror_pairs: joint 3 \(left hand\) is named twice"):
         load_spec(str(path))
 
 
@@ -281,19 +308,24 @@ def test_unknown_name_lists_the_known_ones() -> None:
         load_spec("ntu61")
 
 
+ONE_BONE = "every joint but the root must be the child of exactly one bone;"
+
+
 @pytest.mark.parametrize(
     ("bones", "message"),
     [
+        ("[[1, 2], [3, 2], [4, 2], [4, 1]]", f"{ONE_BONE} joint 4 (right hand) is that of 2"),
+        ("[[1, 2], [4, 2]]", f"{ONE_BONE} joint 3 (left hand) is that of 0"),
+        ("[[1, 2], [3, 2], [4, 2], [2, 1]]", f"{ONE_BONE} the root, joint 2 (chest) is that of 1"),
         (
-            "[[1, 2], [3, 2], [4, 2], [4, 1]]",
-            "every joint but the root must be the child of exactly one bone",
+            "[[1, 2], [3, 4], [4, 3]]",
+            "they do not form one tree under the root; joint 3 (left hand) does not hang on it",
         ),
-        ("[[1, 2], [3, 4], [4, 3]]", "they do not form one tree under the root"),
     ],
 )
 def test_bones_are_one_tree(bones: str, message: str) -> None:
     """A joint on two bones has no single parent, and one on none would not move with the body."""
-    with pytest.raises(ValueError, match=f"bones: {message}"):
+    with pytest.raises(ValueError, match=re.escape(f"skeleton.bones: {message}")):
         parse_spec(own_spec().replace("[[1, 2], [3, 2], [4, 2]]", bones))
 
 
@@ -310,7 +342,7 @@ def test_bones_are_one_tree(bones: str, message: str) -> None:
 def test_every_joint_that_a_skeleton_names_exists(there: str, instead: str) -> None:
     """Counted from 0 by mistake, joint 0 would be the last one, and every body be centred on a hand."""
     assert there in own_spec()
-    with pytest.raises(ValueError, match=r"there is no joint [05]"):
+    with pytest.raises(ValueError, match=rf"skeleton\.{there.split()[0]}: there is no joint [05]"):
         parse_spec(own_spec().replace(there, instead))
 
 

@@ -11,7 +11,7 @@ from pipeline import preprocess
 from pipeline.cluster import make_shards
 from pipeline.loader import sequential_batches
 from pipeline.normalize import NormalizeConfig
-from pipeline.preprocess import Job, PreprocessConfig, UnreadableError, prepare, run
+from pipeline.preprocess import Job, PreprocessConfig, prepare, run
 from pipeline.samples import split_samples
 from pipeline.shard_task import make_shard
 from pipeline.store import manifest as store
@@ -175,6 +175,12 @@ def test_progress_tells_every_recording_once(job: Job) -> None:
     assert (sum(done), sum(kept)) == (120, 88)
 
 
+def test_a_shard_holds_a_sample_at_least() -> None:
+    """The command line takes no fewer: a run of less is a mistake of ours."""
+    with pytest.raises(AssertionError):
+        PreprocessConfig(shard_samples=0)
+
+
 def test_names_with_dots_are_for_zarr_alone(shards: Shards, tmp_path: Path) -> None:
     """webdataset would cut them there: two samples would be one."""
     text = shards.spec.text.replace(r"_e(?P<replication>", r"[_.]e(?P<replication>")
@@ -196,7 +202,7 @@ def test_recordings_that_are_all_left_out_are_told(shards: Shards, tmp_path: Pat
     raw = shards.folder.parent / "raw"
     config = PreprocessConfig(NormalizeConfig(frames=16, max_bodies=1), min_frames=10_000)
     with pytest.raises(
-        UnreadableError, match=r"120 have fewer than 10000 frames \(--min-frames\), 0 cannot be read$"
+        ValueError, match="all 120 recordings have fewer than 10000 frames; a smaller --min-f"
     ):
         run(prepare(shards.spec, [raw], tmp_path / "short", config, overwrite=False))
     ntu = load_spec("ntu60")

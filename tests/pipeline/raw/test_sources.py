@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 
 from data_specs.spec import DatasetSpec, load_spec
 from pipeline.raw.sequence import RecordingError
-from pipeline.raw.sources import InaccessibleError, read_sequence, scan
+from pipeline.raw.sources import InaccessibleError, notes, read_sequence, scan
 
 NAMES = [f"S001C001P001R001A{action:03d}" for action in range(1, 4)]
 
@@ -124,6 +126,18 @@ def test_an_archive_packed_with_backslashes_is_read(spec: DatasetSpec, raw: Path
     assert read_sequence(found.recordings[NAMES[0]], spec).num_frames == 2
 
 
+def test_what_has_no_name_in_an_archive_is_left_out(spec: DatasetSpec, raw: Path, tmp_path: Path) -> None:
+    """The whole archive could not be read for it, and a traceback would say why."""
+    archive = tmp_path / "odd.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.write(raw / f"{NAMES[0]}.skeleton", f"{NAMES[0]}.skeleton")
+        info = zipfile.ZipInfo("x")
+        info.filename = ""  # as the format's \0 at the beginning of a name makes it
+        with file.open(info, "w") as entry:
+            entry.write(b"something")
+    assert list(scan([archive], spec).recordings) == NAMES[:1]
+
+
 def test_an_archive_in_capitals_is_found_in_its_folder(spec: DatasetSpec, raw: Path) -> None:
     """All its recordings would be lost in silence."""
     with zipfile.ZipFile(raw / "PART.ZIP", "w") as file:
@@ -187,6 +201,54 @@ def test_a_list_of_members_that_cannot_be_read_names_the_archive(
         scan([archive], spec)
 
 
+def test_a_list_of_members_with_any_byte_damaged_is_read_or_refused(
+    spec: DatasetSpec, raw: Path, tmp_path: Path
+) -> None:
+    """zipfile has many ways to fail; one that is not expected ends the command in a traceback."""
+    archive = tmp_path / "part.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for name in NAMES[:2]:
+            file.write(raw / f"{name}.skeleton", f"{name}.skeleton")
+    whole, refusals = archive.read_bytes(), []
+    for place in range(whole.index(b"PK\x01\x02"), len(whole)):
+        for value in (0, 0x80, 0xFF):
+            archive.write_bytes(whole[:place] + bytes([value]) + whole[place + 1 :])
+            try:
+                scan([archive], spec)
+            except ValueError as error:
+                refusals.append(str(error))
+    assert len(refusals) > 50
+    assert all(refusal.startswith(str(archive)) for refusal in refusals)
+
+
+def test_a_damaged_archive_beside_recordings_is_told_with_a_way_out(spec: DatasetSpec, raw: Path) -> None:
+    """Half of a data set may lie in it, so it is not passed by; whoever knows better can go on."""
+    (raw / "mine.zip").write_bytes(b"PK\x03\x04 and then nothing")
+    message = r"mine\.zip: not a readable zip archive .*; download it again or, .*move it away"
+    with pytest.raises(ValueError, match=message):
+        scan([raw], spec)
+    (raw / "mine.zip").unlink()
+    assert sorted(scan([raw], spec).recordings) == NAMES
+
+
+def test_archives_that_are_not_searched_are_told(spec: DatasetSpec, raw: Path) -> None:
+    """A data set that came as a tar, with a loose recording beside it, would be one recording in silence."""
+    (raw / "subset.tar.XZ").write_bytes(b"")
+    with zipfile.ZipFile(raw / "outer.zip", "w") as file:
+        file.writestr("part.zip", b"")
+    found = scan([raw], spec)
+    assert sorted(found.recordings) == NAMES
+    assert notes(found, spec) == [
+        "2 archives are not searched, being no zip or inside one (first: outer.zip/part.zip); "
+        "unpack them first if they hold recordings"
+    ]
+    with pytest.raises(
+        ValueError, match=r"none of 1 files is .*; 1 archives are not .*: subset\.tar\.XZ\); unp"
+    ):
+        scan([raw / "subset.tar.XZ"], spec)
+    assert notes(scan([raw / f"{NAMES[0]}.skeleton"], spec), spec) == []
+
+
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 def test_a_damaged_member_is_a_recording_error(
     spec: DatasetSpec, raw: Path, tmp_path: Path, method: int
@@ -225,6 +287,41 @@ def test_a_name_that_is_not_unicode_can_be_reported(spec: DatasetSpec, raw: Path
     recording = scan([raw], spec).recordings[NAMES[0]]
     assert recording.path.encode() == rf"d\xe9p\xf4t/{NAMES[0]}.skeleton".encode()
     assert read_sequence(recording, spec).num_frames == 2
+
+
+def test_a_recording_whose_name_is_no_text_is_left_out_and_told(spec: DatasetSpec, raw: Path) -> None:
+    """No table could list it; all the others would be lost to an error that names no file."""
+    spec = replace(spec, name_pattern=re.compile(r"(?P<action>\d+)_.*"))
+    for name in (b"1_a", b"1_\xff"):
+        Path(os.fsdecode(os.fsencode(raw) + b"/" + name + b".skeleton")).write_text("1\n0\n")
+    found = scan([raw], spec)
+    assert sorted(found.recordings) == ["1_a"]
+    assert notes(found, spec) == [
+        r"1 recordings have names that are not UTF-8, and are left out (first: 1_\xff.skeleton); rename them"
+    ]
+    assert r"1_\xff.skeleton" in found.foreign
+    (raw / "1_a.skeleton").unlink()
+    with pytest.raises(ValueError, match=r"none of ntu60 .*; 1 recordings have names that are not UTF-8"):
+        scan([raw], spec)
+
+
+@pytest.mark.parametrize(
+    ("reader", "there", "told"),
+    [
+        ("ntu", [], "empty; mine needs files NAME.skeleton whose NAME fits name_pattern 'x(?P<action>"),
+        ("ucla", ["notes.txt"], "of mine, which needs files NAME.json whose NAME fits name_pattern 'x("),
+        ("ucla", ["walk.json"], "none of mine (first: walk); expected files NAME.json whose NAME fits"),
+    ],
+)
+def test_a_data_set_of_ones_own_is_told_its_own_names(
+    spec: DatasetSpec, tmp_path: Path, reader: str, there: list[str], told: str
+) -> None:
+    """Names of NTU's or NW-UCLA's form would lead astray whoever wrote a pattern that nothing fits."""
+    mine = replace(spec, name="mine", reader=reader, name_pattern=re.compile(r"x(?P<action>\d+)"))
+    for name in there:
+        (tmp_path / name).write_text("")
+    with pytest.raises(ValueError, match=re.escape(told)):
+        scan([tmp_path], mine)
 
 
 def test_frames_numbered_like_clocks_are_refused(tmp_path: Path) -> None:
