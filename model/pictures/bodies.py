@@ -58,14 +58,13 @@ def draw_views(
     visible: for each row the number of leading frames that the view shows, or None for all; the frames after
         them are drawn as empty cells that say "masked".
 
-    Raises ValueError where shapes fit neither each other nor the skeleton, a value is not finite, or a number
-    lies out of range; OSError where the file cannot be written.
+    Shapes fit each other and the skeleton, and all values are finite. Raises OSError where the file cannot be
+    written.
     """
     _check_rows(skeleton, rows)
     length = rows[0][1].shape[2]
-    visible_R = _check_visible(visible, len(rows), length)
-    if num_frames < 1:
-        raise ValueError(f"num_frames is {num_frames}; it must be at least 1")
+    visible_R = _shown_frames(visible, len(rows), length)
+    assert num_frames >= 1, f"num_frames is {num_frames}"
     frames_F = np.linspace(0, length - 1, min(num_frames, length)).round().astype(np.int64)
     x_RFMCV = np.stack([x_MCTV[:, :, frames_F].transpose(2, 0, 1, 3) for _, x_MCTV in rows])
     masked_RF = frames_F >= visible_R[:, None]
@@ -84,25 +83,21 @@ def draw_views(
 
 
 def _check_rows(skeleton: Skeleton, rows: Sequence[tuple[str, NDArray[np.float32]]]) -> None:
-    if not rows:
-        raise ValueError("no rows: expected the recording and, below it, its views")
+    assert rows, "expected the recording and, below it, its views"
     first, shape = rows[0][0], rows[0][1].shape
-    if len(shape) != 4 or shape[1] != 3 or shape[3] != skeleton.num_joints or 0 in shape:
-        raise ValueError(f"{first!r} has shape {shape}: expected (bodies, 3, frames, {skeleton.num_joints})")
+    assert len(shape) == 4, f"{first!r} has shape {shape}"
+    assert (shape[1], shape[3]) == (3, skeleton.num_joints), f"{first!r} has shape {shape}"
+    assert 0 not in shape, f"{first!r} has shape {shape}"
     for name, x_MCTV in rows:
-        if x_MCTV.shape != shape:
-            raise ValueError(f"{name!r} has shape {x_MCTV.shape}: expected that of {first!r}, {shape}")
-        if not np.isfinite(x_MCTV).all():
-            raise ValueError(f"{name!r} holds values that are not finite; an absent body is all 0")
+        assert x_MCTV.shape == shape, f"{name!r} has shape {x_MCTV.shape}, {first!r} {shape}"
+        assert np.isfinite(x_MCTV).all(), f"{name!r} holds values that are not finite"
 
 
-def _check_visible(visible: Sequence[int | None] | None, num_rows: int, length: int) -> NDArray[np.int64]:
+def _shown_frames(visible: Sequence[int | None] | None, num_rows: int, length: int) -> NDArray[np.int64]:
     visible = [None] * num_rows if visible is None else visible
-    if len(visible) != num_rows:
-        raise ValueError(f"visible has {len(visible)} entries for {num_rows} rows")
+    assert len(visible) == num_rows, f"visible has {len(visible)} entries for {num_rows} rows"
     visible_R = np.array([length if frames is None else frames for frames in visible])
-    if visible_R.min() < 0 or visible_R.max() > length:
-        raise ValueError(f"visible is {list(visible)}: expected None or 0 to {length} frames")
+    assert ((visible_R >= 0) & (visible_R <= length)).all(), f"visible is {list(visible)} of {length} frames"
     return visible_R
 
 
