@@ -312,7 +312,7 @@ def _check_changes(trials: list[Trial], changes: tuple[str, ...]) -> None:
         others = [trial for name, trial in rows.items() if name not in setting]
         if setting and all(key in unused_keys(trial.recipe) for trial in others):
             who = ", ".join(setting) if others else "every row"
-            raise ValueError(f"--set {change!r}: {who} sets {key} itself; leave it out")
+            raise ValueError(f"--set {change!r}: {key} is set by {who} already; leave it out")
 
 
 def _check_run(trial: Trial, shards: Shards) -> None:

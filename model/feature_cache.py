@@ -63,7 +63,7 @@ class FeatureCache:
         self, name: str, samples: Samples, device: torch.device, batch_size: int = 64
     ) -> Features | None:
         """What an extractor of that name gave before; None where it was not asked, or the file is damaged."""
-        content = self.kept.read(name, _facts(name, samples, device, batch_size)) or {}
+        content = self.kept.read(name, _facts(name, samples, device, batch_size))
         x_ND = content.get("x_ND", np.empty(0))
         if x_ND.dtype != np.float32 or x_ND.ndim != 2 or len(x_ND) != len(samples):
             return None

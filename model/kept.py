@@ -28,13 +28,13 @@ class Kept:
     folder: Path
     identity: Mapping[str, Any]
 
-    def read(self, name: str, facts: Mapping[str, Any]) -> dict[str, NDArray[Any]] | None:
-        """The arrays that were written under these; None if there are none, or the file is not whole."""
+    def read(self, name: str, facts: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+        """The arrays that were written under these; none if there is no such file, or it is not whole."""
         try:
             with self._path(name, facts).open("rb") as file, np.load(file, allow_pickle=False) as content:
                 return dict(content)
         except (OSError, RuntimeError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            return None
+            return {}
 
     def write(self, name: str, facts: Mapping[str, Any], **arrays: NDArray[Any]) -> None:
         """In a folder that is not ours nothing is written.

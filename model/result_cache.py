@@ -64,7 +64,7 @@ class ResultCache:
         """
         facts = {"what": what, "labelled": _digest(labelled), "test": _digest(test)}
         name = " ".join(value for value in what.values() if isinstance(value, str))
-        found = _unpacked(self.kept.read(name, facts) or {}, len(test))
+        found = _unpacked(self.kept.read(name, facts), len(test))
         if found:
             self.reused += len(found)
             return found

@@ -108,7 +108,7 @@ def test_training_is_asked_and_heard_as_train_does(shards: Shards, monkeypatch: 
     [
         (["--table", "table6"], "no table 'table6': expected one of table5"),
         (["--rows", "gru"], "no row 'gru'"),
-        (["--set", "views=['spatial', 'spatial']"], "every row sets views itself"),
+        (["--set", "views=['spatial', 'spatial']"], "views is set by every row already"),
         (["--set", "epoch=3"], "did you mean 'epochs'?"),
         (["--name", "../elsewhere"], "--name '../elsewhere': expected letters"),
         (["--seeds", "0"], "0 is not in the range"),

@@ -562,10 +562,10 @@ def test_a_table_of_failures_only_still_has_its_form(trained: tuple[Path, Ablati
 @pytest.mark.parametrize(
     ("row", "changes", "message"),
     [
-        ("cp-stn", "views=['spatial', 'spatial']", "every row sets views itself; leave it out"),
-        ("cp-stn", "views = ['spatial', 'spatial']", "every row sets views itself"),
-        ("graph-a", "spatial_weight=2", "every row sets spatial_weight itself"),
-        ("graph-a", "model.encoder.adaptive=A+C", "every row sets model.encoder.adaptive itself"),
+        ("cp-stn", "views=['spatial', 'spatial']", "views is set by every row already; leave it out"),
+        ("cp-stn", "views = ['spatial', 'spatial']", "views is set by every row already"),
+        ("graph-a", "spatial_weight=2", "spatial_weight is set by every row already"),
+        ("graph-a", "model.encoder.adaptive=A+C", "model.encoder.adaptive is set by every row already"),
         ("cp-stn", "spatial_weight=0", "row cp-stn: spatial_weight is 0 .* expected above 0"),
         ("cp-stn", "epoch=3", "did you mean 'epochs'"),
         (
@@ -591,7 +591,7 @@ def test_a_change_that_some_rows_undo_and_all_others_pass_by_is_refused(
 ) -> None:
     """Recurrent rows have no graph: the table would come out as without the change."""
     rows = [find_row(name) for name in ("rnn", "graph-ab", "graph-a")]
-    told = r": graph-ab, graph-a sets model\.encoder\.adaptive itself; leave it out"
+    told = r"model\.encoder\.adaptive is set by graph-ab, graph-a already; leave it out"
     for change in ("model.encoder.adaptive=A+C", "model.encoder.adaptive = 'A+C'"):
         for changes in ((*TINY, change), (change, *TINY)):
             with pytest.raises(ValueError, match=told):
