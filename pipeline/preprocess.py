@@ -15,7 +15,7 @@ from pipeline.shard_task import ShardTask
 from pipeline.store import manifest as store
 from pipeline.store.location import NO_PATH, check_is_text
 from pipeline.store.manifest import Manifest, Plan
-from pipeline.store.publish import alone, file_facts, publish_bytes
+from pipeline.store.publish import alone, file_facts, make_folder, publish_bytes
 from pipeline.store.zarr_shard import array_metadata
 
 LEFTOVERS = ".*.tmp"  # what `published` was writing when a run was killed
@@ -275,7 +275,7 @@ def _replaces(job: Job) -> bool:
 def _claim(job: Job) -> None:
     """Make the folder ours."""
     try:
-        job.out.mkdir(parents=True, exist_ok=True)
+        make_folder(job.out)
         with _only_one_in(job.out):
             store.write_plan(job.out, job.plan)
     except OSError as error:

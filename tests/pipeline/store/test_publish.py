@@ -25,10 +25,16 @@ def test_what_appears_is_on_disk_before_and_after_it_does(
 
     monkeypatch.setattr(os, "fsync", noting_fsync)
     monkeypatch.setattr(Path, "replace", noting_replace)
-    place = tmp_path / "records" / "00000.json"
-    publish_bytes(place, b"{}")
-    assert place.read_bytes() == b"{}"
-    assert events == [place.stat().st_ino, "renamed", place.parent.stat().st_ino]
+    place = tmp_path / "out" / "records" / "00000.json"
+    for content in (b"{}", b"[]"):
+        publish_bytes(place, content)
+        assert place.read_bytes() == content
+    folders = [folder.stat().st_ino for folder in (tmp_path, tmp_path / "out")]
+    assert events[:2] == folders
+    first, second = events[2:5], events[5:]
+    for written in (first, second):
+        assert written[1:] == ["renamed", place.parent.stat().st_ino]
+    assert second[0] == place.stat().st_ino
 
 
 def test_what_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> None:
