@@ -4,8 +4,8 @@ Contrastive training pulls the views of a sample together by a network's weights
 there is a closed form: copies of every training sample are changed as views are. How their features scatter
 around each sample's own mean is what a change of viewpoint, body or speed does to them, and these directions
 are divided by their scatter (within-class covariance normalisation, with each sample as a class). No label is
-used, and no test sample. Evaluation whitens any features like that (`eval --whiten`), and an encoder of
-statistics may begin with it.
+used, and no test sample. Evaluation whitens any features like that (`eval --whiten`), an encoder of
+statistics may begin with it, and what any encoder gives may end with it (`model.whitened`).
 
 Axes: K copy, N sample, D feature, E number that an encoder sees.
 """
@@ -104,8 +104,11 @@ def whitening_of(
     changes: ViewConfig = CHANGES,
     seed: int = 0,
 ) -> Whitening:
-    """Of features with as many dimensions as there may be: projected first where there are more than
-    MOST_DIMENSIONS. train: what the extractor makes of the training samples. Errors as `fit_whitening`."""
+    """`fit_whitening` by `view_scatter`, of any number of features: of more than MOST_DIMENSIONS, of that many
+    principal components.
+
+    train: what the extractor makes of the training samples.  samples: these, as for `view_scatter`.
+    """
     if train.x_ND.shape[1] <= MOST_DIMENSIONS:
         return fit_whitening(train, view_scatter(extractor, samples, device, changes=changes, seed=seed))
     first = _projection(train)
@@ -161,9 +164,9 @@ def even_whitening(
     changes: ViewConfig = CHANGES,
     seed: int = 0,
 ) -> Whitening:
-    """To the principal directions of what is whitened, `kept` of them, turned at random, so that each number
-    has as large a share of them as any other, and a classifier that standardises them changes nothing.
-    The rest as `whitening_of`."""
+    """As `whitening_of`, and then to `kept` numbers: the principal directions of what is whitened, turned at
+    random, so that each number has as large a share of them as any other, and a classifier that standardises
+    them changes nothing."""
     whitening = whitening_of(extractor, train, samples, device, changes=changes, seed=seed)
     components_DE = _principal_directions(float64(whitening(train.x_ND)), kept)
     turned_EE = _random_turn(kept, seed)[: components_DE.shape[1]].to(components_DE)
@@ -199,9 +202,7 @@ def fit_encoder(
 
     First the batch normalisation of a graph network that keeps its first weights, on the samples as they are
     stored. Then the whitening of all statistics, whose copies are changed as the recipe's "combined" views
-    are: of the whitened ones the principal directions stay, as many as the encoder sees, turned at random, so
-    that each number has as large a share of them as any other, and a classifier that standardises them
-    changes nothing. The first rank fits for all, and tells `on_note`, as it takes a while.
+    are; see `even_whitening`. The first rank fits for all, and tells `on_note`, as it takes a while.
     """
     if not model.fitted:
         return
