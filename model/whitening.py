@@ -104,7 +104,7 @@ def whitening_of(
     changes: ViewConfig = CHANGES,
     seed: int = 0,
 ) -> Whitening:
-    """`fit_whitening` by `view_scatter`, of any number of features: of more than MOST_DIMENSIONS, of that many
+    """`fit_whitening` by `view_scatter` of any number of features; of more than MOST_DIMENSIONS, of that many
     principal components.
 
     train: what the extractor makes of the training samples.  samples: these, as for `view_scatter`.
