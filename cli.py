@@ -147,8 +147,8 @@ def preprocess(
     print_description(shards)
     for child, parent in collapsed_bones(shards):
         _note(
-            f"{child} and {parent} are in one place in every recording: one of them was never seen, or it is "
-            f"what coordinates are relative to. 0 0 0 means unseen; add a constant to such coordinates"
+            f"{child} and {parent} are in one place in every recording that was looked at: one of them was "
+            f"never seen, or is what coordinates are relative to. 0 0 0 means unseen; add a constant to these"
         )
     count, there = len(job.recordings), sum(kept)
     if there == count:

@@ -47,7 +47,8 @@ class Skeleton:
     ends: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
-        for key, joints in self._named().items():
+        named = self._named()
+        for key, joints in named.items():
             for joint in joints:
                 if not 0 <= joint < self.num_joints:
                     raise ValueError(
@@ -55,7 +56,7 @@ class Skeleton:
                         f"skeleton.joints are numbered from 1 to {self.num_joints}"
                     )
         self._check_tree()
-        sides = [joint for pair in self.mirror_pairs for joint in pair]
+        sides = named["mirror_pairs"]
         twice = sorted({joint for joint in sides if sides.count(joint) > 1})
         if twice:
             raise ValueError(

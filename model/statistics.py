@@ -193,8 +193,13 @@ class WhitenedInput(nn.Module):
 
     def forward(self, x_PD: Tensor) -> Tensor:
         """float32 (P, D) -> float32 (P, E)."""
-        with full_precision(x_PD.device):
-            return (x_PD - self.mean_D) @ self.map_DE
+        return mapped(x_PD, self.mean_D, self.map_DE)
+
+
+def mapped(x_PD: Tensor, mean_D: Tensor, map_DE: Tensor) -> Tensor:
+    """What whitening does to features once it is fitted: float32 (P, D) -> float32 (P, E)."""
+    with full_precision(x_PD.device):
+        return (x_PD - mean_D) @ map_DE
 
 
 class BodyNorm(nn.BatchNorm1d):

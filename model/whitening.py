@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from model.cpstn import CPSTN
-from model.device import float64, full_precision
+from model.cpstn import CPSTN, MOST_WHITENED
+from model.device import float64
 from model.features import (
     Extractor,
     Features,
@@ -30,7 +30,7 @@ from model.features import (
 )
 from model.parallel import ALONE, Ranks
 from model.recipe import Recipe
-from model.statistics import StatisticsEncoder, WhitenedInput
+from model.statistics import StatisticsEncoder, WhitenedInput, mapped
 from pipeline.augment import ViewConfig
 from pipeline.loader import changed_copy, sequential_batches
 from pipeline.samples import Samples, in_any_order
@@ -41,7 +41,7 @@ COPIES = 4
 CHANGES = ViewConfig(rotation=math.pi / 6, shear=0.3, jitter_std=0.03, bones=0.2, mirror=0.5, crop=0.5)
 STRENGTH = 1.0
 # Above this many, features are first projected to their principal components: matrices grow with the square.
-MOST_DIMENSIONS = 4096
+MOST_DIMENSIONS = MOST_WHITENED
 LEAST_DEVIATION = 1e-4
 # Of the largest variance, or of a standardised feature's: what is below is rounding errors.
 LEAST_SPREAD = 1e-10
@@ -56,8 +56,7 @@ class Whitening:
 
     def __call__(self, x_ND: Tensor) -> Tensor:
         """(N, D) -> (N, E)."""
-        with full_precision(x_ND.device):
-            return (x_ND - self.mean_D) @ self.map_DE
+        return mapped(x_ND, self.mean_D, self.map_DE)
 
     def apply(self, features: Features, weight: float = 1.0) -> Features:
         """The features through the map, times a weight; from here on their scale matters."""

@@ -6,6 +6,7 @@ Axes: K class.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +30,9 @@ class Kind(NamedTuple):
     labels: int
     share: float
     subset: str | None
+
+
+kind_of = attrgetter(*Kind._fields)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +91,7 @@ def accuracy_lines(evaluations: Evaluations, dataset: str, protocol: str) -> lis
     found: dict[Kind, dict[str, SavedScore]] = {}
     for name, evaluation in evaluations.items():
         for score in evaluation.scores:
-            found.setdefault(_kind(score), {})[name] = score
+            found.setdefault(Kind(*kind_of(score)), {})[name] = score
     modes = [*MODES, *dict.fromkeys(kind.mode for kind in found if kind.mode not in MODES)]
     features = list(dict.fromkeys(kind.features for kind in found))
     names = list(evaluations)
@@ -167,11 +171,6 @@ def shared_headlines(evaluations: Evaluations) -> list[SavedScore] | None:
         if all(kind in found for found in kinds):
             return [scores[found.index(kind)] for scores, found in zip(heads, kinds, strict=True)]
     return None
-
-
-def _kind(score: SavedScore) -> Kind:
-    amount = score.label_fraction, score.labels, score.share
-    return Kind(score.mode, score.features, score.k, *amount, score.subset)
 
 
 def _accuracy(score: SavedScore, label: int) -> float | None:
