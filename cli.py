@@ -109,7 +109,7 @@ def preprocess(
     DATASET is ntu60, ntu120, ucla or the path of a spec file. RAW are folders, searched deep, and zip
     archives.
     """
-    from data_specs.spec import load_spec
+    from data_specs.read import load_spec
     from pipeline import preprocess as job_module
     from pipeline.cluster import check_spread
     from pipeline.normalize import NormalizeConfig
@@ -204,7 +204,7 @@ def verify(shards: str) -> None:
 )
 def synthesize(dataset: str, out: Path, samples: int, seed: int, oddities: float, layout: str) -> None:
     """Write believable recordings of DATASET to OUT, in its raw format."""
-    from data_specs.spec import load_spec
+    from data_specs.read import load_spec
     from pipeline.raw.synthetic import synthesize as write
 
     spec = load_spec(dataset)

@@ -15,7 +15,8 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from data_specs.spec import DatasetSpec, load_spec
+from data_specs.read import load_spec
+from data_specs.spec import DatasetSpec
 from pipeline.normalize import NormalizeConfig, UnusableError, normalize
 from pipeline.preprocess import PreprocessConfig, prepare, run
 from pipeline.raw.sequence import RecordingError

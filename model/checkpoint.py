@@ -19,7 +19,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from data_specs.spec import DatasetSpec, parse_spec
+from data_specs.read import parse_spec
+from data_specs.spec import DatasetSpec
 from model.cpstn import CPSTN
 from model.memory import is_out_of_memory
 from model.recipe import CPSTN_OBJECTIVE, SUPERVISED, Recipe, recipe_from

@@ -10,7 +10,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from data_specs.spec import Skeleton
+from data_specs.skeleton import Skeleton
 from model.batch_norm import FrameNorm
 from model.checks import check_at_most, check_choice, check_not_negative, check_positive_list, check_some
 from model.first_weights import initialise

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from data_specs.spec import Skeleton
+from data_specs.skeleton import Skeleton
 from model.batch_norm import FrameNorm
 from model.cpstn import CPSTN
 from model.device import off_mps

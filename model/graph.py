@@ -6,7 +6,7 @@ Axes: K partition, V joint. A_KVV[k, v, w] is what joint w takes from joint v.
 import numpy as np
 from numpy.typing import NDArray
 
-from data_specs.spec import Skeleton
+from data_specs.skeleton import Skeleton
 from model.checks import check_choice
 
 STRATEGIES = ("inward_outward", "st_gcn")

@@ -7,7 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from data_specs.spec import built_in_names, load_spec
+from data_specs.read import built_in_names, load_spec
 
 # Recordings that are too short or cannot be read are left out by everybody, and not by all alike.
 NEARLY_ALL = 0.95

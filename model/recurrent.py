@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from data_specs.spec import Skeleton
+from data_specs.skeleton import Skeleton
 from model.batch_norm import FrameNorm
 from model.checks import MOST_LAYERS, check_above_zero, check_at_most
 from model.device import full_precision

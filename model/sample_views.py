@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from data_specs.spec import Skeleton
+from data_specs.skeleton import Skeleton
 from pipeline.augment import ViewConfig, crops, make_view
 from pipeline.store.shards import Shards
 

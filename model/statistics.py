@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from data_specs.spec import Skeleton
+from data_specs.skeleton import Skeleton
 from model.checks import (
     MOST_LAYERS,
     check_above_zero,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from data_specs.spec import Skeleton
+from data_specs.skeleton import Skeleton
 from model.batch_norm import FrameNorm
 from model.checks import check_at_most, check_choice, check_not_negative, check_positive_list
 from model.first_weights import (

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from data_specs.spec import Skeleton
+from data_specs.skeleton import Skeleton
 
 JOINT = "joint"
 STREAMS = (JOINT, "bone", "motion", "distance")

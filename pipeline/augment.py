@@ -16,7 +16,7 @@ from typing import TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from data_specs.spec import Skeleton
+from data_specs.skeleton import Skeleton
 from pipeline.augment_kernel import TABLE_SIZE, crop_kernel, spatial_kernel, temporal_kernel
 
 # A bone is never shorter, nor a crop, than a tenth.

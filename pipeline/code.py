@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 # From a raw file to the numbers of a sample.
-DECIDING = ("data_specs/spec.py", "pipeline/normalize*.py", "pipeline/raw/*.py", "pipeline/shard_task.py")
+DECIDING = ("data_specs/*.py", "pipeline/normalize*.py", "pipeline/raw/*.py", "pipeline/shard_task.py")
 ALL = ("data_specs/*.py", "pipeline/**/*.py")
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from data_specs.spec import Skeleton
+from data_specs.skeleton import Skeleton
 from pipeline.augment import ViewConfig, combined_view, crops, make_view
 from pipeline.batch import VIEW_KINDS, Batch, View
 from pipeline.order import batch_indices, partners, steps_per_epoch

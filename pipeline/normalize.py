@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from data_specs.spec import Skeleton
+from data_specs.skeleton import Skeleton
 from pipeline.normalize_kernel import MAX_DISTANCE, NO_JOINT, NO_JOINTS, finish_lone_or_measure, lay_out
 from pipeline.raw.sequence import Sequence
 

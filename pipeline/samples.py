@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from data_specs.spec import DatasetSpec, Skeleton
+from data_specs.skeleton import Skeleton
+from data_specs.spec import DatasetSpec
 from pipeline.load import load_bodies
 from pipeline.store.shards import Shards, performance_columns
 from pipeline.store.tar_shard import TarShards

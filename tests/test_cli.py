@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 from cli import main
-from data_specs.spec import load_spec
+from data_specs.read import load_spec
 from model.recipe import load_recipe
 from pipeline.normalize import NormalizeConfig
 from pipeline.preprocess import PreprocessConfig

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 
-from data_specs.spec import Skeleton
+from data_specs.skeleton import Skeleton
 from pipeline.store.publish import published
 
 INK, FAINT_INK = "#222222", "#6b6b6b"

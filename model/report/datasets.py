@@ -1,6 +1,6 @@
 """What a built-in data set's own spec says of it, by the names that evaluations and recipes hold."""
 
-from data_specs.spec import built_in_names, load_spec
+from data_specs.read import built_in_names, load_spec
 
 
 def data_set_title(name: str) -> str:

@@ -19,7 +19,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from data_specs.spec import DatasetSpec, Skeleton
+from data_specs.skeleton import Skeleton
+from data_specs.spec import DatasetSpec
 from pipeline.raw.acts import (
     ANKLES,
     ELBOWS,

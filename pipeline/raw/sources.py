@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from data_specs.spec import DatasetSpec, built_in_names, load_spec
+from data_specs.read import built_in_names, load_spec
+from data_specs.spec import DatasetSpec
 from pipeline.raw.archive import Member, list_members, read_member
 from pipeline.raw.ntu import parse_ntu
 from pipeline.raw.sequence import RecordingError, Sequence

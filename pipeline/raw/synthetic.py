@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data_specs.spec import DatasetSpec, Skeleton
+from data_specs.skeleton import Skeleton
+from data_specs.spec import DatasetSpec
 from pipeline.raw.acts import NUM_JOINTS, PELVIS, SHOULDERS, SPINE
 from pipeline.raw.chance import random_of
 from pipeline.raw.motion import outwards, record

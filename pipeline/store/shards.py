@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from data_specs.spec import FIELDS, DatasetSpec, parse_spec
+from data_specs.read import parse_spec
+from data_specs.spec import FIELDS, DatasetSpec
 from pipeline.store.damage import DamagedError
 from pipeline.store.location import Folder, Location, locate
 from pipeline.store.manifest import TAR_FOLDER, ZARR_FOLDER, Manifest, load_manifest

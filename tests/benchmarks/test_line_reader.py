@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.parse import check, main, parse
 from benchmarks.references.line_reader import read_skeleton
-from data_specs.spec import load_spec
+from data_specs.read import load_spec
 from pipeline.raw.synthetic import synthesize
 
 BODY = "72057594037931101 0 1 1 1 1 0 0.03 0.06 2"

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from data_specs.spec import Skeleton, load_spec
+from data_specs.read import load_spec
+from data_specs.skeleton import Skeleton
 from model.recipe import load_recipe
 from model.run import Run
 from model.train import train

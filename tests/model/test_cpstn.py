@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from data_specs.spec import Skeleton
+from data_specs.skeleton import Skeleton
 from model.cpstn import CPSTN, ModelConfig
 from model.graph import STRATEGIES, adjacency
 from model.graph_convolution import GraphConvolution

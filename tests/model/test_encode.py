@@ -11,7 +11,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
-from data_specs.spec import load_spec
+from data_specs.read import load_spec
 from model.calibrate import calibrated
 from model.checkpoint import load_checkpoint
 from model.encode import Encoded, encode

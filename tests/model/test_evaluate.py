@@ -15,7 +15,7 @@ import torch
 from numpy.testing import assert_array_equal
 from torch import nn
 
-from data_specs.spec import load_spec
+from data_specs.read import load_spec
 from model.batch_norm import FrameNorm
 from model.bench import ENCODER_WEIGHT, whitened_features
 from model.calibrate import calibrated

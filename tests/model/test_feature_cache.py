@@ -10,7 +10,7 @@ import torch
 from numpy.testing import assert_array_equal
 from torch import Tensor
 
-from data_specs.spec import Skeleton
+from data_specs.skeleton import Skeleton
 from model import feature_cache
 from model.calibrate import calibrated
 from model.checkpoint import load_checkpoint

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from data_specs.spec import load_spec
+from data_specs.read import load_spec
 from model import features as features_module
 from model.cpstn import CPSTN, ModelConfig
 from model.features import coordinates_extractor, encoder_features, extract_features, statistics_extractor

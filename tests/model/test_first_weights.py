@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from data_specs.spec import Skeleton
+from data_specs.skeleton import Skeleton
 from model.first_weights import begin_handing_on, begin_linear, initialise
 from model.graph import adjacency
 from model.stgcn import STGCN, Decoder, DecoderConfig, EncoderConfig

@@ -6,7 +6,8 @@ Axes: K partition, V joint.
 import numpy as np
 import pytest
 
-from data_specs.spec import Skeleton, load_spec
+from data_specs.read import load_spec
+from data_specs.skeleton import Skeleton
 from model.graph import STRATEGIES, adjacency
 
 

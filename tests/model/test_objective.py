@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from data_specs.spec import load_spec
+from data_specs.read import load_spec
 from model.checkpoint import new_model
 from model.losses import nt_xent
 from model.objective import Pretraining, batch_losses, encode_views

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from data_specs.spec import load_spec
+from data_specs.read import load_spec
 from model.checkpoint import new_model
 from model.cpstn import CPSTN
 from model.losses import nt_xent

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from data_specs.spec import load_spec
+from data_specs.read import load_spec
 from model.batch_norm import SharedBatchNorm
 from model.parallel import Ranks, check_share, device_of_rank, joined
 from model.recipe import load_recipe
@@ -57,7 +57,7 @@ import json, sys
 from dataclasses import replace
 from pathlib import Path
 import torch
-from data_specs.spec import load_spec
+from data_specs.read import load_spec
 from model.checkpoint import new_model
 from model.run import Run
 from model.objective import Pretraining

@@ -10,7 +10,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from data_specs.spec import Skeleton, load_spec
+from data_specs.read import load_spec
+from data_specs.skeleton import Skeleton
 from model.pictures.bodies import draw_views
 from model.pictures.confusion import SHARE_STOPS, UNTESTED, _per_cent, _shorten, draw_confusion, of_occurring
 from model.pictures.style import TONES

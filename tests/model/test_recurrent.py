@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from data_specs.spec import Skeleton, load_spec
+from data_specs.read import load_spec
+from data_specs.skeleton import Skeleton
 from model.batch_norm import FrameNorm
 from model.checkpoint import new_model
 from model.cpstn import CPSTN, ModelConfig

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from data_specs.spec import Skeleton, load_spec
+from data_specs.read import load_spec
+from data_specs.skeleton import Skeleton
 from model.cpstn import CPSTN, ModelConfig
 from model.pooling import LEAST_VARIANCE, PoolConfig, pool
 from model.recipe import load_recipe

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from data_specs.spec import Skeleton
+from data_specs.skeleton import Skeleton
 from model.graph import adjacency
 from model.graph_convolution import ADAPTIVE, GraphConvolution
 from model.stgcn import STGCN, Decoder, DecoderConfig, EncoderConfig, STGCNUnit, _stretch

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from data_specs.spec import load_spec
+from data_specs.read import load_spec
 from model.cpstn import CPSTN, ModelConfig
 from model.stgcn import DecoderConfig, EncoderConfig
 from model.streams import bones, distances, motion, streams

@@ -14,7 +14,7 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import model.train as train_module
-from data_specs.spec import load_spec, parse_spec
+from data_specs.read import load_spec, parse_spec
 from model.checkpoint import load_checkpoint
 from model.objective import Pretraining
 from model.parallel import Ranks

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
-from data_specs.spec import Skeleton
+from data_specs.skeleton import Skeleton
 from pipeline.augment import ViewConfig, combined_view, spatial_view, temporal_view
 
 C, T, V = 3, 7, 25

@@ -16,7 +16,8 @@ import dask.config
 import pytest
 from distributed import LocalCluster
 
-from data_specs.spec import DatasetSpec, load_spec
+from data_specs.read import load_spec
+from data_specs.spec import DatasetSpec
 from pipeline import cluster as scheduling
 from pipeline.cluster import suitable_processes
 from pipeline.normalize import NormalizeConfig

@@ -18,7 +18,7 @@ import torch
 from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 
-from data_specs.spec import load_spec
+from data_specs.read import load_spec
 from model.share import batch_on
 from pipeline.augment import ViewConfig, spatial_view, temporal_view
 from pipeline.batch import Batch

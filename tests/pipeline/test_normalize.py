@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from data_specs.spec import Skeleton, load_spec
+from data_specs.read import load_spec
+from data_specs.skeleton import Skeleton
 from pipeline.normalize import NormalizeConfig, UnusableError, normalize
 from pipeline.raw.sequence import Sequence
 

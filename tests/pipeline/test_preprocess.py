@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_specs.spec import DatasetSpec, load_spec
+from data_specs.read import load_spec
+from data_specs.spec import DatasetSpec
 from pipeline.normalize import NormalizeConfig, normalize
 from pipeline.preprocess import PreprocessConfig, UnreadableError, prepare, run
 from pipeline.raw.names import plan

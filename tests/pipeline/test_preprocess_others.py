@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from data_specs.spec import load_spec, parse_spec
+from data_specs.read import load_spec, parse_spec
 from pipeline import preprocess
 from pipeline.cluster import make_shards
 from pipeline.loader import sequential_batches

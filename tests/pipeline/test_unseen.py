@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from data_specs.spec import DatasetSpec, load_spec
+from data_specs.read import load_spec
+from data_specs.spec import DatasetSpec
 from pipeline.normalize import NormalizeConfig
 from pipeline.preprocess import PreprocessConfig, prepare, run
 from pipeline.raw.synthetic import synthesize

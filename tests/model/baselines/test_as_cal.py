@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from data_specs.spec import load_spec
+from data_specs.read import load_spec
 from model.baselines.as_cal import AsCalLike, MomentumKeys, info_nce
 from model.baselines.settings import AsCalConfig
 from model.checkpoint import new_model

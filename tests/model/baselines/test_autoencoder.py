@@ -6,7 +6,7 @@ Axes: P packed present body, C channel, T frame, V joint.
 import pytest
 import torch
 
-from data_specs.spec import load_spec
+from data_specs.read import load_spec
 from model.baselines.autoencoder import Autoencoder
 from model.checkpoint import new_model
 from model.recipe import load_recipe

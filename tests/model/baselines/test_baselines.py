@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from data_specs.spec import load_spec
+from data_specs.read import load_spec
 from model.baselines.choose import new_baseline
 from model.baselines.settings import BASELINES, MS2L
 from model.batch_norm import share_batch_norm

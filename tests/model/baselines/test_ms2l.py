@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from data_specs.spec import load_spec
+from data_specs.read import load_spec
 from model.baselines.ms2l import MS2LLike, contrast_with_mean, jigsaw_labels, segment_orders, shuffle_segments
 from model.baselines.settings import MS2LConfig
 from model.checkpoint import new_model

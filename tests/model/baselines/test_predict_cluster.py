@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from data_specs.spec import load_spec
+from data_specs.read import load_spec
 from model.baselines.predict_cluster import FixedStates, FixedWeights, PCLike
 from model.checkpoint import new_model
 from model.recipe import Recipe, load_recipe

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from data_specs.spec import load_spec
+from data_specs.read import load_spec
 from model.evaluation_file import FORMAT_VERSION
 from model.recipe import load_recipe
 from model.report.saved import SavedEvaluation, read_evaluation

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from data_specs.spec import load_spec
+from data_specs.read import load_spec
 from model.checkpoint import Checkpoint, load_checkpoint
 from model.report.embedding import embed
 from model.run import Run

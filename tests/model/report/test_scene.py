@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from data_specs.spec import load_spec
+from data_specs.read import load_spec
 from model.checkpoint import Checkpoint, new_model
 from model.objective import batch_losses
 from model.recipe import Recipe, load_recipe

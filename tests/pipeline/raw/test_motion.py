@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from data_specs.spec import DatasetSpec, load_spec
+from data_specs.read import load_spec
+from data_specs.spec import DatasetSpec
 from pipeline.raw.acts import PELVIS
 from pipeline.raw.motion import outwards, record
 from pipeline.raw.names import plan

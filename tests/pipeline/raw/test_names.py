@@ -6,7 +6,8 @@ from collections import Counter, defaultdict
 
 import pytest
 
-from data_specs.spec import DatasetSpec, load_spec
+from data_specs.read import load_spec
+from data_specs.spec import DatasetSpec
 from pipeline.raw.names import plan
 from pipeline.raw.oddities import UCLA_ODDITIES
 

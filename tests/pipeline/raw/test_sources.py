@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from data_specs.spec import DatasetSpec, load_spec
+from data_specs.read import load_spec
+from data_specs.spec import DatasetSpec
 from pipeline.raw.sequence import RecordingError
 from pipeline.raw.sources import InaccessibleError, notes, read_sequence, scan
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_specs.spec import load_spec
+from data_specs.read import load_spec
 from pipeline.raw.ntu import parse_ntu
 from pipeline.raw.sequence import Sequence
 from pipeline.raw.synthetic import synthesize

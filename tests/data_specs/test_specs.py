@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from data_specs.spec import BUILT_IN_FOLDER, built_in_names, load_spec, parse_spec
+from data_specs.read import BUILT_IN_FOLDER, built_in_names, load_spec, parse_spec
 
 SPLITS = {
     ("ntu60", "xsub"): (40_091, 16_487),
