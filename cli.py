@@ -425,6 +425,7 @@ def evaluate(
 @click.option("--shards", help="Folder, or its http(s) address.  [default: those of the run]")
 @click.option("--protocol", help="Train/test split.  [default: the one of the run]")
 @click.option("--untrained", is_flag=True, help="By the same encoder with its first weights.")
+@click.option("--whiten", is_flag=True, help="Whitened as eval --whiten does it, without labels.")
 @click.option(
     "--out", type=NEW_FILE, metavar="FILE.npy", help="[default: encoded-DATASET-PROTOCOL.npy in the run]"
 )
@@ -434,6 +435,7 @@ def encode(
     shards: str | None,
     protocol: str | None,
     untrained: bool,
+    whiten: bool,
     out: Path | None,
     device: str | None,
 ) -> None:
@@ -452,7 +454,7 @@ def encode(
     checkpoint = load_checkpoint(run, _note)
     opened = run.open_shards(shards)
     chosen = protocol or usual_protocol(checkpoint, opened.spec)
-    kind = "encoded-untrained" if untrained else "encoded"
+    kind = f"encoded{'-untrained' * untrained}{'-whitened' * whiten}"
     with evaluation_memory_explained(chosen_device), bar("samples", opened.manifest.samples) as advance:
         written = run_encoding(
             opened,
@@ -461,6 +463,7 @@ def encode(
             chosen,
             out or run.folder / f"{kind}-{opened.manifest.dataset}-{chosen}.npy",
             trained=not untrained,
+            whiten=whiten,
             device=chosen_device,
             on_samples=lambda n: advance(n, ""),
             on_note=_note,

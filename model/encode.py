@@ -23,6 +23,7 @@ from model.checkpoint import Checkpoint
 from model.features import encoder_extractor, extracted
 from model.question import check_fit
 from model.run import Run
+from model.whitening import whitened
 from pipeline.samples import Samples, all_samples, in_any_order, split_samples
 from pipeline.store.publish import publish_bytes, published, writing
 from pipeline.store.shards import Shards
@@ -47,6 +48,7 @@ def encode(
     path: Path,
     *,
     trained: bool = True,
+    whiten: bool = False,
     device: torch.device,
     on_samples: Callable[[int], None] = lambda _: None,
     on_note: Callable[[str], None] = lambda _: None,
@@ -54,10 +56,10 @@ def encode(
     """Write what `eval` classifies of every sample of these shards, whichever part it is in, to `path`, whose
     name ends in .npy, and the two files beside it.
 
-    checkpoint: of the run.  trained: or the same encoder with its first weights. Its batch normalisation is
-    measured on the protocol's training samples among these; where there are none, on those that the run was
-    trained on. on_samples hears how many more are done.
-    Raises ValueError if the shards do not fit the run, or there is no such protocol.
+    checkpoint: of the run.  trained: or the same encoder with its first weights.  whiten: as `eval --whiten`.
+    Its batch normalisation, and what whitens, is measured on the protocol's training samples among these;
+    where there are none, on those that the run was trained on. on_samples hears how many more are done.
+    Raises ValueError if the shards do not fit the run, there is no such protocol, or nothing to whiten.
     """
     if path.suffix != ".npy":
         raise ValueError(f"{path}: expected a name that ends in .npy; a .csv and a .json are put beside it")
@@ -67,13 +69,16 @@ def encode(
     own = np.flatnonzero(table["split"] == "train")
     if len(own) == 0:
         on_note(
-            f"protocol {protocol} finds no training sample in {shards.location}; batch normalisation is "
-            f"measured on those that the run was trained on"
+            f"protocol {protocol} finds no training sample in {shards.location}; batch normalisation"
+            f"{' and whitening are' if whiten else ' is'} measured on those that the run was trained on"
         )
     fitted_on = samples.take(own) if len(own) else _trained_on(run, checkpoint)
     model = calibrated(checkpoint.build_model(trained=trained).to(device), fitted_on, device)
-    batches = extracted(encoder_extractor(model), samples, device, BATCH)
-    made_from = _made_from(shards, run, checkpoint, protocol, trained)
+    extractor = encoder_extractor(model)
+    if whiten:
+        extractor = whitened(extractor, fitted_on, device)
+    batches = extracted(extractor, samples, device, BATCH)
+    made_from = _made_from(shards, run, checkpoint, protocol, trained, whiten)
     beside, last = path.with_suffix(".csv"), path.with_suffix(".json")
     with writing(last):
         last.unlink(missing_ok=True)  # where it is, the others are of its time
@@ -94,7 +99,7 @@ def _described(shards: Shards, protocol: str) -> pd.DataFrame:
 
 
 def _made_from(
-    shards: Shards, run: Run, checkpoint: Checkpoint, protocol: str, trained: bool
+    shards: Shards, run: Run, checkpoint: Checkpoint, protocol: str, trained: bool, whiten: bool
 ) -> dict[str, Any]:
     """What the numbers belong to, as plain data for JSON."""
     return {
@@ -102,6 +107,7 @@ def _made_from(
         "step": checkpoint.step if trained else 0,
         "weights": checkpoint.weights_digest,
         "trained": trained,
+        "whitened": whiten or bool(checkpoint.recipe().model.whitened),
         "recipe": checkpoint.recipe().to_table(),
         "protocol": protocol,
         "shards": {"name": shards.location.name, "manifest": shards.manifest.digest},

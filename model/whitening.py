@@ -118,6 +118,12 @@ def whitening_of(
     return Whitening(first.mean_D, first.map_DE @ then.map_DE)
 
 
+def whitened(extractor: Extractor, samples: Samples, device: torch.device) -> Extractor:
+    """What the extractor gives, whitened as `eval --whiten` does it: `whitening_of` on these samples."""
+    whitening = whitening_of(extractor, extract_features(extractor, samples, device), samples, device)
+    return lambda *bodies: whitening(extractor(*bodies))
+
+
 @torch.no_grad()
 def fit_whitening(train: Features, scatter_DD: Tensor, strength: float = STRENGTH) -> Whitening:
     """Standardise what is not scaled, multiply by (S / mean(diag S) + 1/strength) to the power of -1/2, and

@@ -134,13 +134,19 @@ def test_eval_repeats_with_other_labels(inside: Path) -> None:
 
 
 @pytest.mark.usefixtures("inside")
-@pytest.mark.parametrize("options", [(), ("--untrained",)])
-def test_encode_writes_every_sample_beside_the_run(options: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ((), "encoded-ucla-xview.npy"),
+        (("--untrained",), "encoded-untrained-ucla-xview.npy"),
+        (("--untrained", "--whiten"), "encoded-untrained-whitened-ucla-xview.npy"),
+    ],
+)
+def test_encode_writes_every_sample_beside_the_run(options: tuple[str, ...], name: str) -> None:
     printed = works("encode", *options).split("\n")
     x_ND, table = np.load(printed[1]), pd.read_csv(printed[2])
     assert printed[0] == f"60 samples, {x_ND.shape[1]} numbers each"
-    assert Path(printed[1]).parent == Path("runs/ucla-001")
-    assert ("untrained" in printed[1]) == bool(options)
+    assert printed[1] == f"runs/ucla-001/{name}"
     assert len(x_ND) == len(table) == 60
 
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,14 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 from data_specs.read import load_spec
+from model.bench import Bench, whitened_features
 from model.calibrate import calibrated
 from model.checkpoint import load_checkpoint
 from model.encode import Encoded, encode
 from model.features import encoder_features
+from model.question import read_parts
 from model.run import Run
+from model.scores import ENCODERS, STATISTICS, TRAINED
 from pipeline.normalize import NormalizeConfig
 from pipeline.preprocess import PreprocessConfig, prepare, run
 from pipeline.samples import split_samples
@@ -62,6 +66,24 @@ def test_each_row_is_what_eval_classifies_of_its_sample(
     assert facts["weights"] == load_checkpoint(tiny_run).weights_digest
     assert facts["recipe"] == load_checkpoint(tiny_run).recipe().to_table()
     assert facts["shards"]["manifest"] == shards.manifest.digest
+
+
+def test_whitened_features_are_those_that_eval_classifies(
+    shards: Shards, tiny_run: Run, tmp_path: Path
+) -> None:
+    x_ND, table = encoded(shards, tiny_run, tmp_path / "x.npy", whiten=True)
+    plain_ND, _ = encoded(shards, tiny_run, tmp_path / "plain.npy")
+    parts = read_parts(shards, "xview")
+    bench = Bench(shards, load_checkpoint(tiny_run), parts, CPU, None, lambda _: None)
+    features = {name: partial(bench.pair, name, bench.encoders[name]) for name in ENCODERS}
+    features[STATISTICS] = partial(bench.pair, STATISTICS, bench.extractors[STATISTICS])
+    of_eval = whitened_features(bench.extractors, features, parts, CPU, lambda _: None)
+    for part, expected in zip(("train", "test"), of_eval[f"{TRAINED}, whitened"](), strict=True):
+        rows = (table["split"] == part).to_numpy()
+        assert_allclose(x_ND[rows], expected.x_ND.numpy(), rtol=1e-3, atol=1e-4)
+    assert not np.allclose(x_ND, plain_ND, rtol=1e-2)
+    facts = [json.loads((tmp_path / name).read_text())["whitened"] for name in ("x.json", "plain.json")]
+    assert facts == [True, False]
 
 
 def test_what_a_protocol_does_not_use_is_encoded_too(shards: Shards, tiny_run: Run, tmp_path: Path) -> None:
