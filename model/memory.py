@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
 from model.baselines.settings import MS2L
 from model.cpstn import ST_GCN, STATISTICS
-from model.recipe import Recipe
+from model.recipe import CPSTN_OBJECTIVE, Recipe
 
 # torch has an exception of its own for what its CUDA allocator was asked for only.
 MESSAGES = (
@@ -24,17 +25,24 @@ MESSAGES = (
 def memory_explained(recipe: Recipe, frames: int, device: torch.device) -> Iterator[None]:
     """Turns torch's ways to say "out of memory" into a RuntimeError that says what helps."""
     parts = f"in {recipe.accumulate} parts" if recipe.accumulate > 1 else "at once"
-    size, value = "model.encoder.widths", str(list(recipe.model.encoder.widths))
+    sizes: dict[str, Any] = {"model.encoder.widths": list(recipe.model.encoder.widths)}
     if recipe.model.backbone == STATISTICS:
-        size, value = "model.statistics.hidden", str(recipe.model.statistics.hidden)
+        sizes = {"model.statistics.hidden": recipe.model.statistics.hidden}
     elif recipe.model.backbone != ST_GCN:
-        size, value = "model.recurrent.hidden", str(recipe.model.recurrent.hidden)
+        sizes = {"model.recurrent.hidden": recipe.model.recurrent.hidden}
+    if recipe.objective == CPSTN_OBJECTIVE and (recipe.spatial_weight or recipe.temporal_weight):
+        sizes["model.decoder.widths"] = list(recipe.model.decoder.widths)
     in_parts = "" if recipe.objective == MS2L else f"set accumulate={2 * recipe.accumulate}, or "
-    doing = (
-        f": batches of {recipe.batch_size} samples of {frames} frames, worked on {parts}, {size} = {value}"
+    doing = ", ".join(
+        [
+            f"batches of {recipe.batch_size} samples of {frames} frames",
+            f"worked on {parts}",
+            *(f"{key} = {value}" for key, value in sizes.items()),
+        ]
     )
     with _told(
-        f"{device}{doing}", f"{in_parts}lower batch_size, {size} or, for new shards, preprocess --frames"
+        f"{device}: {doing}",
+        f"{in_parts}lower batch_size, {', '.join(sizes)} or, for new shards, preprocess --frames",
     ):
         yield
 

@@ -14,7 +14,8 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize(
     ("recipe", "helps"),
     [
-        ("compact", "set accumulate=2, or lower batch_size, model.encoder.widths or"),
+        ("compact", "set accumulate=2, or lower batch_size, model.encoder.widths, model.decoder.widths or"),
+        ("contrast", "set accumulate=2, or lower batch_size, model.encoder.widths or"),
         ("pc-like", "set accumulate=2, or lower batch_size, model.recurrent.hidden or"),
         ("ms2l-like", "); lower batch_size, model.recurrent.hidden or"),
         ("best", "set accumulate=2, or lower batch_size, model.statistics.hidden or"),
