@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shlex
 import signal
 import sys
@@ -21,6 +22,7 @@ from model.terminal import bar, print_ablation, print_description, print_scores,
 
 if TYPE_CHECKING:
     from model.recipe import Recipe
+    from model.run import Run
     from pipeline.store.shards import Shards
 
 SHARDS, RUNS = Path("shards"), Path("runs")
@@ -33,6 +35,13 @@ def _is_number(_: click.Context, parameter: click.Parameter, value: float) -> fl
     """No range excludes NaN."""
     if math.isnan(value):
         raise click.BadParameter("nan is no number", param=parameter)
+    return value
+
+
+def _is_page(_: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
+    """What is there is replaced: by a slip it would be a recipe or a recording."""
+    if value is not None and value.suffix != ".html":
+        raise click.BadParameter(f"{value}: expected a name that ends in .html", param=parameter)
     return value
 
 
@@ -66,7 +75,9 @@ def main() -> None:
 @click.argument("raw", nargs=-1, required=True, type=PATH)
 @click.option("--out", type=PATH, help="Output folder.  [default: shards/DATASET]")
 @click.option("--format", "format_", default="zarr", show_default=True, help="zarr, webdataset or both.")
-@click.option("--frames", type=click.IntRange(3), default=200, show_default=True, help="Frames to store.")
+@click.option(
+    "--frames", type=click.IntRange(3, 100_000), default=200, show_default=True, help="Frames to store."
+)
 @click.option("--resample", default="linear", show_default=True, help="linear, nearest or pad.")
 @click.option("--gaps", default="zero", show_default=True, help="Frames without a body: zero or interpolate.")
 @click.option("--max-bodies", type=click.IntRange(1, 16), help="Bodies to keep.  [default: the data set's]")
@@ -399,7 +410,7 @@ def evaluate(
     if len({one.name for one in (run, *beside)}) <= len(beside):
         raise ValueError(f"--fuse {', '.join(fuse)}: expected other runs than {run.folder}, each name once")
     others = {one.name: load_checkpoint(one, _note) for one in beside}
-    opened = run.open_shards(shards)
+    opened = _shards_of(run, shards)
     chosen = protocol or usual_protocol(checkpoint, opened.spec)
     question = Question(asked, chosen, shares, subsets, seeds, whiten)
     costly = " and ".join(name for name, given in (("--whiten", whiten), ("--fuse", fuse)) if given)
@@ -414,8 +425,10 @@ def evaluate(
             on_stage=say,
             on_note=_note,
         )
-    print_scores(to_table(result, run.name), run.folder)  # before anything is written, which may fail
-    saved = save_evaluation(result, run.folder)
+    try:
+        print_scores(to_table(result, run.name), run.folder)  # before anything is written, which may fail
+    finally:
+        saved = save_evaluation(result, run.folder)  # also where nobody reads on, as behind `| head`
     click.echo("\n".join(map(str, saved.paths)))
     _say_next("report", run.folder)
 
@@ -452,7 +465,7 @@ def encode(
     chosen_device = choose_device(device)
     run = find_run(run_name, RUNS)
     checkpoint = load_checkpoint(run, _note)
-    opened = run.open_shards(shards)
+    opened = _shards_of(run, shards)
     chosen = protocol or usual_protocol(checkpoint, opened.spec)
     kind = f"encoded{'-untrained' * untrained}{'-whitened' * whiten}"
     with evaluation_memory_explained(chosen_device), bar("samples", opened.manifest.samples) as advance:
@@ -565,7 +578,11 @@ def draw(shards: str, picture: Path, sample: str | None, seed: int) -> None:
 @main.command(short_help="Make one page of one or several evaluated runs.")
 @click.argument("runs", nargs=-1, required=True)
 @click.option(
-    "--out", type=NEW_FILE, help="Page to write.  [default: report.html in the run, or in runs/ for several]"
+    "--out",
+    type=NEW_FILE,
+    callback=_is_page,
+    metavar="FILE.html",
+    help="Page to write.  [default: report.html in the run, or in runs/ for several]",
 )
 @click.option("--shards", help="Folder, or its http(s) address.  [default: those of each run]")
 @click.option("--sample", metavar="KEY", help="Sample that the player shows.  [default: the first tested]")
@@ -602,7 +619,13 @@ def report(
 @click.option("--sample", metavar="KEY", help="Sample to show.  [default: the first]")
 @click.option("--run", "run_name", metavar="DIR", help="Also what this run's decoders rebuild.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the views.")
-@click.option("--out", type=NEW_FILE, help="Page to write.  [default: KEY.html]")
+@click.option(
+    "--out",
+    type=NEW_FILE,
+    callback=_is_page,
+    metavar="FILE.html",
+    help="Page to write.  [default: KEY.html]",
+)
 @click.option("--open/--no-open", "show", default=True, help="Open it in the browser.  [default: open]")
 def view(
     shards: str, sample: str | None, run_name: str | None, seed: int, out: Path | None, show: bool
@@ -626,6 +649,14 @@ def view(
         _note(f"{run_name} has no decoders that rebuild a view")
     if show and not webbrowser.open(page.resolve().as_uri()):
         _note(f"no browser was found; open {page} yourself")
+
+
+def _shards_of(run: "Run", place: str | None) -> "Shards":
+    """Those at a folder or address; without one the run's own, as long as they are the same."""
+    opened = run.open_shards(place)
+    if not place and opened.manifest.digest != run.manifest():
+        _note(f"{opened.location} holds other shards now than those that {run.folder} was trained on")
+    return opened
 
 
 def _listed(text: str) -> tuple[str, ...]:
@@ -675,7 +706,10 @@ def _say_next(*command: str | Path) -> None:
 
 def start() -> None:
     """`main`, for a process of its own, whose work is done when it ends: a Ctrl-C then would only show where
-    in Python's own end it came."""
+    in Python's own end it came. What it says goes nowhere where the shell closed the stream, as by `>&-`."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - open to the end
     try:
         main()
     finally:

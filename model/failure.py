@@ -62,6 +62,10 @@ class Program(click.Group):
             if not version:
                 raise
             raise _not_set_up("cpstn") from None
+        except BrokenPipeError:
+            raise
+        except OSError as error:  # of a help text, which went to a full disk
+            raise Failure(failure_text(error), 1) from None
 
     def invoke(self, ctx: click.Context) -> Any:
         if os.environ.get("CPSTN_TRACEBACK"):

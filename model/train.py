@@ -98,7 +98,10 @@ def train(
     """
     reuse_freed_memory(device)
     if run.manifest() != shards.manifest.digest:
-        raise ValueError(f"{shards.location}: other shards than those that {run.folder} was started on")
+        raise ValueError(
+            f"{shards.location}: other shards than those that {run.folder} was started on; say by --shards "
+            f"where these are, or start a new run"
+        )
     samples = training_samples(shards, recipe, ranks.world)
     if recipe.batch_size > len(samples) and ranks.is_first:
         on_note(f"batch_size is {recipe.batch_size:,}; a batch is all {len(samples):,} training samples")

@@ -283,7 +283,8 @@ def _claim(job: Job) -> None:
 
 
 def _unwritable(out: Path, error: OSError) -> ValueError:
-    return ValueError(f"{out}: cannot be written: {error.strerror or error}; choose another folder by --out")
+    why = (error.strerror or str(error)).removeprefix("cannot be written: ")
+    return ValueError(f"{out}: cannot be written: {why}; choose another folder by --out")
 
 
 def _clear(out: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
+import cli
 from cli import main
 from data_specs.read import load_spec
 from model.recipe import load_recipe
@@ -303,6 +305,9 @@ def key_in(folder: Path) -> str:
         (["eval", "--subset", "x", "--label-fraction", "0.1"], "leave the label fraction out"),
         (["report"], "Missing argument"),
         (["report", "ucla-007"], "no run 'ucla-007'"),
+        (["report", "ucla-001", "--out", "x.toml"], "x.toml: expected a name that ends in .html"),
+        (["view", "shards/ucla", "--no-open", "--out", "x.json"], "x.json: expected a name that ends in"),
+        (["train", "--shards", "--set", "seed=99999999999"], "digits; expected at most 4,294,967,295"),
         (["report", "ucla-001", "runs/ucla-001"], "ucla-001 runs/ucla-001: expected each run once"),
         (["draw", "shards/ucla", "/dev/null/x.png"], "/dev/null/x.png: cannot be written: Not a directory"),
         (["view", "shards/ucla", "--sample", "a99", "--no-open"], "no sample 'a99'"),
@@ -394,6 +399,39 @@ def test_a_report_refuses_shards_of_another_skeleton(inside: Path, tmp_path: Pat
     said = fails(2, "report", "ucla-001", "--shards", str(tmp_path / "ntu"), "--out", "other.html")
     assert "skeletons of 25 joints; the run was trained on ucla with 20" in said
     assert not (inside / "other.html").exists()
+
+
+def test_a_run_whose_shards_were_replaced_is_told(inside: Path, tmp_path: Path) -> None:
+    shutil.copytree(inside / "runs/ucla-001", tmp_path / "moved")
+    facts = {"shards": str(inside / "shards/ucla"), "manifest": "of others"}
+    (tmp_path / "moved/run.json").write_text(json.dumps(facts))
+    for command in (["eval", "--mode", "knn"], ["encode"]):
+        told = call(*command, "--run", str(tmp_path / "moved")).stderr
+        assert f"shards/ucla holds other shards now than those that {tmp_path}/moved was trained on" in told
+        assert "other shards" not in call(*command, "--run", "ucla-001").stderr
+
+
+def test_an_evaluation_that_nobody_reads_on_is_kept(inside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As behind `| head -1`: measuring took minutes."""
+
+    def nobody_reads(*_: object) -> None:
+        raise BrokenPipeError
+
+    saved = inside / "runs/ucla-001/eval-ucla-xview.json"
+    saved.unlink(missing_ok=True)
+    monkeypatch.setattr("cli.print_scores", nobody_reads)
+    call("eval", "--run", "ucla-001", "--mode", "knn")
+    assert json.loads(saved.read_text())["protocol"] == "xview"
+
+
+@pytest.mark.usefixtures("inside")
+@pytest.mark.parametrize(("closed", "code"), [(">&-", 0), ("2>&-", 0), (">/dev/full", 1)])
+def test_an_output_that_takes_nothing_is_no_traceback(closed: str, code: int) -> None:
+    command = shlex.join([sys.executable, cli.__file__, "inspect"])
+    for arguments in ("shards/ucla", "--help"):
+        done = subprocess.run(f"{command} {arguments} {closed}", shell=True, capture_output=True, text=True)
+        assert done.returncode == code
+        assert "Traceback" not in done.stderr
 
 
 def test_shards_that_were_moved_are_asked_for(inside: Path, tmp_path: Path) -> None:
