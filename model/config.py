@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 Config = TypeVar("Config")
 
 # No key counts further; larger integers would overflow in torch.
-LARGEST = 2**32 - 1
+LARGEST = 2**32
 
 
 def from_table(kind: type[Config], table: dict[str, Any]) -> Config:

@@ -307,7 +307,7 @@ def key_in(folder: Path) -> str:
         (["report", "ucla-007"], "no run 'ucla-007'"),
         (["report", "ucla-001", "--out", "x.toml"], "x.toml: expected a name that ends in .html"),
         (["view", "shards/ucla", "--no-open", "--out", "x.json"], "x.json: expected a name that ends in"),
-        (["train", "--shards", "--set", "seed=99999999999"], "digits; expected at most 4,294,967,295"),
+        (["train", "--shards", "--set", "seed=99999999999"], "digits; expected at most 4,294,967,296"),
         (["report", "ucla-001", "runs/ucla-001"], "ucla-001 runs/ucla-001: expected each run once"),
         (["draw", "shards/ucla", "/dev/null/x.png"], "/dev/null/x.png: cannot be written: Not a directory"),
         (["view", "shards/ucla", "--sample", "a99", "--no-open"], "no sample 'a99'"),
