@@ -22,7 +22,6 @@ from model.terminal import bar, print_ablation, print_description, print_scores,
 
 if TYPE_CHECKING:
     from model.recipe import Recipe
-    from model.run import Run
     from pipeline.store.shards import Shards
 
 SHARDS, RUNS = Path("shards"), Path("runs")
@@ -410,7 +409,7 @@ def evaluate(
     if len({one.name for one in (run, *beside)}) <= len(beside):
         raise ValueError(f"--fuse {', '.join(fuse)}: expected other runs than {run.folder}, each name once")
     others = {one.name: load_checkpoint(one, _note) for one in beside}
-    opened = _shards_of(run, shards)
+    opened = run.open_shards(shards, _note)
     chosen = protocol or usual_protocol(checkpoint, opened.spec)
     question = Question(asked, chosen, shares, subsets, seeds, whiten)
     costly = " and ".join(name for name, given in (("--whiten", whiten), ("--fuse", fuse)) if given)
@@ -465,7 +464,7 @@ def encode(
     chosen_device = choose_device(device)
     run = find_run(run_name, RUNS)
     checkpoint = load_checkpoint(run, _note)
-    opened = _shards_of(run, shards)
+    opened = run.open_shards(shards, _note)
     chosen = protocol or usual_protocol(checkpoint, opened.spec)
     kind = f"encoded{'-untrained' * untrained}{'-whitened' * whiten}"
     with evaluation_memory_explained(chosen_device), bar("samples", opened.manifest.samples) as advance:
@@ -649,14 +648,6 @@ def view(
         _note(f"{run_name} has no decoders that rebuild a view")
     if show and not webbrowser.open(page.resolve().as_uri()):
         _note(f"no browser was found; open {page} yourself")
-
-
-def _shards_of(run: "Run", place: str | None) -> "Shards":
-    """Those at a folder or address; without one the run's own, as long as they are the same."""
-    opened = run.open_shards(place)
-    if not place and opened.manifest.digest != run.manifest():
-        _note(f"{opened.location} holds other shards now than those that {run.folder} was trained on")
-    return opened
 
 
 def _listed(text: str) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from data_specs.read import parse_spec
 from data_specs.spec import DatasetSpec
 from model.cpstn import CPSTN
 from model.memory import is_out_of_memory
-from model.recipe import CPSTN_OBJECTIVE, SUPERVISED, Recipe, recipe_from
+from model.recipe import SUPERVISED, Recipe, recipe_from
 from model.run import Run, foreign_recipe
 from model.supervised import new_head
 from pipeline.store.damage import DamagedError
@@ -115,12 +115,12 @@ def new_model(spec: DatasetSpec, recipe: Recipe) -> CPSTN:
     A pretext of weight 0 gets no decoder, nor does any objective but CP-STN's own.
     """
     torch.manual_seed(recipe.seed)
-    pretexts = recipe.objective == CPSTN_OBJECTIVE
+    pretexts = dict(recipe.pretexts)
     return CPSTN(
         spec.skeleton,
         recipe.model,
-        spatial_pretext=pretexts and recipe.spatial_weight > 0,
-        temporal_pretext=pretexts and recipe.temporal_weight > 0,
+        spatial_pretext="spatial_weight" in pretexts,
+        temporal_pretext="temporal_weight" in pretexts,
     )
 
 

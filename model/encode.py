@@ -72,7 +72,7 @@ def encode(
             f"protocol {protocol} finds no training sample in {shards.location}; batch normalisation"
             f"{' and whitening are' if whiten else ' is'} measured on those that the run was trained on"
         )
-    fitted_on = samples.take(own) if len(own) else _trained_on(run, checkpoint)
+    fitted_on = samples.take(own) if len(own) else _trained_on(run, checkpoint, on_note)
     model = calibrated(checkpoint.build_model(trained=trained).to(device), fitted_on, device)
     extractor = encoder_extractor(model)
     if whiten:
@@ -114,9 +114,9 @@ def _made_from(
     }
 
 
-def _trained_on(run: Run, checkpoint: Checkpoint) -> Samples:
+def _trained_on(run: Run, checkpoint: Checkpoint, on_note: Callable[[str], None]) -> Samples:
     """The training samples of the run's own shards."""
-    shards = run.open_shards()
+    shards = run.open_shards(on_note=on_note)
     return in_any_order(split_samples(shards, checkpoint.recipe().protocol_on(shards.spec), "train"))[0]
 
 

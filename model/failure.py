@@ -7,6 +7,8 @@ import errno
 import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -54,42 +56,47 @@ class Program(click.Group):
                 where = f"{arg.rstrip('=') or before}: " if (arg or before).startswith("--") else ""
                 raise Failure(f"{where}an empty value; leave it out, or say which", 2)
         version = "--version" in args  # which click takes out of them
-        try:
-            return super().parse_args(ctx, args)
-        except click.exceptions.Exit:
-            raise
-        except RuntimeError:
-            if not version:
+        with _in_one_line(ctx):  # a help text, too, may go to a full disk
+            try:
+                return super().parse_args(ctx, args)
+            except click.exceptions.Exit:
                 raise
-            raise _not_set_up("cpstn") from None
-        except BrokenPipeError:
-            raise
-        except OSError as error:  # of a help text, which went to a full disk
-            raise Failure(failure_text(error), 1) from None
+            except RuntimeError:
+                if not version:
+                    raise
+                raise _not_set_up("cpstn") from None
 
     def invoke(self, ctx: click.Context) -> Any:
-        if os.environ.get("CPSTN_TRACEBACK"):
+        with _in_one_line(ctx):
             return super().invoke(ctx)
-        try:
-            return super().invoke(ctx)
-        except click.exceptions.Exit:  # click's own way to end, and a RuntimeError
+
+
+@contextmanager
+def _in_one_line(ctx: click.Context) -> Iterator[None]:
+    """The library's exceptions as `Failure`; none is turned with CPSTN_TRACEBACK=1."""
+    if os.environ.get("CPSTN_TRACEBACK"):
+        yield
+        return
+    try:
+        yield
+    except click.exceptions.Exit:  # click's own way to end, and a RuntimeError
+        raise
+    except ModuleNotFoundError as error:  # another Python than the one that was set up
+        missing = str(error.name)
+        if missing.partition(".")[0] in OWN_PACKAGES:
             raise
-        except ModuleNotFoundError as error:  # another Python than the one that was set up
-            missing = str(error.name)
-            if missing.partition(".")[0] in OWN_PACKAGES:
-                raise
-            raise _not_set_up(missing) from None
-        except ValueError as error:
-            raise Failure(str(error), 1 if isinstance(error, DamagedError) else 2) from None
-        except KeyboardInterrupt as stop:
-            left = AFTER_A_STOP.get(ctx.invoked_subcommand or "")
-            text = str(stop) or (f"stopped; {left}" if left else "stopped")
-            raise Failure(text, getattr(stop, "exit_code", 130)) from None
-        except BrokenPipeError:  # nobody reads on, as behind `| head`: click ends in silence
-            raise
-        except (RuntimeError, OSError, MemoryError) as error:
-            mended_by_user = isinstance(error, OSError) and error.errno in OF_THE_USER
-            raise Failure(failure_text(error), 2 if mended_by_user else 1) from None
+        raise _not_set_up(missing) from None
+    except ValueError as error:
+        raise Failure(str(error), 1 if isinstance(error, DamagedError) else 2) from None
+    except KeyboardInterrupt as stop:
+        left = AFTER_A_STOP.get(ctx.invoked_subcommand or "")
+        text = str(stop) or (f"stopped; {left}" if left else "stopped")
+        raise Failure(text, getattr(stop, "exit_code", 130)) from None
+    except BrokenPipeError:  # nobody reads on, as behind `| head`: click ends in silence
+        raise
+    except (RuntimeError, OSError, MemoryError) as error:
+        mended_by_user = isinstance(error, OSError) and error.errno in OF_THE_USER
+        raise Failure(failure_text(error), 2 if mended_by_user else 1) from None
 
 
 def _not_set_up(missing: str) -> Failure:

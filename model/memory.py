@@ -8,7 +8,7 @@ import torch
 
 from model.baselines.settings import MS2L
 from model.cpstn import ST_GCN, STATISTICS
-from model.recipe import CPSTN_OBJECTIVE, Recipe
+from model.recipe import Recipe
 
 # torch has an exception of its own for what its CUDA allocator was asked for only.
 MESSAGES = (
@@ -30,7 +30,7 @@ def memory_explained(recipe: Recipe, frames: int, device: torch.device) -> Itera
         sizes = {"model.statistics.hidden": recipe.model.statistics.hidden}
     elif recipe.model.backbone != ST_GCN:
         sizes = {"model.recurrent.hidden": recipe.model.recurrent.hidden}
-    if recipe.objective == CPSTN_OBJECTIVE and (recipe.spatial_weight or recipe.temporal_weight):
+    if recipe.pretexts:
         sizes["model.decoder.widths"] = list(recipe.model.decoder.widths)
     in_parts = "" if recipe.objective == MS2L else f"set accumulate={2 * recipe.accumulate}, or "
     doing = ", ".join(

@@ -142,6 +142,13 @@ class Recipe:
         _check_whitened(self)
         _check_baseline(self)
 
+    @property
+    def pretexts(self) -> list[tuple[str, str]]:
+        """The weights of the reconstructions that are trained, by name, and the kind of view each is from."""
+        weights = zip(("spatial_weight", "temporal_weight"), self.views, strict=True)
+        trained = self.objective == CPSTN_OBJECTIVE
+        return [(name, kind) for name, kind in weights if trained and getattr(self, name) > 0]
+
     def lr_at(self, step: int, steps: int) -> float:
         """The learning rate of one step of `steps`."""
         return _falling(self.lr, self.schedule, step / steps)
@@ -256,14 +263,14 @@ def _check_masks(recipe: Recipe) -> None:
     hidden = "view.mask_max is 0.0; expected above 0, as the hidden frames are to be rebuilt"
     if recipe.objective == MS2L:
         raise ValueError(hidden)
-    for name, kind in _pretexts(recipe):
+    for name, kind in recipe.pretexts:
         if kind == "temporal":
             raise ValueError(f"{hidden}; or set {name}=0")
 
 
 def _check_mirror(recipe: Recipe) -> None:
     """Nothing in a mirrored body tells that it is: what it was cannot be rebuilt from it."""
-    for name, kind in _pretexts(recipe):
+    for name, kind in recipe.pretexts:
         if recipe.view.mirror > 0 and kind != "temporal":
             raise ValueError(
                 f"view.mirror is {recipe.view.mirror}; expected 0 where a decoder is to rebuild a recording "
@@ -291,19 +298,12 @@ def _check_whitened(recipe: Recipe) -> None:
 
 def _check_pretexts(recipe: Recipe) -> None:
     """The decoders rebuild joints from features of joints, which an ST-GCN alone has."""
-    for name, _ in _pretexts(recipe):
+    for name, _ in recipe.pretexts:
         if recipe.model.backbone != ST_GCN:
             raise ValueError(
                 f"{name} is {getattr(recipe, name)}; expected 0 with model.backbone = "
                 f"{recipe.model.backbone!r}, which has no pretexts; set spatial_weight=0, temporal_weight=0"
             )
-
-
-def _pretexts(recipe: Recipe) -> list[tuple[str, str]]:
-    """The weights of the reconstructions that are trained, by name, and the kind of view each is from."""
-    weights = zip(("spatial_weight", "temporal_weight"), recipe.views, strict=True)
-    trained = recipe.objective == CPSTN_OBJECTIVE
-    return [(name, kind) for name, kind in weights if trained and getattr(recipe, name) > 0]
 
 
 def _check_baseline(recipe: Recipe) -> None:

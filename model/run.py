@@ -8,6 +8,7 @@ runs/NAME/checkpoints/step-00000123.pt      the state after that many steps; the
 import itertools
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,8 +125,11 @@ class Run:
         """Folder or address of the shards it was started on. Raises ValueError if the run does not say."""
         return self._fact("shards")
 
-    def open_shards(self, place: str | None = None) -> Shards:
-        """The shards at a folder or address; without one, those that it was started on.
+    def open_shards(
+        self, place: str | None = None, on_note: Callable[[str], None] = lambda _: None
+    ) -> Shards:
+        """The shards at a folder or address; without one, those that it was started on, and on_note hears if
+        others lie there now.
 
         Raises as `pipeline.store.shards.open_shards`, and ValueError if the run does not say.
         """
@@ -133,13 +137,16 @@ class Run:
             return open_shards(place)
         own = self.shards()
         try:
-            return open_shards(own)
+            shards = open_shards(own)
         except DamagedError:
             raise
         except ValueError as error:
             raise ValueError(
                 f"{error}; {self.folder} was trained on them: say where they are, by --shards"
             ) from None
+        if shards.manifest.digest != self.manifest():
+            on_note(f"{shards.location} holds other shards now than those that {self.folder} was trained on")
+        return shards
 
     def manifest(self) -> str:
         """The digest of those shards' manifest."""

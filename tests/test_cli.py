@@ -21,7 +21,7 @@ import cli
 from cli import main
 from data_specs.read import load_spec
 from model.recipe import load_recipe
-from pipeline.normalize import NormalizeConfig
+from pipeline.normalize import MOST_FRAMES, NormalizeConfig
 from pipeline.preprocess import PreprocessConfig
 from tests.commands import call, fails, works
 
@@ -245,6 +245,7 @@ def key_in(folder: Path) -> str:
         (["preprocess", "ucla", "nowhere"], "nowhere: no such file or folder"),
         (["preprocess", "ucla", "raw", "--frames", "20"], "frames: 16 there, 20 now"),
         (["preprocess", "ucla", "raw", "--frames", "2", "--out", "x"], "2 is not in the range"),
+        (["preprocess", "ucla", "raw", "--frames", f"{MOST_FRAMES + 1}"], f"range 3<=x<={MOST_FRAMES}"),
         (["preprocess", "ucla", "raw", "--resample", "cubic", "--out", "x"], "expected one of linear"),
         (["preprocess", "ucla", "raw", "--format", "hdf5", "--out", "x"], "expected one of zarr"),
         (["preprocess", "ucla", "raw", "--out", "/dev/null/x"], "cannot be written"),
