@@ -52,6 +52,13 @@ class DatasetSpec:
             return None
         return metadata | {"label": self.labels[metadata["action"]]}
 
+    def unread(self, name: str) -> str:
+        """What is left of a name without the numbers that the pattern reads; all, if it does not fit."""
+        match = self.name_pattern.fullmatch(name)
+        read = sorted(map(match.span, self.name_pattern.groupindex)) if match else []
+        starts, ends = [0, *(end for _, end in read)], [*(start for start, _ in read), len(name)]
+        return "|".join(name[start:end] for start, end in zip(starts, ends, strict=True))
+
     def action_without_class(self, name: str) -> int | None:
         """The action of a name that fits the pattern, where the data set has no class for it; else None."""
         metadata = self._read_name(name)

@@ -29,7 +29,7 @@ def calibrated(model: CPSTN, samples: Samples, device: torch.device) -> CPSTN:
     Raises ValueError if there is nothing to whiten, as all samples are alike.
     """
     model = copy.deepcopy(model).train()
-    norms = [norm for norm in batch_norms(model) if norm.training]
+    norms = [norm for norm in batch_norms(model.encoder) if norm.training]
     model.eval()  # without dropout, as the features will be
     model.whitening = None
     extractor = encoder_extractor(model)

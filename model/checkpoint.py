@@ -181,6 +181,10 @@ def load_checkpoint(run: Run, on_note: Callable[[str], None] = lambda _: None) -
             on_note(f"{damage[-1]}; taking the one before")
         try:
             return _read(path)
+        except FileNotFoundError:
+            if path in run.checkpoints:
+                raise
+            return load_checkpoint(run, on_note)  # its training has written later ones, and removed this
         except DamagedError as error:
             damage.append(str(error))
     if damage:

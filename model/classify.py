@@ -36,7 +36,8 @@ TOLERANCE_TO_CHOOSE = 1e-4
 
 def choose_penalty(train: Features, num_classes: int, performances: Sequence[str]) -> float:
     """The penalty under which the labels of held-out samples have the smallest cross-entropy, in
-    cross-validation on the training labels, on as many of its folds as are needed; of equals, the strongest.
+    cross-validation on the training labels, on as many of its folds as are needed: the strongest than which
+    the next weaker one is no better.
 
     Hits would be what is reported, but of a thousand samples their number is the same within its error from
     0.1 down, so that other folds choose another penalty, whose accuracy on new views is up to three points

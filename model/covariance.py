@@ -60,12 +60,16 @@ class _Logarithm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, matrix_PCC: Tensor) -> Tensor:
-        values_PC, vectors_PCC = torch.linalg.eigh(off_mps(matrix_PCC))
+        # Of what is no number eigh would raise an error of its own, instead of a loss that says so.
+        known_P = matrix_PCC.isfinite().all(dim=2).all(dim=1)
+        identity_CC = torch.eye(matrix_PCC.shape[1], device=matrix_PCC.device)
+        solvable_PCC = torch.where(known_P[:, None, None], matrix_PCC, identity_CC)
+        values_PC, vectors_PCC = torch.linalg.eigh(off_mps(solvable_PCC))
         values_PC, vectors_PCC = values_PC.to(matrix_PCC.device), vectors_PCC.to(matrix_PCC.device)
         values_PC = values_PC.clamp_min(LEAST_EIGENVALUE / 2)
         ctx.save_for_backward(values_PC, vectors_PCC)
         log_PCC: Tensor = (vectors_PCC * values_PC.log().unsqueeze(1)) @ vectors_PCC.transpose(1, 2)
-        return log_PCC
+        return log_PCC.masked_fill(~known_P[:, None, None], math.nan)
 
     @staticmethod
     def backward(ctx: Any, slope_PCC: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from data_specs.skeleton import Skeleton
 from model.batch_norm import FrameNorm
 from model.checks import check_at_most, check_choice, check_not_negative, check_positive_list, check_some
 from model.first_weights import initialise
-from model.pooling import PoolConfig, final_state, pool_samples
+from model.pooling import OF_CHANGE, PoolConfig, final_state, pool_samples
 from model.recurrent import RECURRENT, RecurrentConfig, RecurrentEncoder
 from model.statistics import StatisticsConfig, StatisticsEncoder
 from model.stgcn import DEVIATIONS, METRES, STGCN, Decoder, DecoderConfig, EncoderConfig
@@ -22,7 +22,7 @@ from model.streams import JOINT, STREAMS, check_ends, streams
 
 ST_GCN, STATISTICS = "st_gcn", "statistics"
 BACKBONES = (ST_GCN, STATISTICS, *RECURRENT)
-# Whitening looks at no more directions of the features.
+# Whitening looks at no more directions of the features, the principal ones: matrices grow with the square.
 MOST_WHITENED = 4096
 
 
@@ -86,7 +86,8 @@ class ModelConfig:
         return self.encoder.frames_left(num_frames) if self.backbone == ST_GCN else num_frames
 
     def check_frames(self, num_frames: int) -> None:
-        """Raises ValueError if recordings of that many frames leave too few for a pool's spans."""
+        """Raises ValueError if recordings of that many frames leave too few for a pool's spans, or for what
+        it says of how features change over time."""
         if self.backbone == STATISTICS and max(self.statistics.spans) > num_frames:
             raise ValueError(
                 f"model.statistics.spans holds {max(self.statistics.spans)}; expected at most the "
@@ -104,6 +105,22 @@ class ModelConfig:
                     f"model.{name}.spans holds {max(config.spans)}; expected at most the {left} frames that "
                     f"the encoder leaves of {num_frames}; use fewer spans, smaller strides, longer shards"
                 )
+            changing = [statistic for statistic in config.statistics if statistic in OF_CHANGE]
+            if changing and left // max(config.spans) == 1:
+                raise ValueError(
+                    f"model.{name}.statistics holds {changing[0]!r}, which of one frame is the same for all; "
+                    f"{_why_one(self.backbone, left, num_frames)}"
+                )
+
+
+def _why_one(backbone: str, left: int, num_frames: int) -> str:
+    """Why a span of a pool has one frame, and what to do about it."""
+    if backbone == STATISTICS:
+        return "expected ['mean'], as statistics leave no frames; deviations are among them"
+    return (
+        f"expected two frames in each span of the {left} that the encoder leaves of {num_frames}; use fewer "
+        "spans, smaller strides, longer shards"
+    )
 
 
 class CPSTN(nn.Module):

@@ -115,8 +115,13 @@ def _made_from(
 
 
 def _trained_on(run: Run, checkpoint: Checkpoint, on_note: Callable[[str], None]) -> Samples:
-    """The training samples of the run's own shards."""
-    shards = run.open_shards(on_note=on_note)
+    """The training samples of the run's own shards. Raises ValueError if they are not there."""
+    try:
+        shards = run.open_shards(on_note=on_note)
+    except ValueError as error:
+        raise ValueError(
+            f"{error}, or encode shards with training samples of the protocol, or take another by --protocol"
+        ) from None
     return in_any_order(split_samples(shards, checkpoint.recipe().protocol_on(shards.spec), "train"))[0]
 
 

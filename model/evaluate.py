@@ -228,10 +228,8 @@ class _Modes:
         return scores
 
     def supervised_scores(self) -> list[Score]:
-        """The classifier that a supervised run was trained with, as it is; no row for other runs.
-
-        None either where it names the classes of another data set.
-        """
+        """The classifier that a supervised run was trained with, as it is: a row, where the run has one and
+        these shards have its classes."""
         recipe, classes = self.bench.checkpoint.recipe(), self.bench.shards.spec.classes
         if recipe.objective != SUPERVISED or self.bench.checkpoint.spec().classes != classes:
             return []

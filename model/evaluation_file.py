@@ -21,7 +21,7 @@ from model.run import Run
 from model.scores import FINETUNE, KNN, LINEAR, SEMI, SUPERVISED, Score, headlines_of
 from model.subset import write_subset
 from model.versus import versus_untrained
-from pipeline.store.publish import publish_bytes
+from pipeline.store.publish import in_turn, publish_bytes
 
 # 5: says by which ways to measure its rows came about.
 FORMAT_VERSION = 5
@@ -48,12 +48,13 @@ class Saved:
 
 
 def save_evaluation(evaluation: Evaluation, folder: Path) -> Saved:
-    """Write all of it beside the run."""
+    """Write all of it beside the run, whose folder is made if need be."""
     stem = f"eval-{evaluation.dataset}-{evaluation.protocol}"
-    path = folder / f"{stem}.json"
-    table = _with_earlier_rows(to_table(evaluation, Run(folder).name), path)
-    publish_bytes(path, json.dumps(table, indent=1, ensure_ascii=False).encode() + b"\n")
-    picture = _draw(table, folder / f"{stem}-confusion.png")
+    path, run = folder / f"{stem}.json", Run(folder)
+    with in_turn(run.results):  # not of the run's folder, where training waits for nobody
+        table = _with_earlier_rows(to_table(evaluation, run.name), path)
+        publish_bytes(path, json.dumps(table, indent=1, ensure_ascii=False).encode() + b"\n")
+        picture = _draw(table, folder / f"{stem}-confusion.png")
     return Saved(path, picture, _write_subsets(evaluation, folder / "subsets"))
 
 
@@ -151,7 +152,7 @@ def _write_subsets(evaluation: Evaluation, folder: Path) -> tuple[Path, ...]:
     paths = []
     for labelled in evaluation.labelled:
         for seed, chosen in enumerate(labelled.sets if labelled.drawn else ()):
-            stem = f"{evaluation.dataset}-{evaluation.protocol}-{labelled.fraction:g}-seed-{seed}"
+            stem = f"{evaluation.dataset}-{evaluation.protocol}-{labelled.fraction}-seed-{seed}"
             path = folder / f"{stem}.txt"
             title = (
                 f"{evaluation.title} {evaluation.protocol}: {len(chosen):,} of {len(evaluation.keys):,} "

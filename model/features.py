@@ -118,14 +118,17 @@ def batch_norms(module: nn.Module) -> list[Norm]:
 
 @torch.no_grad()
 def measure_norms(norms: list[Norm], extractor: Extractor, samples: Samples, device: torch.device) -> None:
-    """Statistics of batch normalisation, in place: a plain average over all batches of training samples as
-    they are stored, at most MOST_FITTED. extractor: what they are a part of. They are left in evaluation."""
+    """Statistics of batch normalisation, in place: a plain average over batches, about equally large, of
+    training samples as they are stored, at most MOST_FITTED. extractor: what they are a part of. They are
+    left in evaluation."""
+    samples = enough_to_fit(samples)
+    batches = -(-len(samples) // 64)
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None
         norm.train()
-    for batch in sequential_batches(enough_to_fit(samples), 64):
+    for batch in sequential_batches(samples, -(-len(samples) // batches)):
         extractor(batch.original_PCTV.to(device), batch.sample_P.to(device), batch.num_samples)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum  # by which further training lets these statistics fade

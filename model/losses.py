@@ -77,7 +77,8 @@ def temporal_reconstruction(
 ) -> Tensor:
     """Squared error over the frames that the encoder was not shown, Eq. 7. Scalar float32.
 
-    visible_P: int, T' of each body: frames 0..T'-1 were visible and do not count. 0 where no frame is masked.
+    visible_P: int, T' of each body: frames 0..T'-1 were visible and do not count. Where no frame is masked,
+    the loss is 0.
     reduction: "sum" is the paper's; "mean" is per number of the masked frames.
     count: the numbers in masked frames of the whole batch, at least 1, where this is a part of it.
     Raises ValueError for another reduction.

@@ -15,6 +15,8 @@ POOLS = ("joints", "global")
 BODIES = ("mean", "max")
 COVARIANCE = "covariance"
 STATISTICS = ("mean", "deviation", "final", COVARIANCE)
+# Of these, what says nothing of a single frame.
+OF_CHANGE = ("deviation", COVARIANCE)
 # Added to a variance before its root, whose slope at 0 is infinite; far below what a moving joint shows.
 LEAST_VARIANCE = 1e-5
 

@@ -2,6 +2,7 @@
 
 import functools
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -15,20 +16,12 @@ NEARLY_ALL = 0.95
 FILE = Path(__file__).parent / "recipes" / "tables" / "published.toml"
 
 
-@dataclass(frozen=True)
-class PublishedRow:
-    """One method's accuracy on one split, as the paper prints it.
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """What the paper prints of one method. source: the work that it cites; "" for its own method."""
 
-    table: the number of the paper's table.  setting: "supervised" or "unsupervised", the latter being a
-    linear classifier on the frozen encoder.  source: the work that the paper cites; "" for its own method.
-    percent: top-1 accuracy in per cent, with the digits of the paper.
-    """
-
-    table: int
-    setting: str
     method: str
     source: str
-    percent: Decimal
 
     @property
     def is_own(self) -> bool:
@@ -36,23 +29,30 @@ class PublishedRow:
         return not self.source
 
 
-@dataclass(frozen=True)
-class PublishedCurve:
+@dataclass(frozen=True, kw_only=True)
+class PublishedRow(Published):
+    """One method's accuracy on one split.
+
+    table: the number of the paper's table.  setting: "supervised" or "unsupervised", the latter being a
+    linear classifier on the frozen encoder.
+    percent: top-1 accuracy in per cent, with the digits of the paper.
+    """
+
+    table: int
+    setting: str
+    percent: Decimal
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedCurve(Published):
     """One method's accuracies over the fraction of labels, in the paper's Table 4.
 
     top1, top5: per cent by label fraction in per cent, where 0 is the linear evaluation without fine-tuning;
     what the paper leaves out is not there.
     """
 
-    method: str
-    source: str
     top1: dict[int, Decimal]
     top5: dict[int, Decimal]
-
-    @property
-    def is_own(self) -> bool:
-        """Whether this is the paper's own method."""
-        return not self.source
 
 
 def published_rows(dataset: str, protocol: str) -> list[PublishedRow]:
@@ -64,9 +64,9 @@ def published_rows(dataset: str, protocol: str) -> list[PublishedRow]:
         for row in table["rows"]:
             for name, percent in row["top1"].items():
                 if same_split(dataset, name, protocol):
-                    source = row.get("source", "")
+                    method = _method(row)
                     found.append(
-                        PublishedRow(table["number"], row["setting"], row["method"], source, percent)
+                        PublishedRow(**method, table=table["number"], setting=row["setting"], percent=percent)
                     )
     return found
 
@@ -77,7 +77,8 @@ def own_row(dataset: str, protocol: str) -> PublishedRow | None:
 
 
 def is_comparable(dataset: str, protocol: str, test_samples: int) -> bool:
-    """Whether so many test samples are all, or nearly all, that the paper's rows on that split are of."""
+    """Whether so many test samples are all, or nearly all, that the paper's rows on that split are of; True
+    where it has none."""
     counts = [
         count
         for table in _file()["tables"]
@@ -91,9 +92,7 @@ def is_comparable(dataset: str, protocol: str, test_samples: int) -> bool:
 def published_curves() -> tuple[PublishedCurve, ...]:
     """The rows of Table 4, in its order."""
     return tuple(
-        PublishedCurve(
-            row["method"], row.get("source", ""), _by_percent(row["top1"]), _by_percent(row["top5"])
-        )
+        PublishedCurve(**_method(row), top1=_by_percent(row["top1"]), top5=_by_percent(row["top5"]))
         for row in _file()["curves"]["rows"]
     )
 
@@ -120,6 +119,10 @@ def same_split(dataset: str, one: str, other: str) -> bool:
         return False
     splits = [(protocols[name].field, protocols[name].train, protocols[name].test) for name in (one, other)]
     return splits[0] == splits[1]
+
+
+def _method(row: Mapping[str, Any]) -> dict[str, str]:
+    return {"method": row["method"], "source": row.get("source", "")}
 
 
 def _by_percent(row: dict[str, Decimal]) -> dict[int, Decimal]:

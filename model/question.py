@@ -6,11 +6,11 @@ from pathlib import Path
 
 from data_specs.spec import DatasetSpec
 from model.checkpoint import Checkpoint
-from model.scores import MODES, SEMI, SUPERVISED
-from model.subset import Labelled, all_labels, balanced, check_fraction, from_files, performances
+from model.scores import KNN, LINEAR, MODES, SEMI, SUPERVISED
+from model.subset import Labelled, all_labels, balanced, check_fraction, from_files
 from model.supervised import labelled_keys
 from pipeline.samples import Samples, in_any_order, split_samples
-from pipeline.store.shards import Shards
+from pipeline.store.shards import Shards, performances
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ class Question:
             raise ValueError("a subset file says which labels are used; leave the label fraction out")
         if SEMI in self.modes and not self.subsets and not any(fraction < 1 for fraction in self.fractions):
             raise ValueError("mode semi needs a label fraction below 1, such as 0.1, or a subset file")
+        if self.whiten and LINEAR not in self.modes and KNN not in self.modes:
+            raise ValueError(f"whitened features are classified by {LINEAR} and {KNN}; add one to the modes")
         for fraction in self.fractions:
             check_fraction(fraction)
         if self.seeds < 1:
@@ -63,7 +65,9 @@ def read_parts(shards: Shards, protocol: str) -> Parts:
     """Both parts of a protocol, to be read in any order. Raises ValueError if there is no such protocol."""
     table = shards.split(protocol, "train")
     train, test = in_any_order(*(split_samples(shards, protocol, part) for part in ("train", "test")))
-    return Parts(train, test, table["key"].tolist(), performances(table), len(shards.spec.classes))
+    return Parts(
+        train, test, table["key"].tolist(), performances(table, shards.spec), len(shards.spec.classes)
+    )
 
 
 def usual_protocol(checkpoint: Checkpoint, spec: DatasetSpec) -> str:

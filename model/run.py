@@ -195,8 +195,16 @@ def newest_run(parent: Path) -> Run:
     checkpoints = [path for folder in parent.glob("*/checkpoints") for path in Run(folder.parent).checkpoints]
     if not checkpoints:
         raise ValueError(f"no trained run under {parent}/; run train first, or name a run")
-    newest = max(checkpoints, key=lambda path: (path.stat().st_mtime_ns, path))
+    newest = max(checkpoints, key=lambda path: (_written(path), path))
     return Run(newest.parent.parent)
+
+
+def _written(path: Path) -> int:
+    """When, in nanoseconds; 0 of what is no longer there, as training removes its older checkpoints."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
 def create_next(parent: Path, dataset: str, recipe: Recipe, shards: Location, manifest: str) -> Run:

@@ -220,7 +220,8 @@ class STGCNUnit(nn.Module):
             begin_linear(self.shortcut.weight, 1, pairs_in=pairs_in)
 
     def begin_as_streams(self, motion_frames: int) -> None:
-        """First weights that see joints, bones and motion, to which a shortcut adds nothing at first."""
+        """First weights that see joints, bones and motion, to which a shortcut's layer adds nothing at first;
+        a shortcut without one, where as many channels come in as go out, adds them as they are."""
         begin_as_streams(self.spatial.filters_DKC, self.temporal.weight, motion_frames)
         if self.shortcut is not None:
             nn.init.zeros_(self.shortcut_norm.weight)

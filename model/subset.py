@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.store.publish import publish_bytes
-from pipeline.store.shards import performance_columns
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,14 +85,6 @@ def _share(fraction: float, count: int) -> int:
 def hashed_places(keys: Sequence[str], seed: int) -> NDArray[np.str_]:
     """What to sort samples by for an order that depends on their keys and the seed alone."""
     return np.array([hashlib.sha256(f"labels {seed} {key}".encode()).hexdigest() for key in keys])
-
-
-def performances(table: pd.DataFrame) -> list[str]:
-    """What is equal in rows of a shards' table whose names differ by the camera alone: one performance, where
-    the cameras film at once; one number of the same subject and action, where they do not."""
-    columns = performance_columns(table)
-    rows: list[tuple[int, ...]] = list(table[columns].itertuples(index=False, name=None))
-    return [" ".join(map(str, row)) for row in rows]
 
 
 def write_subset(path: Path, keys: Sequence[str], title: str) -> None:

@@ -21,7 +21,7 @@ from model.baselines.choose import new_baseline
 from model.baselines.settings import BASELINES, MS2L
 from model.batch_norm import share_batch_norm
 from model.checkpoint import Checkpoint, load_checkpoint, new_model, save_checkpoint
-from model.cpstn import CPSTN
+from model.cpstn import CPSTN, STATISTICS
 from model.device import reuse_freed_memory
 from model.memory import memory_explained
 from model.objective import Pretraining
@@ -180,7 +180,9 @@ def training_samples(shards: Shards, recipe: Recipe, world: int = 1) -> Samples:
             f"train on shards made with --resample linear or nearest"
         )
     if recipe.objective == SUPERVISED:
-        return labelled_samples(shards, recipe)
+        labelled = labelled_samples(shards, recipe)
+        _check_parts(recipe, min(recipe.batch_size, len(labelled)) // world)
+        return labelled
     samples = split_samples(shards, recipe.protocol_on(shards.spec), "train")
     check_positives(samples, recipe.positives)
     in_a_batch = min(len(samples), recipe.batch_size)
@@ -190,6 +192,17 @@ def training_samples(shards: Shards, recipe: Recipe, world: int = 1) -> Samples:
             f"which the contrast can compare with nothing; expected at least two, or contrast_weight=0"
         )
     return samples
+
+
+def _check_parts(recipe: Recipe, in_a_batch: int) -> None:
+    """Of a body by itself the batch normalisation of statistics measures nothing (`statistics.BodyNorm`).
+    Raises ValueError where it would see no others. in_a_batch: samples, on one rank."""
+    if recipe.model.backbone == STATISTICS and in_a_batch // recipe.accumulate < 2:
+        raise ValueError(
+            f"a batch of {in_a_batch:,} samples is worked on in {recipe.accumulate:,} parts, some of a "
+            f"single one, of which the batch normalisation of statistics measures nothing; expected at least "
+            f"two in each: lower accumulate, or raise batch_size"
+        )
 
 
 def reads_late(device: torch.device) -> bool:

@@ -36,8 +36,22 @@ def _unused_of_model(recipe: Recipe) -> list[str]:
         found.append("model.statistics.")
     if not has_graph:
         found += ["model.encoder.", "model.statistics.graph_statistics"]
-    if model.encoder.first_weights != STREAMS:
-        found.append("model.encoder.motion_frames")
+    return found + [f"model.encoder.{name}" for name in _unused_of_encoder(recipe)]
+
+
+def _unused_of_encoder(recipe: Recipe) -> list[str]:
+    """Of the ST-GCN, be it the encoder or one that keeps its first weights."""
+    encoder, found = recipe.model.encoder, []
+    if encoder.first_weights != STREAMS:
+        found.append("motion_frames")
+    if recipe.model.backbone == STATISTICS:  # it is never in training
+        found.append("dropout")
+    if len(encoder.widths) == 1:
+        found.append("branch_gain")
+        if encoder.first_kernel:
+            found.append("kernel")
+    if max(encoder.strides) == 1 or not encoder.residual:
+        found.append("shortcut_frames")
     return found
 
 
@@ -47,6 +61,8 @@ def _unused_of_objective(recipe: Recipe) -> list[str]:
     pretrains = objective == CPSTN_OBJECTIVE
     if not (pretrains and (recipe.spatial_weight or recipe.temporal_weight)):
         found += ["model.decoder.", "model.split_channels", "reduction"]
+    elif max(recipe.model.encoder.strides) == 1:
+        found.append("model.decoder.upsampling")
     if not pretrains:
         found += ["contrast_weight", "spatial_weight", "temporal_weight"]
     if objective in (SUPERVISED, PC, AUTOENCODER) or (pretrains and not recipe.contrast_weight):

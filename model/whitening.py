@@ -40,8 +40,6 @@ COPIES = 4
 # Chosen on splits of NW-UCLA's training views and an NTU-60 subset's training subjects: docs/experiments.md.
 CHANGES = ViewConfig(rotation=math.pi / 6, shear=0.3, jitter_std=0.03, bones=0.2, mirror=0.5, crop=0.5)
 STRENGTH = 1.0
-# Above this many, features are first projected to their principal components: matrices grow with the square.
-MOST_DIMENSIONS = MOST_WHITENED
 LEAST_DEVIATION = 1e-4
 # Of the largest variance, or of a standardised feature's: what is below is rounding errors.
 LEAST_SPREAD = 1e-10
@@ -103,12 +101,12 @@ def whitening_of(
     changes: ViewConfig = CHANGES,
     seed: int = 0,
 ) -> Whitening:
-    """`fit_whitening` by `view_scatter` of any number of features; of more than MOST_DIMENSIONS, of that many
+    """`fit_whitening` by `view_scatter` of any number of features; of more than MOST_WHITENED, of that many
     principal components.
 
     train: what the extractor makes of the training samples.  samples: these, as for `view_scatter`.
     """
-    if train.x_ND.shape[1] <= MOST_DIMENSIONS:
+    if train.x_ND.shape[1] <= MOST_WHITENED:
         return fit_whitening(train, view_scatter(extractor, samples, device, changes=changes, seed=seed))
     first = _projection(train)
     scatter_EE = view_scatter(
@@ -152,9 +150,9 @@ def _mean_and_deviation(train: Features) -> tuple[Tensor, Tensor]:
 
 
 def _projection(train: Features) -> Whitening:
-    """Of features to MOST_DIMENSIONS principal components of what they are when standardised."""
+    """Of features to MOST_WHITENED principal components of what they are when standardised."""
     mean_D, deviation_D = _mean_and_deviation(train)
-    components_DE = _principal_directions(float64((train.x_ND - mean_D) / deviation_D), MOST_DIMENSIONS)
+    components_DE = _principal_directions(float64((train.x_ND - mean_D) / deviation_D), MOST_WHITENED)
     return Whitening(mean_D, (components_DE / float64(deviation_D)[:, None]).to(mean_D))
 
 

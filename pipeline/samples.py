@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from data_specs.skeleton import Skeleton
 from data_specs.spec import DatasetSpec
 from pipeline.load import load_bodies
-from pipeline.store.shards import Shards, performance_columns
+from pipeline.store.shards import Shards, performances
 from pipeline.store.tar_shard import TarShards
 
 RECORDING, CAMERA = "recording", "camera"
@@ -109,7 +109,8 @@ def _performances(table: pd.DataFrame, spec: DatasetSpec) -> NDArray[np.int64]:
     """A number for each performance (N,): by the names, where cameras film at once; else each its own."""
     if not spec.simultaneous_cameras:
         return np.arange(len(table), dtype=np.int64)
-    return table.groupby(performance_columns(table)).ngroup().to_numpy().astype(np.int64)
+    _, number_N = np.unique(performances(table, spec), return_inverse=True)
+    return number_N.astype(np.int64)
 
 
 def check_positives(samples: Samples, positives: str) -> None:

@@ -6,7 +6,7 @@ import os
 import secrets
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -56,6 +56,21 @@ def publish_bytes(path: Path, content: bytes | memoryview) -> None:
     """Write a small file so that it appears whole or not at all."""
     with published(path) as temporary:
         temporary.write_bytes(content)
+
+
+@contextmanager
+def in_turn(folder: Path) -> Iterator[None]:
+    """One after the other: who else asks like this for the folder, made if need be, waits meanwhile. For what
+    takes a moment. Where the file system knows no locks, nobody waits."""
+    with writing(folder):
+        make_folder(folder)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -172,10 +172,16 @@ def open_shards(place: Path | str) -> Shards:
     return Shards(location, manifest, parse_spec(manifest.spec), table)
 
 
-def performance_columns(table: pd.DataFrame) -> list[str]:
-    """The columns that say which performance a recording shows, whichever camera filmed it: all parts of its
-    name but the camera."""
-    return [name for name in FIELDS if name in table.columns and name != "camera"]
+def performances(table: pd.DataFrame, spec: DatasetSpec) -> list[str]:
+    """Of each row of a shards' table what its name says of the performance, which is all but the camera: one
+    performance, where the cameras film at once; one number of the same subject and action, where not."""
+    columns = [name for name in FIELDS if name in table.columns and name != "camera"]
+    read: list[tuple[int, ...]] = list(table[columns].itertuples(index=False, name=None))
+    said = [" ".join(map(str, row)) for row in read]
+    rest = [spec.unread(key) for key in table["key"]]
+    if len(set(rest)) > 1:  # the pattern leaves out what tells recordings apart
+        said = [f"{row} {left}" for row, left in zip(said, rest, strict=True)]
+    return said
 
 
 def _read_table(location: Location, manifest: Manifest, name: str, **options: Any) -> pd.DataFrame:

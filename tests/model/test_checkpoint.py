@@ -222,6 +222,26 @@ def test_what_cannot_be_read_is_not_taken_for_damaged(
         load_checkpoint(new)
 
 
+def test_a_checkpoint_that_training_removes_meanwhile_gives_way_to_the_next(
+    shards: Shards, whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`eval` of a run that goes on would end with "No such file"."""
+    _, new = started(shards, tmp_path / "run")
+    later, newest = new.checkpoint_at(10**6), whole.checkpoint.read_bytes()
+    later.parent.mkdir()
+    (removed := new.checkpoint_at(1)).write_bytes(newest)
+    read = Path.read_bytes
+
+    def read_too_late(path: Path) -> bytes:
+        if path == removed:
+            later.write_bytes(newest)
+            removed.unlink()
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_too_late)
+    assert_same(load_checkpoint(new).content, load_checkpoint(whole).content)
+
+
 def test_a_checkpoint_that_memory_does_not_suffice_for_is_not_taken_for_damaged(
     whole: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -69,6 +69,16 @@ def test_a_body_that_flies_about_is_a_number() -> None:
     assert log_covariance(x_PCTV).isfinite().all()
 
 
+def test_what_is_no_number_has_none_and_leaves_others_theirs() -> None:
+    """LAPACK's message would say less than the loss, which names the step and its samples."""
+    x_PCTV = torch.randn(3, C, T, V)
+    expected_PD = log_covariance(x_PCTV)
+    x_PCTV[1, 2, 0, 0], x_PCTV[2, 0, 1, 1] = torch.nan, torch.inf
+    found_PD = log_covariance(x_PCTV)
+    torch.testing.assert_close(found_PD[0], expected_PD[0])
+    assert found_PD[1:].isnan().any(dim=1).all()
+
+
 @pytest.mark.parametrize("over", ["joints", "global"])
 def test_a_pool_takes_it_span_by_span(over: str) -> None:
     """Its size does not depend on joints, and it is the same whether they are kept apart or not."""

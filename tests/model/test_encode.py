@@ -121,6 +121,16 @@ def test_recordings_that_only_test_are_normalised_as_in_training(
     assert [note for note in notes if "batch normalisation is measured on those that the run was" in note]
 
 
+def test_what_to_normalise_by_is_asked_for_where_it_is_gone(
+    shards: Shards, tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """--shards names what to encode there, and not the shards of the run."""
+    monkeypatch.setattr(Run, "shards", lambda _: str(tmp_path / "gone"))
+    test = shards.table[shards.table["camera"] == 3]
+    with pytest.raises(ValueError, match=r"gone.*or encode shards with training samples"):
+        encoded(replace(shards, table=test), tiny_run, tmp_path / "x.npy")
+
+
 def test_an_array_that_would_not_be_found_again_is_refused(
     shards: Shards, tiny_run: Run, tmp_path: Path
 ) -> None:

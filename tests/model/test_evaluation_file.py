@@ -1,7 +1,10 @@
 """What an evaluation leaves beside its run."""
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +13,9 @@ import pytest
 
 from model.evaluate import Evaluation
 from model.evaluation_file import save_evaluation
-from model.scores import Result, Score
+from model.scores import MODES, Result, Score
 from model.subset import Labelled, read_subset
+from pipeline.store.publish import publish_bytes
 
 CONFUSION = np.array([[3, 1], [0, 4]])
 KEYS = ("a", "b", "c", "d")
@@ -78,6 +82,20 @@ def test_modes_measured_one_by_one_make_one_table(tmp_path: Path) -> None:
         ("knn", 0.5),
         ("semi", 0.5),
     ]
+
+
+def test_of_evaluations_at_once_no_row_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both read the table, and who writes last would write over the other's rows."""
+
+    def slowly(path: Path, content: bytes) -> None:
+        time.sleep(0.05)
+        publish_bytes(path, content)
+
+    monkeypatch.setattr("model.evaluation_file.publish_bytes", slowly)
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(partial(save_evaluation, folder=tmp_path), map(evaluation, map(score, MODES[:3]))))
+    rows = json.loads((tmp_path / "eval-ucla-xview3.json").read_text())["scores"]
+    assert [row["mode"] for row in rows] == list(MODES[:3])
 
 
 def test_rows_that_differ_in_one_thing_alone_stand_side_by_side(tmp_path: Path) -> None:

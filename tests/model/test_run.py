@@ -43,6 +43,14 @@ def test_of_all_checkpoints_of_a_run_the_last_counts(tmp_path: Path) -> None:
     assert newest_run(tmp_path) == long
 
 
+def test_a_checkpoint_that_training_removes_meanwhile_is_passed_over(tmp_path: Path) -> None:
+    """Of a run that is being trained the oldest goes whenever another is written."""
+    run = put_run(tmp_path / "run", 4)
+    (run.folder / "checkpoints" / "step-00000003.pt").symlink_to("removed")
+    assert len(run.checkpoints) == 2
+    assert newest_run(tmp_path) == run
+
+
 def test_a_row_of_a_table_is_not_the_newest_run(tmp_path: Path) -> None:
     """`ablate` leaves its runs in a folder of their own: they are asked for by their paths."""
     run, row = put_run(tmp_path / "run", 3), put_run(tmp_path / "table5" / "cp-stn-0", 3)

@@ -1,12 +1,16 @@
 """Which labels may be seen: balanced, nested, the same everywhere, and in files that can be given back."""
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from model.subset import balanced, balanced_subset, from_files, performances, read_subset, write_subset
-from pipeline.store.shards import Shards
+from data_specs.read import load_spec
+from model.subset import balanced, balanced_subset, from_files, read_subset, write_subset
+from pipeline.store.shards import Shards, performances
 
 
 def keys(samples: int) -> list[str]:
@@ -105,6 +109,18 @@ def test_an_id_file_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_recordings_of_one_performance_have_one_name(shards: Shards) -> None:
-    shown = performances(shards.table)
+    shown = performances(shards.table, shards.spec)
     without_view = [key.rpartition("_v")[0] for key in shards.table["key"]]  # a01_s01_e00_v01
     assert len(set(zip(shown, without_view, strict=True))) == len(set(shown)) == len(set(without_view))
+
+
+def test_recordings_are_told_apart_by_what_the_pattern_leaves_out_of_their_names() -> None:
+    """A spec need not have a group for the number of a recording: all of a subject's would pass for one, no
+    class could be spread over folds, and the penalty would be anybody's guess."""
+    spec = load_spec("ucla")
+    spec = replace(spec, name_pattern=re.compile(r"a(?P<action>\d+)_s\d+_e\d+_v(?P<camera>\d+)"))
+    names = ["a01_s01_e00_v01", "a01_s01_e00_v02", "a01_s01_e01_v01", "a02_s01_e00_v01"]
+    table = pd.DataFrame({"key": names, "action": [1, 1, 1, 2], "camera": [1, 2, 1, 1]})
+    first, again, *others = performances(table, spec)
+    assert first == again
+    assert len({first, *others}) == 3

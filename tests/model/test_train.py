@@ -383,6 +383,30 @@ def test_more_spans_than_frames_are_refused_before_training(
         statistics.model.check_frames(16)
 
 
+@pytest.mark.parametrize("name", ["pool", "contrast_pool"])
+@pytest.mark.parametrize("statistic", ["deviation", "covariance"])
+def test_changes_of_a_single_frame_are_refused_before_training(name: str, statistic: str) -> None:
+    """They are the same for every recording, and nothing would be learnt from them."""
+    change = f'model.{name}.statistics=["mean", "{statistic}"]'
+    config = load_recipe("compact", (change, f"model.{name}.spans=[1, 2]")).model
+    config.check_frames(16)
+    found = rf"model\.{name}\.statistics holds '{statistic}'"
+    with pytest.raises(ValueError, match=found + ".* two frames in each span of the 2"):
+        config.check_frames(8)
+    with pytest.raises(ValueError, match=found + r".*expected \['mean'\]"):
+        load_recipe("best", (change,)).model.check_frames(16)
+
+
+def test_statistics_of_single_bodies_are_refused_before_supervised_training(shards: Shards) -> None:
+    """Their batch normalisation would go by what it has seen before, which is nothing."""
+    supervised = ("objective=supervised", "batch_size=16")
+    assert len(training_samples(shards, load_recipe("best", (*supervised, "accumulate=8"))))
+    assert len(training_samples(shards, load_recipe("compact", (*supervised, "accumulate=16"))))
+    for changes in (("accumulate=9",), ("batch_size=1",)):
+        with pytest.raises(ValueError, match=r"some of a single one.*lower accumulate, or raise batch_size"):
+            training_samples(shards, load_recipe("best", (*supervised, *changes)))
+
+
 def test_distances_from_unknown_ends_are_refused_before_training(shards: Shards, tmp_path: Path) -> None:
     """Shards from before specs named hands and head carry a spec that does not."""
     spec = parse_spec(re.sub(r"ends = .*\n", "", shards.spec.text))

@@ -111,7 +111,7 @@ def test_many_dimensions_are_projected_first(shards: Shards, monkeypatch: pytest
     features = extract_features(extractor, train, CPU)
     whole = whitening_of(extractor, features, train, CPU)
     assert torch.equal(whole.map_DE, fit_whitening(features, view_scatter(extractor, train, CPU)).map_DE)
-    monkeypatch.setattr(whitening, "MOST_DIMENSIONS", 30)
+    monkeypatch.setattr(whitening, "MOST_WHITENED", 30)
     mean_D, deviation_D = features.x_ND.mean(0), features.x_ND.std(0, correction=0).clamp_min(1e-4)
     z_ND = ((features.x_ND - mean_D) / deviation_D).double()
     components_DE = torch.linalg.svd(z_ND, full_matrices=False).Vh[:30].T
