@@ -162,11 +162,11 @@ def preprocess(
         )
     count, there = len(job.recordings), sum(kept)
     if there == count:
-        click.echo(f"all {count:,} recordings were there already")
+        click.echo(f"{_recordings(count)}: all there already")
     else:
         rate = (count - there) / seconds
         more = f", {there:,} of {count:,} were there already" if there else ""
-        click.echo(f"{count - there:,} recordings in {seconds:.1f} s, {rate:,.0f} a second{more}")
+        click.echo(f"{_recordings(count - there)} in {seconds:.1f} s, {rate:,.0f} a second{more}")
     _say_next("train", "--shards", job.out)
 
 
@@ -188,6 +188,7 @@ def inspect(shards: str, as_json: bool) -> None:
 @click.argument("shards")
 def verify(shards: str) -> None:
     """Re-read every byte of SHARDS, a folder or its http(s) address, against the manifest's checksums."""
+    from pipeline.store.damage import REPAIR
     from pipeline.store.manifest import load_manifest
     from pipeline.store.shards import verify_shards
 
@@ -197,7 +198,7 @@ def verify(shards: str) -> None:
         for line in lines:
             click.echo(f"{name}: {line}")
     if problems:
-        raise Failure(f"{len(problems)} of {len(manifest.files)} files are damaged", 1)
+        raise Failure(f"{len(problems)} of {len(manifest.files)} files are damaged; {REPAIR}", 1)
     click.echo(f"{shards}: {len(manifest.files)} files, {manifest.bytes:,} bytes, all sound")
 
 
@@ -228,7 +229,7 @@ def synthesize(dataset: str, out: Path, samples: int, seed: int, oddities: float
             layout=layout,
             on_recording=lambda: advance(1, ""),
         )
-    click.echo(f"{out}: {samples:,} recordings of {spec.title}")
+    click.echo(f"{out}: {_recordings(samples)} of {spec.title}")
     _say_next("preprocess", dataset, out)
 
 
@@ -663,6 +664,10 @@ def _numbers(option: str, text: str | None) -> tuple[float, ...]:
         raise ValueError(
             f"{option} {text!r}: expected numbers with commas between, such as 0.01,0.1"
         ) from None
+
+
+def _recordings(number: int) -> str:
+    return "1 recording" if number == 1 else f"{number:,} recordings"
 
 
 def _new_run(shards: "Shards", recipe: "Recipe", name: str | None, world: int) -> Path:

@@ -30,11 +30,11 @@ from model.features import Extractor, encoder_extractor, extract_features, stati
 from model.question import Parts, read_parts
 from model.recipe import CPSTN_OBJECTIVE, Recipe, check_row, load_recipe, row_base
 from model.run import Run
-from model.scores import STATISTICS, UNTRAINED
+from model.scores import INPUT_STATISTICS, UNTRAINED
 from model.table5 import Row
 from model.train import OnProgress, train, training_samples
 from model.unused import unused_keys
-from pipeline.store.publish import publish_bytes
+from pipeline.store.publish import check_writable, publish_bytes
 from pipeline.store.shards import Shards
 
 Watcher = Callable[["Trial"], AbstractContextManager[OnProgress]]
@@ -107,6 +107,8 @@ def plan(
     """
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise ValueError("ablate trains row after row in one process; start it without torchrun")
+    if Run(folder).exists:
+        raise ValueError(f"{folder}: holds a run of its own; give the table another folder by --name")
     base = row_base(recipe)
     if base:
         raise ValueError(f"--recipe {recipe}: the table changes {base} row by row; give --recipe {base}")
@@ -143,6 +145,7 @@ def ablate(
 
     A trial that fails is said to `on_stage` and kept in its line's problems; the others go on.
     """
+    check_writable(folder)
     protocol = trials[0].recipe.protocol_on(shards.spec)
     common = _Common(shards, read_parts(shards, protocol), protocol, device, threads, watch, on_stage)
     lines: dict[str, Line] = {}
@@ -256,7 +259,7 @@ def _of_statistics(common: _Common, trial: Trial, folder: Path) -> _Measurement:
 
     path = folder / "untrained" / "statistics.json"
     top1 = partial(_remembered, path, common.identity(None), measure)
-    return _Measurement(Line(STATISTICS, ""), trial.recipe.seed, STATISTICS, top1)
+    return _Measurement(Line(INPUT_STATISTICS, ""), trial.recipe.seed, INPUT_STATISTICS, top1)
 
 
 def _trained(common: _Common, trial: Trial) -> Checkpoint:

@@ -25,7 +25,7 @@ from model.features import (
 )
 from model.question import Parts
 from model.run import Run
-from model.scores import COORDINATES, ENCODERS, MORE_STATISTICS, STATISTICS, TRAINED
+from model.scores import COORDINATES, ENCODERS, INPUT_STATISTICS, MORE_STATISTICS, TRAINED
 from model.whitening import Whitening, join, whitening_of
 from pipeline.samples import Samples
 from pipeline.store.shards import Shards
@@ -79,7 +79,7 @@ class Bench:
     def extractors(self) -> dict[str, Extractor]:
         """Of every kind of features, by its name."""
         extractors = self.encoders
-        extractors[STATISTICS] = statistics_extractor(self.shards.spec.skeleton)
+        extractors[INPUT_STATISTICS] = statistics_extractor(self.shards.spec.skeleton)
         if "distance" in self.checkpoint.recipe().model.streams:
             # Else the encoder would be compared with what had less to go by.
             skeleton = self.checkpoint.spec().skeleton
@@ -131,9 +131,9 @@ def whitened_features(
 
     def joined(name: str) -> Pair:
         train, test = (
-            join(*pair) for pair in zip(through(STATISTICS), through(name, ENCODER_WEIGHT), strict=True)
+            join(*pair) for pair in zip(through(INPUT_STATISTICS), through(name, ENCODER_WEIGHT), strict=True)
         )
         return train, test
 
     alone: dict[str, Callable[[], Pair]] = {f"{name}, whitened": partial(through, name) for name in features}
-    return alone | {f"{name} and {STATISTICS}, whitened": partial(joined, name) for name in ENCODERS}
+    return alone | {f"{name} and {INPUT_STATISTICS}, whitened": partial(joined, name) for name in ENCODERS}

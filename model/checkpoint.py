@@ -217,8 +217,9 @@ def _read(path: Path) -> Checkpoint:
             raise RuntimeError(f"out of memory while {path} was read; free some") from None
         raise _damaged(path, error) from None
     if not isinstance(content, dict) or content.get("version") != FORMAT_VERSION:
-        found = content.get("version") if isinstance(content, dict) else type(content).__name__
-        raise ValueError(f"{path}: a checkpoint of version {found}; expected {FORMAT_VERSION}")
+        is_one = isinstance(content, dict) and "version" in content
+        found = f"a checkpoint of version {content['version']}" if is_one else "no checkpoint of cpstn"
+        raise ValueError(f"{path}: {found}; expected one of version {FORMAT_VERSION}")
     checkpoint = Checkpoint(content)
     try:
         checkpoint.recipe()
@@ -228,8 +229,11 @@ def _read(path: Path) -> Checkpoint:
 
 
 def _damaged(path: Path, error: BaseException) -> DamagedError:
-    first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return DamagedError(f"{path}: not a readable checkpoint: {first_line}")
+    if isinstance(error, pickle.UnpicklingError):  # of which torch says what would make it run the code
+        what = "it holds more than tensors, numbers and words, and code is not run"
+    else:
+        what = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return DamagedError(f"{path}: not a readable checkpoint: {what}")
 
 
 def _tensors(state: Any, name: str) -> Iterator[tuple[str, torch.Tensor]]:

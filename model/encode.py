@@ -25,7 +25,7 @@ from model.question import check_fit
 from model.run import Run
 from model.whitening import whitened
 from pipeline.samples import Samples, all_samples, in_any_order, split_samples
-from pipeline.store.publish import publish_bytes, published, writing
+from pipeline.store.publish import check_writable, publish_bytes, published, writing
 from pipeline.store.shards import Shards
 
 BATCH = 64
@@ -63,6 +63,7 @@ def encode(
     """
     if path.suffix != ".npy":
         raise ValueError(f"{path}: expected a name that ends in .npy; a .csv and a .json are put beside it")
+    check_writable(path.parent)
     check_fit(shards, checkpoint)
     table = _described(shards, protocol)
     (samples,) = in_any_order(all_samples(shards))
@@ -80,6 +81,9 @@ def encode(
     batches = extracted(extractor, samples, device, BATCH)
     made_from = _made_from(shards, run, checkpoint, protocol, trained, whiten)
     beside, last = path.with_suffix(".csv"), path.with_suffix(".json")
+    before = _shards_before(last)
+    if before not in (None, made_from["shards"]):
+        on_note(f"{path} was of other shards, and is written over")
     with writing(last):
         last.unlink(missing_ok=True)  # where it is, the others are of its time
     features = _write(batches, len(samples), path, on_samples)
@@ -112,6 +116,14 @@ def _made_from(
         "protocol": protocol,
         "shards": {"name": shards.location.name, "manifest": shards.manifest.digest},
     }
+
+
+def _shards_before(path: Path) -> Any:
+    """What a file that is there already says of its shards; None where it says nothing."""
+    try:
+        return json.loads(path.read_bytes())["shards"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _trained_on(run: Run, checkpoint: Checkpoint, on_note: Callable[[str], None]) -> Samples:

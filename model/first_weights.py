@@ -9,8 +9,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-RANDOM, LOOKS_LINEAR, STREAMS = "random", "looks_linear", "streams"
-FIRST_WEIGHTS = (RANDOM, LOOKS_LINEAR, STREAMS)
+RANDOM, LOOKS_LINEAR, AS_STREAMS = "random", "looks_linear", "streams"
+FIRST_WEIGHTS = (RANDOM, LOOKS_LINEAR, AS_STREAMS)
 # Mean over deviation of what a ReLU leaves of normally distributed numbers.
 RECTIFIED_MEAN = 1 / math.sqrt(math.pi - 1)
 

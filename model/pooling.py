@@ -14,7 +14,7 @@ from model.covariance import covariance_size, log_covariance
 POOLS = ("joints", "global")
 BODIES = ("mean", "max")
 COVARIANCE = "covariance"
-STATISTICS = ("mean", "deviation", "final", COVARIANCE)
+OVER_TIME = ("mean", "deviation", "final", COVARIANCE)
 # Of these, what says nothing of a single frame.
 OF_CHANGE = ("deviation", COVARIANCE)
 # Added to a variance before its root, whose slope at 0 is infinite; far below what a moving joint shows.
@@ -43,7 +43,7 @@ class PoolConfig:
 
     def __post_init__(self) -> None:
         check_choice("over", self.over, POOLS)
-        check_some("statistics", self.statistics, STATISTICS)
+        check_some("statistics", self.statistics, OVER_TIME)
         check_positive_list("spans", self.spans)
         check_choice("bodies", self.bodies, BODIES)
 

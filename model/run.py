@@ -5,8 +5,10 @@ runs/NAME/run.json                          on which shards
 runs/NAME/checkpoints/step-00000123.pt      the state after that many steps; the last few are kept
 """
 
+import errno
 import itertools
 import json
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +19,9 @@ from pipeline.store.damage import DamagedError
 from pipeline.store.location import Folder, Location, locate
 from pipeline.store.publish import publish_bytes
 from pipeline.store.shards import Shards, open_shards
+
+# How many runs an error names.
+NAMED = 10
 
 
 @dataclass(frozen=True)
@@ -155,13 +160,16 @@ class Run:
     def _fact(self, name: str) -> str:
         path = self.folder / "run.json"
         try:
-            fact = json.loads(path.read_text())[name]
-            if not isinstance(fact, str):
-                raise TypeError(f"{name} is {fact!r}; expected text")
-            return fact
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            way_out = "name its shards by --shards" if name == "shards" else "start a new run"
-            raise ValueError(f"{path}: cannot be read ({error}); {way_out}") from None
+            facts = json.loads(path.read_text())
+            what = f"says nothing of the run's {name}"
+            if isinstance(facts, dict) and isinstance(facts.get(name), str):
+                return str(facts[name])
+        except OSError as error:
+            what = f"cannot be read: {error.strerror}"
+        except ValueError:
+            what = "damaged: not JSON"
+        way_out = "name its shards by --shards" if name == "shards" else "start a new run"
+        raise ValueError(f"{path}: {what}; {way_out}")
 
 
 def foreign_recipe(path: Path, error: ValueError) -> str:
@@ -176,11 +184,21 @@ def find_run(name_or_path: str | None, parent: Path) -> Run:
     """A run by path, or by name under `parent`; without one, the newest. ValueError if there is none."""
     if name_or_path is None:
         return newest_run(parent)
-    for folder in (Path(name_or_path), parent / name_or_path):
+    folders = Path(name_or_path), parent / name_or_path
+    for folder in folders:
         if Run(folder).exists:
             return Run(folder)
-    known = ", ".join(sorted(path.parent.name for path in parent.glob("*/run.json"))) or "none"
-    raise ValueError(f"no run {name_or_path!r}; runs under {parent}/: {known}")
+    for folder in folders:
+        if Run(folder).has_checkpoint:
+            raise ValueError(
+                f"{folder}: its run.json is missing, which says what it was trained on; start a new run"
+            )
+    _check_readable(parent)
+    runs = sorted(path.parent.name for path in parent.glob("*/run.json"))
+    more = f" and {len(runs) - NAMED:,} more" if len(runs) > NAMED else ""
+    raise ValueError(
+        f"no run {name_or_path!r}; runs under {parent}/: {', '.join(runs[:NAMED]) or 'none'}{more}"
+    )
 
 
 def named_run(parent: Path, name: str) -> Run:
@@ -192,11 +210,18 @@ def named_run(parent: Path, name: str) -> Run:
 
 def newest_run(parent: Path) -> Run:
     """The run whose checkpoint was written last. Raises ValueError if there is none."""
+    _check_readable(parent)
     checkpoints = [path for folder in parent.glob("*/checkpoints") for path in Run(folder.parent).checkpoints]
     if not checkpoints:
         raise ValueError(f"no trained run under {parent}/; run train first, or name a run")
     newest = max(checkpoints, key=lambda path: (_written(path), path))
     return Run(newest.parent.parent)
+
+
+def _check_readable(parent: Path) -> None:
+    """A folder that cannot be read looks as if it were empty. Raises ValueError."""
+    if parent.is_dir() and not os.access(parent, os.R_OK | os.X_OK):
+        raise ValueError(f"{parent}: cannot be read: {os.strerror(errno.EACCES)}")
 
 
 def _written(path: Path) -> int:

@@ -16,7 +16,7 @@ from torch import Tensor
 LINEAR, KNN, SEMI, FINETUNE, SUPERVISED = "linear", "knn", "semi", "finetune", "supervised"
 MODES = (LINEAR, KNN, SEMI, FINETUNE)  # that can be asked for
 TRAINED, UNTRAINED = ENCODERS = "trained encoder", "untrained encoder"
-STATISTICS, COORDINATES = "input statistics", "raw coordinates"
+INPUT_STATISTICS, COORDINATES = "input statistics", "raw coordinates"
 # Where the encoder sees distances, too: see `model.streams`.
 MORE_STATISTICS = "input statistics, with distances"
 FROM_LABELS = "encoder and linear layer"

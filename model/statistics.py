@@ -26,7 +26,7 @@ from model.checks import (
 )
 from model.device import full_precision
 from model.first_weights import initialise
-from model.pooling import STATISTICS, PoolConfig, pool
+from model.pooling import OVER_TIME, PoolConfig, pool
 from model.stgcn import STGCN, EncoderConfig
 from model.streams import JOINT, STREAMS, slices_of
 
@@ -64,7 +64,7 @@ class StatisticsConfig:
         check_positive_list("spans", self.spans)
         if self.graph_streams:
             check_some("graph_streams", self.graph_streams, STREAMS)
-        check_some("graph_statistics", self.graph_statistics, STATISTICS)
+        check_some("graph_statistics", self.graph_statistics, OVER_TIME)
 
 
 def input_statistics(x_PCTV: Tensor, spans: tuple[int, ...] = SPANS) -> Tensor:

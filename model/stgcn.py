@@ -17,10 +17,10 @@ from data_specs.skeleton import Skeleton
 from model.batch_norm import FrameNorm
 from model.checks import check_at_most, check_choice, check_not_negative, check_positive_list
 from model.first_weights import (
+    AS_STREAMS,
     FIRST_WEIGHTS,
     LOOKS_LINEAR,
     RANDOM,
-    STREAMS,
     begin_as_streams,
     begin_handing_on,
     begin_linear,
@@ -278,9 +278,9 @@ class STGCN(nn.Module):
             assert isinstance(unit, STGCNUnit)
             if config.first_weights != RANDOM:
                 unit.begin_linear(pairs_in=index > 0)
-            if config.first_weights == STREAMS and index == 0:
+            if config.first_weights == AS_STREAMS and index == 0:
                 unit.begin_as_streams(config.motion_frames)
-            elif config.first_weights == STREAMS:
+            elif config.first_weights == AS_STREAMS:
                 unit.begin_handing_on()
             if index > 0:
                 nn.init.constant_(unit.temporal_norm.weight, config.branch_gain)

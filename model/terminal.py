@@ -55,15 +55,14 @@ def training_bar() -> "Iterator[Callable[[Progress], None]]":
 
 @contextmanager
 def _progress(unit: str, total: int | None) -> "Iterator[tuple[Bar, TaskID]]":
-    """A bar and its task; no trace is left of one that ended in an error before anything was done."""
+    """A bar and its task; no trace is left of one under which nothing was done."""
     with _columns(unit) as shown:
         task = shown.add_task("", total=total, note="")
         try:
             yield shown, task
-        except BaseException:
+        finally:
             if not shown.tasks[0].completed:
                 shown.remove_task(task)
-            raise
 
 
 def _columns(unit: str) -> "Bar":

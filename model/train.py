@@ -3,9 +3,7 @@
 Axes: N sample, L number of a step: its losses, then the wishes of all ranks.
 """
 
-import errno
 import math
-import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -38,7 +36,7 @@ from model.whitening import fit_encoder
 from pipeline.loader import train_batches
 from pipeline.order import steps_per_epoch
 from pipeline.samples import Samples, check_positives, split_samples
-from pipeline.store.publish import alone
+from pipeline.store.publish import alone, check_writable
 from pipeline.store.shards import Shards
 
 Objective = Pretraining | Supervised | Baseline
@@ -105,6 +103,12 @@ def train(
     samples = training_samples(shards, recipe, ranks.world)
     if recipe.batch_size > len(samples) and ranks.is_first:
         on_note(f"batch_size is {recipe.batch_size:,}; a batch is all {len(samples):,} training samples")
+    protocol = recipe.protocol_on(shards.spec)
+    if ranks.is_first and len(shards.split(protocol, "test")) == 0:
+        on_note(
+            f"protocol {protocol} finds no test samples in these shards; eval will need other shards, or "
+            f"another protocol"
+        )
     per_epoch = steps_per_epoch(len(samples), recipe.batch_size)
     steps = recipe.epochs * per_epoch
     with (
@@ -351,10 +355,7 @@ def _teller(
     """Tells of finished steps, to TensorBoard and to `on_progress`, and returns what ranks wish."""
     board = None
     if ranks.is_first and step < steps:
-        if not os.access(run.folder, os.W_OK):  # of which TensorBoard's thread would say in a way of its own
-            raise PermissionError(
-                errno.EACCES, f"cannot be written: {os.strerror(errno.EACCES)}", str(run.folder)
-            )
+        check_writable(run.folder)  # of which TensorBoard's thread would say in a way of its own
         board = SummaryWriter(str(run.folder), purge_step=step + 1)
 
     def tell(outcomes: Iterable[Outcome]) -> _Wish:

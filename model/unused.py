@@ -3,7 +3,7 @@
 from model.baselines.settings import AS_CAL, AUTOENCODER, MS2L, PC
 from model.config import flat
 from model.cpstn import ST_GCN, STATISTICS
-from model.first_weights import STREAMS
+from model.first_weights import AS_STREAMS
 from model.recipe import CPSTN_OBJECTIVE, SUPERVISED, Recipe, views_of
 from model.recurrent import RECURRENT
 
@@ -42,7 +42,7 @@ def _unused_of_model(recipe: Recipe) -> list[str]:
 def _unused_of_encoder(recipe: Recipe) -> list[str]:
     """Of the ST-GCN, be it the encoder or one that keeps its first weights."""
     encoder, found = recipe.model.encoder, []
-    if encoder.first_weights != STREAMS:
+    if encoder.first_weights != AS_STREAMS:
         found.append("motion_frames")
     if recipe.model.backbone == STATISTICS:  # it is never in training
         found.append("dropout")

@@ -1,5 +1,6 @@
 """Raw recordings -> shards: plan, one task per shard, finalise. Safe to stop and to run again."""
 
+import os
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -100,7 +101,8 @@ def prepare(
     set.
     """
     check_is_text(out)
-    if out.resolve() in {path.resolve() for path in raw}:
+    # Path.resolve() itself would end at a loop of links.
+    if os.path.realpath(out) in map(os.path.realpath, raw):
         raise ValueError(f"{out}: holds the raw data; write the shards into another folder by --out")
     found = scan(raw, spec, skip=out)
     for note in notes(found, spec):
@@ -255,11 +257,13 @@ def _replaces(job: Job) -> bool:
     try:
         differences = store.differing_settings(job.out, job.plan)
     except (FileNotFoundError, NotADirectoryError):
-        if job.out.is_dir() and not all(path.match(LEFTOVERS) for path in job.out.iterdir()):
+        if not job.out.is_dir() or all(path.match(LEFTOVERS) for path in job.out.iterdir()):
+            return False
+        if not _are_shards(job.out):
             raise ValueError(
                 f"{job.out}: holds other files and no shards; choose an empty folder by --out"
             ) from None
-        return False
+        differences = ["plan.json is missing"]
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno in NO_PATH:
             raise _unwritable(job.out, error) from None
@@ -270,6 +274,15 @@ def _replaces(job: Job) -> bool:
             f"--overwrite replaces them, --out writes elsewhere"
         )
     return bool(differences)
+
+
+def _are_shards(folder: Path) -> bool:
+    """Whether a manifest says so: the plan alone may have been lost on the way."""
+    try:
+        store.load_manifest(folder)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _claim(job: Job) -> None:

@@ -77,7 +77,9 @@ def test_verify_names_the_damaged_file(tmp_path: Path) -> None:
     result = call("verify", str(tmp_path / "out"))
     assert result.exit_code == 1
     assert "skeletons.zarr/c/0/0/0/0/0" in result.stdout
-    assert "1 of 4 files are damaged" in result.stderr
+    assert "1 of 4 files are damaged; run the preprocess command of these shards" in result.stderr
+    works("preprocess", "ucla", "raw", "--frames", "8", "--out", str(tmp_path / "out"))
+    assert "all sound" in works("verify", str(tmp_path / "out"))
 
 
 def test_train_leaves_a_plain_run_behind(inside: Path) -> None:
@@ -318,7 +320,7 @@ def key_in(folder: Path) -> str:
         (["eval", "--protocol", "xset"], "ucla has no protocol 'xset'"),
         (["encode", "--protocol", "xset"], "ucla has no protocol 'xset'"),
         (["encode", "--out", "x.csv"], "x.csv: expected a name that ends in .npy"),
-        (["encode", "--out", "/dev/null/x.npy"], "/dev/null/x.json: cannot be written: Not a dir"),
+        (["encode", "--out", "/dev/null/x.npy"], "/dev/null: cannot be written: Not a dir"),
         (["draw", "shards/ucla", "x.png", "--sample", "a99"], "no sample 'a99'"),
         (
             ["view", "shards/ucla", "--no-open", "--out", "/dev/null/x.html"],
@@ -384,7 +386,7 @@ def test_a_folder_whose_name_is_no_text_is_refused_at_once() -> None:
 
 def test_a_second_preprocess_says_that_nothing_was_to_do(inside: Path) -> None:
     printed = works("preprocess", "ucla", "raw", "--frames", "16")
-    assert "all 60 recordings were there already\n" in printed
+    assert "60 recordings: all there already\n" in printed
     shard = next((inside / "shards/ucla/records").iterdir())
     shard.unlink()
     assert re.search(

@@ -36,7 +36,7 @@ from model.report.tables import (
     shared_headlines,
 )
 from model.report.words import details_text, feature_notes, mode_title, score_text
-from model.scores import LINEAR, MORE_STATISTICS, STATISTICS, SUPERVISED, UNTRAINED
+from model.scores import INPUT_STATISTICS, LINEAR, MORE_STATISTICS, SUPERVISED, UNTRAINED
 
 # Differences that chance alone makes less often are coloured.
 SIGNIFICANT = 0.05
@@ -211,7 +211,7 @@ def _group(dataset: str, protocol: str, evaluations: dict[str, SavedEvaluation],
 def _card(run: str, evaluation: SavedEvaluation, dataset: str, protocol: str) -> Card:
     score = evaluation.headlines[0]
     references = []
-    for name in (UNTRAINED, STATISTICS, MORE_STATISTICS):
+    for name in (UNTRAINED, INPUT_STATISTICS, MORE_STATISTICS):
         other = evaluation.linear(name, score.labels)
         if other is not None and score.mode in (LINEAR, SUPERVISED):
             ahead = 100 * (score.top1.mean - other.top1.mean)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from model.evaluation_file import FORMAT_VERSION
 from model.published import is_comparable, same_split
 from model.report.datasets import named_protocol
-from model.scores import COORDINATES, LINEAR, STATISTICS, SUPERVISED, TRAINED, headlines_of
+from model.scores import COORDINATES, INPUT_STATISTICS, LINEAR, SUPERVISED, TRAINED, headlines_of
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class SavedScore:
     @property
     def of_network(self) -> bool:
         """Whether a network has part in it: what none has differs between runs by their shards only."""
-        return not self.features.startswith((STATISTICS, COORDINATES))
+        return not self.features.startswith((INPUT_STATISTICS, COORDINATES))
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,8 +134,10 @@ def read_evaluation(path: Path) -> SavedEvaluation:
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
         found = table.get("version", 1)
-    except (OSError, ValueError, AttributeError) as error:
-        raise ValueError(f"{path}: not a readable evaluation: {error}") from None
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, AttributeError):
+        raise ValueError(f"{path}: damaged: not an evaluation's JSON") from None
     if found != FORMAT_VERSION:
         raise ValueError(f"{path}: an evaluation of version {found}; expected {FORMAT_VERSION}")
     try:

@@ -8,11 +8,11 @@ from model.scores import (
     COORDINATES,
     FINETUNE,
     FROM_LABELS,
+    INPUT_STATISTICS,
     KNN,
     LINEAR,
     MORE_STATISTICS,
     SEMI,
-    STATISTICS,
     SUPERVISED,
 )
 
@@ -26,11 +26,11 @@ MODES = {
 }
 # What stands in the name of features, and what it says of them.
 FEATURE_NOTES = {
-    STATISTICS: "no network: means and deviations of joints, bones and motion",
-    MORE_STATISTICS.removeprefix(f"{STATISTICS}, "): "also those of how far joints are from hands and head",
+    INPUT_STATISTICS: "no network: means and deviations of joints, bones and motion",
+    MORE_STATISTICS.removeprefix(f"{INPUT_STATISTICS}, "): "also of how far joints are from hands and head",
     COORDINATES: "no network: every coordinate of every joint, at 50 moments",
     "whitened": "what only tells changed copies of a recording apart was made small, learnt without labels",
-    f"encoder and {STATISTICS}": "both, side by side",
+    f"encoder and {INPUT_STATISTICS}": "both, side by side",
     "fused": "the mean of several runs’ linear classifiers decides",
 }
 

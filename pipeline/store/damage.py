@@ -1,5 +1,8 @@
 """The error for files that are not what was written."""
 
+# What a user can do about shards that are not as they were written.
+REPAIR = "run the preprocess command of these shards again, which keeps what is whole"
+
 
 class DamagedError(ValueError):
     """What lies on disk is not what was written: nobody's mistake, but nothing to go on with either."""

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.code import code_digest
-from pipeline.store.damage import DamagedError
+from pipeline.store.damage import REPAIR, DamagedError
 from pipeline.store.location import NO_PATH, Folder, Location, locate
 from pipeline.store.publish import file_facts, publish_bytes
 from pipeline.store.tar_shard import tar_name
@@ -258,7 +258,7 @@ def load_manifest(place: Path | str | Location) -> Manifest:
     except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
         raise ValueError(_no_manifest(location, error)) from None
     except ValueError as error:
-        raise DamagedError(f"{error}; run preprocess again, which keeps whole shards") from None
+        raise DamagedError(f"{error}; {REPAIR}") from None
     except OSError as error:
         if not isinstance(location, Folder) or error.errno in NO_PATH:
             raise
@@ -270,7 +270,7 @@ def load_manifest(place: Path | str | Location) -> Manifest:
             f"run preprocess again"
         )
     if _seal(raw) != digest:
-        raise DamagedError(f"{location}/manifest.json: damaged: it does not match its own digest")
+        raise DamagedError(f"{location}/manifest.json: damaged: it does not match its own digest; {REPAIR}")
     return Manifest(**raw | {"shape": tuple(raw["shape"])})
 
 
@@ -327,8 +327,8 @@ def _load(path: Path) -> dict[str, Any]:
 def _parsed(content: bytes, place: str) -> dict[str, Any]:
     try:
         value = json.loads(content)
-    except ValueError as error:
-        raise ValueError(f"{place}: damaged: {error}") from None
+    except ValueError:
+        raise ValueError(f"{place}: damaged: not JSON") from None
     if not isinstance(value, dict):
         raise ValueError(f"{place}: damaged: not a JSON object")
     return value

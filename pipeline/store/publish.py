@@ -38,6 +38,15 @@ def make_folder(folder: Path) -> None:
     sync(folder.parent)
 
 
+def check_writable(folder: Path) -> None:
+    """Before long work: raises OSError if nothing could be written in a folder, be it there or not yet."""
+    nearest = next((parent for parent in (folder, *folder.parents) if parent.exists()), folder)
+    if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
+        return
+    number = errno.EACCES if nearest.is_dir() else errno.ENOTDIR
+    raise OSError(number, f"cannot be written: {os.strerror(number)}", os.fspath(nearest))
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """An OSError that names no other file, as that of a full disk does not, names this one."""

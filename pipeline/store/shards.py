@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from data_specs.read import parse_spec
 from data_specs.spec import FIELDS, DatasetSpec
-from pipeline.store.damage import DamagedError
+from pipeline.store.damage import REPAIR, DamagedError
 from pipeline.store.location import Folder, Location, locate
 from pipeline.store.manifest import TAR_FOLDER, ZARR_FOLDER, Manifest, load_manifest
 from pipeline.store.publish import content_facts, facts_differ
@@ -193,7 +193,7 @@ def _read_table(location: Location, manifest: Manifest, name: str, **options: An
     except OSError as error:
         raise DamagedError(f"{location}/{name}: cannot be read: {error}") from None
     if content_facts(content) != manifest.files[name]:
-        raise DamagedError(f"{location}/{name}: not as it was written; verify tells what is damaged")
+        raise DamagedError(f"{location}/{name}: not as it was written; {REPAIR}")
     table: pd.DataFrame = pd.read_csv(io.BytesIO(content), **options)
     return table
 

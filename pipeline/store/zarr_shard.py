@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from pipeline.memory import copy_bytes
 from pipeline.store.checksum import crc32c_of_bytes, know_crc32c
-from pipeline.store.damage import DamagedError
+from pipeline.store.damage import REPAIR, DamagedError
 
 METADATA_FILE = "zarr.json"
 DIMENSIONS = ("sample", "body", "channel", "frame", "joint")
@@ -305,8 +305,8 @@ def _read_metadata(path: Path) -> tuple[tuple[int, ...], int]:
         found = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise DamagedError(f"{path}: there is no such file; is this a folder of shards?") from None
-    except ValueError as error:
-        raise DamagedError(f"{path}: not JSON: {error}") from None
+    except ValueError:
+        raise DamagedError(f"{path}: damaged: not JSON; {REPAIR}") from None
     try:
         shape = found["shape"]
         shard_samples = found["chunk_grid"]["configuration"]["chunk_shape"][0]
@@ -314,11 +314,11 @@ def _read_metadata(path: Path) -> tuple[tuple[int, ...], int]:
         if len(shape) != len(DIMENSIONS) or not all(type(size) is int and size >= 1 for size in sizes):
             raise DamagedError(f"shape {shape} in shards of {shard_samples!r} samples")
         expected = json.loads(array_metadata(tuple(shape), shard_samples, dict(found["attributes"])))
-    except (KeyError, TypeError, IndexError, ValueError) as error:
-        raise DamagedError(f"{path}: not the description of our sharded zarr array ({error!r})") from None
+    except (KeyError, TypeError, IndexError, ValueError):
+        raise DamagedError(f"{path}: damaged: does not describe our sharded zarr array; {REPAIR}") from None
     for key in sorted(expected.keys() | found.keys()):
         if found.get(key) != expected.get(key):
-            raise DamagedError(f"{path}: {key} is {found.get(key)}, expected {expected.get(key)}")
+            raise DamagedError(f"{path}: {key} is {found.get(key)}, expected {expected.get(key)}; {REPAIR}")
     return tuple(shape), shard_samples
 
 

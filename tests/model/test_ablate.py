@@ -25,7 +25,7 @@ from model.objective import Pretraining
 from model.question import Question, read_parts
 from model.recipe import load_recipe
 from model.run import Run
-from model.scores import STATISTICS, TRAINED, UNTRAINED, Result
+from model.scores import INPUT_STATISTICS, TRAINED, UNTRAINED, Result
 from model.share import share_out
 from model.table5 import Row, all_rows, choose_rows, find_row, tables
 from model.train import OnProgress, Progress
@@ -158,7 +158,7 @@ def test_a_table_has_every_row_seed_and_baseline(shards: Shards, trained: tuple[
         "cp-stn",
         "untrained BiGRU",
         "untrained A",
-        STATISTICS,
+        INPUT_STATISTICS,
     ]
     assert [sorted(line.top1) for line in result.lines] == [[0, 1]] * 4 + [[0]]
     # No number of the paper stands beside what the paper has not.
@@ -187,7 +187,7 @@ def test_the_accuracies_are_those_of_eval(shards: Shards, trained: tuple[Path, A
     by_name = {line.name: line for line in result.lines}
     assert by_name[name].top1[1] == linear[TRAINED]
     assert by_name[f"untrained {find_row(name).encoder}"].top1[1] == linear[UNTRAINED]
-    assert by_name[STATISTICS].top1[0] == linear[STATISTICS]
+    assert by_name[INPUT_STATISTICS].top1[0] == linear[INPUT_STATISTICS]
 
 
 def test_a_recurrent_encoder_can_be_fine_tuned(shards: Shards, trained: tuple[Path, Ablation]) -> None:
@@ -405,7 +405,10 @@ def test_a_row_that_the_shards_are_too_short_for_is_told_before_any_is_trained(
     shards: Shards, tmp_path: Path
 ) -> None:
     """A recurrent encoder leaves all frames, an ST-GCN few: the first row would train for hours."""
-    rows, changes = [find_row("rnn"), find_row("graph-a")], (*TINY, "model.pool.spans=[1, 9]")
+    rows, changes = (
+        [find_row("rnn"), find_row("graph-a")],
+        (*TINY, "model.pool.spans=[1, 9]", "model.pool.statistics=['mean']"),
+    )
     with pytest.raises(ValueError, match=r"model\.pool\.spans holds 9; expected at most the \d frames"):
         plan(rows, tmp_path, shards, recipe="compact", changes=changes)
     with pytest.raises(ValueError, match="changes compact row by row; give --recipe compact"):
@@ -460,12 +463,12 @@ def test_a_row_that_fails_does_not_take_the_others_with_it(shards: Shards, tmp_p
     assert result.failed[0].problems == {0: "no memory left"}
     assert "failed: no memory left" in heard
     assert heard[0] == f"1 of 5: {tmp_path / 'rnn-0'}"
-    assert heard[-1] == f"5 of 5: {STATISTICS}"
+    assert heard[-1] == f"5 of 5: {INPUT_STATISTICS}"
     assert [line.name for line in result.lines if line.top1] == [
         "graph-a",
         "untrained RNN",
         "untrained A",
-        STATISTICS,
+        INPUT_STATISTICS,
     ]
     frame = result.to_frame().set_index("row")
     assert np.isnan(frame.loc["rnn", "top1"])  # type: ignore[arg-type]
@@ -506,7 +509,7 @@ def uneven() -> Ablation:
     lines = (
         Line("cp-stn", "A", find_row("cp-stn"), {3: 0.1, 4: 0.2, 5: 0.6}),
         Line("whole-channels", "A", find_row("whole-channels"), {4: 0.5}, {3: "no memory", 5: "no disk"}),
-        Line(STATISTICS, "", None, {3: 0.4}),
+        Line(INPUT_STATISTICS, "", None, {3: 0.4}),
     )
     return Ablation("ucla", "xview", 70, 30, 4, lines)
 
@@ -584,6 +587,27 @@ def test_mistakes_show_before_anything_is_trained(
     changed = (*TINY, changes)
     with pytest.raises(ValueError, match=message):
         plan([find_row(row)], trained[0], shards, recipe="compact", changes=changed)
+
+
+def test_a_table_does_not_mix_with_a_run(shards: Shards, tmp_path: Path) -> None:
+    """By a slip of --name its rows would lie among the run's checkpoints."""
+    Run(tmp_path).folder.joinpath("run.json").write_text("{}")
+    with pytest.raises(ValueError, match="holds a run of its own; give the table another folder by --name"):
+        plan([find_row("bigru")], tmp_path, shards, recipe="compact", changes=TINY)
+
+
+def test_a_table_that_cannot_be_written_is_told_before_anything_is_trained(
+    shards: Shards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trials, stages = (
+        plan([find_row("bigru")], tmp_path / "new", shards, recipe="compact", changes=TINY),
+        list[str](),
+    )
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(PermissionError) as error:
+        ablate(shards, trials, tmp_path / "new", device=CPU, on_stage=stages.append)
+    assert stages == []
+    assert error.value.filename == str(tmp_path)
 
 
 def test_a_change_that_some_rows_undo_and_all_others_pass_by_is_refused(

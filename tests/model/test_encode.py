@@ -20,7 +20,7 @@ from model.encode import Encoded, encode
 from model.features import encoder_features
 from model.question import read_parts
 from model.run import Run
-from model.scores import ENCODERS, STATISTICS, TRAINED
+from model.scores import ENCODERS, INPUT_STATISTICS, TRAINED
 from pipeline.normalize import NormalizeConfig
 from pipeline.preprocess import PreprocessConfig, prepare, run
 from pipeline.samples import split_samples
@@ -40,6 +40,10 @@ def encoded(
     assert x_ND.dtype == np.float32
     assert len(table) == len(x_ND) == len(shards.table)
     return x_ND, table
+
+
+def fail(*_: object) -> None:
+    raise AssertionError("too late")
 
 
 @pytest.mark.parametrize("trained", [True, False])
@@ -76,7 +80,7 @@ def test_whitened_features_are_those_that_eval_classifies(
     parts = read_parts(shards, "xview")
     bench = Bench(shards, load_checkpoint(tiny_run), parts, CPU, None, lambda _: None)
     features = {name: partial(bench.pair, name, bench.encoders[name]) for name in ENCODERS}
-    features[STATISTICS] = partial(bench.pair, STATISTICS, bench.extractors[STATISTICS])
+    features[INPUT_STATISTICS] = partial(bench.pair, INPUT_STATISTICS, bench.extractors[INPUT_STATISTICS])
     of_eval = whitened_features(bench.extractors, features, parts, CPU, lambda _: None)
     for part, expected in zip(("train", "test"), of_eval[f"{TRAINED}, whitened"](), strict=True):
         rows = (table["split"] == part).to_numpy()
@@ -129,6 +133,28 @@ def test_what_to_normalise_by_is_asked_for_where_it_is_gone(
     test = shards.table[shards.table["camera"] == 3]
     with pytest.raises(ValueError, match=r"gone.*or encode shards with training samples"):
         encoded(replace(shards, table=test), tiny_run, tmp_path / "x.npy")
+
+
+def test_an_array_of_other_shards_is_not_replaced_in_silence(
+    shards: Shards, tiny_run: Run, tmp_path: Path
+) -> None:
+    """Both are called by the data set alone."""
+    config = PreprocessConfig(NormalizeConfig(frames=24))
+    raw = shards.folder.parent / "raw"
+    run(prepare(shards.spec, [raw], tmp_path / "new", config, overwrite=False), workers=1)
+    notes: list[str] = []
+    for opened in (shards, shards, open_shards(tmp_path / "new")):
+        assert not notes
+        encoded(opened, tiny_run, tmp_path / "x.npy", on_note=notes.append)
+    assert notes == [f"{tmp_path / 'x.npy'} was of other shards, and is written over"]
+
+
+def test_an_array_that_cannot_be_written_is_told_at_once(
+    shards: Shards, tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(PermissionError, match="cannot be written"):
+        encoded(shards, tiny_run, tmp_path / "x.npy", on_samples=fail)
 
 
 def test_an_array_that_would_not_be_found_again_is_refused(

@@ -35,7 +35,7 @@ from model.finetune import finetune
 from model.question import Question, labelled_sets, read_parts, usual_protocol
 from model.recipe import FinetuneConfig, load_recipe
 from model.run import Run
-from model.scores import COORDINATES, MORE_STATISTICS, STATISTICS, TRAINED, UNTRAINED, result_of_scores
+from model.scores import COORDINATES, INPUT_STATISTICS, MORE_STATISTICS, TRAINED, UNTRAINED, result_of_scores
 from model.subset import write_subset
 from model.supervised import head_scores, labelled_keys
 from model.train import train
@@ -88,7 +88,7 @@ def test_every_row_is_there_and_repeats_exactly(
     assert tables(results[0]) == tables(results[1])
     assert tables(results[0]) == tables(evaluate(shards, checkpoint, EVERYTHING, device=CPU))  # anew
     all_of, half = results[0].train_samples, len(results[0].labelled[1].sets[0])
-    frozen = (TRAINED, UNTRAINED, STATISTICS, COORDINATES)
+    frozen = (TRAINED, UNTRAINED, INPUT_STATISTICS, COORDINATES)
     expected: set[tuple[str, str, int | None, int]] = set()
     expected |= {("linear", name, None, labels) for name in frozen for labels in (all_of, half)}
     expected |= {("knn", name, k, labels) for name in frozen for labels in (all_of, half) for k in (1, 20)}
@@ -99,7 +99,7 @@ def test_every_row_is_there_and_repeats_exactly(
     assert len(rows["linear", TRAINED, None, all_of].results) == 1  # nothing random in it
     assert len(rows["linear", TRAINED, None, half].results) == 2
     assert len(rows["finetune", TRAINED, None, all_of].results) == 2
-    assert rows["linear", STATISTICS, None, all_of].top1 > 0.5  # ten classes; the motions differ
+    assert rows["linear", INPUT_STATISTICS, None, all_of].top1 > 0.5  # ten classes; the motions differ
 
 
 def test_labels_of_test_samples_change_no_classifier(shards: Shards, checkpoint: Checkpoint) -> None:
@@ -178,7 +178,7 @@ def test_neighbours_are_those_whose_labels_are_shown(
             expected = nearest_neighbours(shown, test_on, parts.num_classes, numbers)
             for k, result in zip(numbers, expected, strict=True):
                 rows = {(score.features, score.k, score.labels): score for score in found.scores}
-                (score,) = rows[STATISTICS, k, len(shown.labels_N)].results
+                (score,) = rows[INPUT_STATISTICS, k, len(shown.labels_N)].results
                 assert_array_equal(score.hit_N, result.hit_N)
 
 
@@ -314,7 +314,7 @@ def test_an_encoder_that_sees_distances_stands_beside_their_statistics(
 def test_whitening_is_learnt_on_training_samples_and_its_scales_count(shards: Shards) -> None:
     """Fitted to what is tested, or standardised once more, a whitened row would be another method's."""
     parts = read_parts(shards, "xview")
-    streams = {TRAINED: ("joint",), UNTRAINED: ("bone",), STATISTICS: ("motion",)}
+    streams = {TRAINED: ("joint",), UNTRAINED: ("bone",), INPUT_STATISTICS: ("motion",)}
     extractors = {name: statistics_extractor(parts.train.skeleton, seen) for name, seen in streams.items()}
     features = {
         name: (extract_features(one, parts.train, CPU), extract_features(one, parts.test, CPU))
@@ -331,14 +331,14 @@ def test_whitening_is_learnt_on_training_samples_and_its_scales_count(shards: Sh
         for name, one in extractors.items()
     }
     assert set(found) == {f"{name}, whitened" for name in streams} | {
-        f"{name} and {STATISTICS}, whitened" for name in (TRAINED, UNTRAINED)
+        f"{name} and {INPUT_STATISTICS}, whitened" for name in (TRAINED, UNTRAINED)
     }
     for name, pair in found.items():
         first, _, joined = name.removesuffix(", whitened").partition(" and ")
         for part, whitened in enumerate(pair):
             expected_ND = maps[first].apply(features[first][part]).x_ND
             if joined:
-                statistics_ND = maps[STATISTICS].apply(features[STATISTICS][part]).x_ND
+                statistics_ND = maps[INPUT_STATISTICS].apply(features[INPUT_STATISTICS][part]).x_ND
                 expected_ND = torch.cat([statistics_ND, ENCODER_WEIGHT * expected_ND], 1)
             torch.testing.assert_close(whitened.x_ND, expected_ND, msg=name)
             assert whitened.scaled, name
@@ -511,7 +511,7 @@ def test_features_are_extracted_once_whatever_is_asked_of_them(
     question = Question(("linear", "knn"), "xview", (0.5,), whiten=True)
     found = evaluate(shards, checkpoint, question, device=CPU, on_stage=stages.append)
     asked = [stage for stage in stages if stage.startswith(("features", "scatter"))]
-    alike = [TRAINED, UNTRAINED, STATISTICS]
+    alike = [TRAINED, UNTRAINED, INPUT_STATISTICS]
     assert [stage for stage in asked if stage.startswith("features")] == [
         f"features: {name}" for name in (*alike, COORDINATES)
     ]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.pooling import LEAST_VARIANCE, STATISTICS, PoolConfig, pool, pool_samples
+from model.pooling import LEAST_VARIANCE, OVER_TIME, PoolConfig, pool, pool_samples
 
 P, C, T, V = 2, 3, 8, 5
 
@@ -89,7 +89,7 @@ def test_a_channel_that_never_changes_has_a_gradient() -> None:
 def test_half_precision_is_pooled_in_full() -> None:
     """Sums over hundreds of frames would lose what tells two actions apart."""
     x_PCTV = torch.ones(P, C, T, V, dtype=torch.bfloat16)
-    for name in STATISTICS:
+    for name in OVER_TIME:
         assert pool(x_PCTV, PoolConfig(statistics=(name,))).dtype == torch.float32, name
 
 

@@ -108,6 +108,27 @@ def test_a_run_has_begun_when_all_of_it_is_written(
     assert not run.exists
 
 
+def test_what_is_missing_of_a_run_is_named(tmp_path: Path) -> None:
+    """ "No such run" of one whose checkpoints are there sends the user looking elsewhere."""
+    run = put_run(tmp_path / "half", 3)
+    (run.folder / "run.json").unlink()
+    with pytest.raises(ValueError, match=r"half: its run\.json is missing"):
+        find_run("half", tmp_path)
+    for number in range(12):
+        put_run(tmp_path / f"run-{number:02d}")
+    with pytest.raises(ValueError, match=r"no run 'other'; runs under .*: run-00, .*, run-09 and 2 more$"):
+        find_run("other", tmp_path)
+
+
+def test_a_folder_of_runs_that_cannot_be_read_does_not_pass_for_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda *_: False)
+    for name in (None, "run"):
+        with pytest.raises(ValueError, match="cannot be read: Permission denied"):
+            find_run(name, tmp_path)
+
+
 def test_a_path_goes_before_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What lies under the typed path is what was meant, also where runs/ has one of that name."""
     here = put_run(tmp_path / "ucla-001")
@@ -133,8 +154,9 @@ def test_a_run_that_does_not_say_what_it_was_trained_on_is_named(tmp_path: Path,
     run = put_run(tmp_path / "run")
     assert (run.shards(), run.manifest()) == ("/data/ucla", "0f")
     (run.folder / "run.json").write_bytes(content)
+    what = r"(damaged: not JSON|says nothing of the run's \w+)"
     for ask, way_out in ((run.shards, "name its shards by --shards"), (run.manifest, "start a new run")):
-        with pytest.raises(ValueError, match=rf"run\.json: cannot be read \(.*\); {way_out}$"):
+        with pytest.raises(ValueError, match=rf"run\.json: {what}; {way_out}$"):
             ask()
     (run.folder / "run.json").unlink()
     with pytest.raises(ValueError, match=r"run\.json: cannot be read"):

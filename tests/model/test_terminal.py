@@ -38,6 +38,12 @@ def test_a_bar_that_was_refused_its_work_leaves_nothing(capsys: pytest.CaptureFi
         assert ("/200" in capsys.readouterr().err) == (done > 0)
 
 
+def test_a_bar_under_which_nothing_was_left_to_do_leaves_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with bar("samples", 200):
+        pass
+    assert "/200" not in capsys.readouterr().err
+
+
 def test_stages_are_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     with status() as say:
         say("reading the samples")

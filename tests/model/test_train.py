@@ -397,6 +397,17 @@ def test_changes_of_a_single_frame_are_refused_before_training(name: str, statis
         load_recipe("best", (change,)).model.check_frames(16)
 
 
+def test_shards_without_test_samples_are_told_of_before_training(shards: Shards, tmp_path: Path) -> None:
+    """Else `eval` says so, when the night is over."""
+    recipe, new = started(shards, tmp_path / "run", "epochs=1")
+    all_train, notes = replace(shards, table=shards.table[shards.table["camera"] != 3]), list[str]()
+    for opened in (shards, all_train):
+        assert not notes
+        train(opened, recipe, new, device=CPU, on_note=notes.append)
+    (note,) = notes
+    assert "protocol xview finds no test samples" in note
+
+
 def test_statistics_of_single_bodies_are_refused_before_supervised_training(shards: Shards) -> None:
     """Their batch normalisation would go by what it has seen before, which is nothing."""
     supervised = ("objective=supervised", "batch_size=16")

@@ -304,6 +304,22 @@ def test_a_folder_of_other_things_is_left_alone(spec: DatasetSpec, raw: Path, tm
     assert (tmp_path / "thesis.tex").exists()
 
 
+def test_shards_that_lost_their_plan_can_be_overwritten(spec: DatasetSpec, raw: Path, tmp_path: Path) -> None:
+    """They would be neither shards nor an empty folder."""
+    before = make(spec, raw, tmp_path / "out")
+    (tmp_path / "out/plan.json").unlink()
+    with pytest.raises(ValueError, match=r"\(plan.json is missing\); --overwrite replaces them"):
+        make(spec, raw, tmp_path / "out")
+    assert make(spec, raw, tmp_path / "out", overwrite=True) == before
+    assert verify_shards(tmp_path / "out") == {}
+
+
+def test_a_loop_of_links_is_no_raw_data(spec: DatasetSpec, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(ValueError, match=r"loop: "):
+        make(spec, tmp_path / "loop", tmp_path / "out")
+
+
 def test_what_a_killed_first_run_left_is_no_other_file(spec: DatasetSpec, raw: Path, tmp_path: Path) -> None:
     """Whoever lost power in the first second would have to find out about a hidden file."""
     (tmp_path / ".plan.json.4711.tmp").write_text("{")

@@ -92,7 +92,7 @@ def test_a_table_that_was_changed_is_not_used(job: Job, name: str) -> None:
     run(job)
     table = job.out / name
     table.write_text(table.read_text().replace("e", "f", 1))
-    with pytest.raises(DamagedError, match=rf"{name}: not as it was written; verify tells"):
+    with pytest.raises(DamagedError, match=rf"{name}: not as it was written; run the preprocess"):
         open_shards(job.out).describe()
     assert list(verify_shards(job.out)) == [name]
 
@@ -219,7 +219,7 @@ def test_a_manifest_that_is_none_or_cannot_be_had_is_damage(
     run(job)
     manifest = job.out / "manifest.json"
     manifest.write_text("[]")
-    with pytest.raises(DamagedError, match=r"manifest\.json: damaged: not a JSON object; run preprocess"):
+    with pytest.raises(DamagedError, match=r"manifest\.json: damaged: not a JSON object; run the preprocess"):
         open_shards(job.out)
 
     def failing(_: Path) -> bytes:

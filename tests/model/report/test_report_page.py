@@ -167,7 +167,7 @@ def test_no_run_with_an_evaluation_is_an_error_that_names_the_command(tmp_path: 
     with pytest.raises(ValueError, match=r"run: it has not been evaluated.* first: cpstn eval --run .*run"):
         report([run], tmp_path)
     write_evaluation(run, evaluation_table()).write_text("{")
-    with pytest.raises(ValueError, match=r"eval-ucla-xview3\.json: not a readable evaluation"):
+    with pytest.raises(ValueError, match=r"eval-ucla-xview3\.json: damaged: not an evaluation"):
         report([run], tmp_path)
     assert not (tmp_path / "out").exists()
 

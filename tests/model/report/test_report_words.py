@@ -7,7 +7,7 @@ import pytest
 
 from model.report.saved import SavedScore
 from model.report.words import details_text, feature_notes, feature_text, listed, percent_text, score_text
-from model.scores import COORDINATES, MORE_STATISTICS, STATISTICS
+from model.scores import COORDINATES, INPUT_STATISTICS, MORE_STATISTICS
 from tests.model.report.made_up import evaluation_table, read_table, score_table
 
 
@@ -67,7 +67,7 @@ def test_only_what_stands_in_the_table_is_explained() -> None:
     ("features", "parts"),
     [
         (COORDINATES, [COORDINATES]),
-        (MORE_STATISTICS, [STATISTICS, "with distances"]),
+        (MORE_STATISTICS, [INPUT_STATISTICS, "with distances"]),
         ("trained encoders, fused with ucla-002", ["fused"]),
         ("trained encoders, fused with whitened-1 + raw coordinates", ["fused"]),
     ],
