@@ -111,6 +111,8 @@ def evaluate(
     for name, other in others.items():
         if other.manifest != checkpoint.manifest:
             on_note(f"{name} was trained on other shards than the run; here it encodes {shards.location}")
+    if question.whiten and checkpoint.recipe().model.whitened:
+        on_note("what the run's encoder gives is whitened by its recipe (model.whitened); here once more")
     spec, protocol = shards.spec, question.protocol
     on_stage("reading the samples")
     parts = read_parts(shards, protocol)

@@ -412,6 +412,8 @@ def test_a_run_whose_shards_were_replaced_is_told(inside: Path, tmp_path: Path) 
         told = call(*command, "--run", str(tmp_path / "moved")).stderr
         assert f"shards/ucla holds other shards now than those that {tmp_path}/moved was trained on" in told
         assert "other shards" not in call(*command, "--run", "ucla-001").stderr
+    works("report", str(tmp_path / "moved"))
+    assert "holds other shards now than those that" in (tmp_path / "moved/report.html").read_text()
 
 
 def test_an_evaluation_that_nobody_reads_on_is_kept(inside: Path, monkeypatch: pytest.MonkeyPatch) -> None:

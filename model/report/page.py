@@ -118,7 +118,7 @@ def _trained(run: ReportedRun, given: Shards | None, gaps: list[Gap]) -> Trained
         return None
     try:
         checkpoint = load_checkpoint(run.run)
-        shards = given or run.run.open_shards()
+        shards = given or run.run.open_shards(on_note=lambda text: gaps.append(Gap(run.name, text)))
         own = usual_protocol(checkpoint, shards.spec)
     except PROBLEMS as error:
         gaps.append(Gap(run.name, f"no features and no player: {error}"))

@@ -361,6 +361,13 @@ def test_what_to_know_of_the_scores_is_said(shards: Shards, checkpoint: Checkpoi
     told.clear()
     evaluate(shards, checkpoint, Question(("knn",), "xview"), device=CPU, on_note=told.append)
     assert told == []
+    recipe = load_recipe("compact", (*TINY, "model.whitened=4")).to_table()
+    whitened = Checkpoint(checkpoint.content | {"recipe": recipe})
+    for whiten in (False, True):
+        asked = Question(("knn",), "xview", whiten=whiten)
+        evaluate(shards, whitened, asked, device=CPU, on_note=told.append)
+        assert len(told) == whiten
+    assert "whitened by its recipe" in told[0]
 
 
 def test_a_fused_run_of_another_skeleton_is_refused(shards: Shards, checkpoint: Checkpoint) -> None:
