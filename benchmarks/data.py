@@ -78,6 +78,9 @@ def _usable(raw: Path, links: Path) -> Recordings:
     found = scan([raw], SPEC)
     usable = [recording for recording, _ in _samples(found, AS_USUAL)]
     total = len(found.recordings) + len(found.foreign) + len(found.duplicates)
+    zipped = sum(recording.archive is not None for recording in found.recordings.values())
+    if not usable and zipped:
+        raise click.BadParameter(f"{raw}: {zipped:,} recordings are in zip archives; unpack them first")
     if not usable:
         raise click.BadParameter(
             f"{raw}: none of {total:,} recordings can be used; "
@@ -111,6 +114,8 @@ def _samples(found: Scan, config: NormalizeConfig) -> Iterator[tuple[Recording, 
         if key in SPEC.missing or recording.archive:
             continue
         try:
+            if b"#" in recording.read()[0]:  # a comment: those that ours is compared with know none
+                continue
             sequence = read_sequence(recording, SPEC)
             bodies_BCTV = normalize(sequence, SPEC.skeleton, config, SPEC.fps)
         except (RecordingError, UnusableError):

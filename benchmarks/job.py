@@ -143,6 +143,8 @@ def _peak_mb() -> float:
 @click.option("--parts", is_flag=True)
 def main(raw: Path, out: Path, workers: int, processes: int, shard_samples: int, parts: bool) -> None:
     """Preprocess the NTU recordings in RAW to the new folder OUT and say what it took."""
+    if out.exists():
+        raise click.UsageError(f"{out}: is there already, and what lies there would not be made again")
     found = measure(raw, out, workers=workers, processes=processes, shard_samples=shard_samples, parts=parts)
     click.echo(json.dumps(asdict(found)))
 

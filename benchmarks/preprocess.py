@@ -29,6 +29,7 @@ from benchmarks.report import Report
 from benchmarks.threads import machine_itself
 from pipeline.normalize import NormalizeConfig, normalize
 from pipeline.preprocess import Job, PreprocessConfig, prepare, run
+from pipeline.raw.archive import list_members, read_member
 from pipeline.raw.sources import read_sequence
 from pipeline.raw.synthetic import synthesize
 
@@ -194,11 +195,12 @@ def from_zip(whole: WholeJob, recordings: Recordings, scratch: Path, rounds: int
     if zipped.units != folder.units:
         raise ValueError(f"{zipped.units} recordings in the zip, {folder.units} in the folder")
 
+    members = [member for _, member in list_members(str(path))]
+
     def run_and_inflate() -> None:
         folder.run()
-        with zipfile.ZipFile(path) as archive:
-            for recording in whole.prepare().recordings:
-                archive.read(Path(recording.files[0]).name)
+        for member in members:
+            read_member(str(path), member)
 
     reference = Work(run_and_inflate, folder.units, folder.before)
     (comparison,) = compare([Pair(ZIP, "files", zipped, reference)], rounds, CPU)

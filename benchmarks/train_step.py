@@ -54,8 +54,8 @@ def main(
     threads: int,
 ) -> None:
     chosen = choose_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    refuse_unlike(load_recipe(recipe))
     wanted = load_recipe(recipe, SMALL if quick else ())
-    refuse_unlike(wanted)
     if chosen.type not in HOLD_TO:
         raise click.BadParameter(f"device {chosen.type}: expected cpu or cuda")
     count, frames = (QUICK_BATCH, QUICK_FRAMES) if quick else (batch or BATCH[chosen.type], frames)

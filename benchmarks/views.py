@@ -183,6 +183,7 @@ def check(batch: Batch, whole_NMCTV: NDArray[np.float32]) -> None:
     masked = np.stack([numpy_views.temporal_view(x_CTVM) for x_CTVM in samples])
     found = {"per-sample": strength(np.stack(samples), jittered, masked)}
     np.copyto(views.spatial_PCTV, batch.x_PCTV)
+    views.temporal_PCTV.fill(np.nan)  # so that nothing is left of ours
     tuned.jitter(batch.x_PCTV, views.spatial_PCTV)
     tuned.temporal_view(batch.x_PCTV, batch.sample_P, views.temporal_PCTV)
     found["tuned"] = strength(batch.x_PCTV, views.spatial_PCTV, views.temporal_PCTV)

@@ -204,6 +204,11 @@ def _running_cluster(address: str) -> "Iterator[Client]":
             f"--cluster {address}: no dask scheduler answers there ({error}); "
             f"start one by `dask scheduler`, and workers by `dask worker {address}`"
         ) from None
+    except (TypeError, ImportError):  # of a protocol that needs more than an address
+        raise ValueError(
+            f"--cluster {address}: dask cannot speak to it from here; expected tcp://HOST:8786, or, for tls, "
+            f"certificates in dask's configuration (distributed.comm.tls)"
+        ) from None
     with client:
         try:
             client.wait_for_workers(1, timeout=CONNECT_SECONDS)

@@ -28,7 +28,8 @@ class NormalizeConfig:
     max_bodies: how many bodies are kept, the most active first.
     stitch: join tracks that follow each other in time and place: the sensor gave one person several ids.
     denoise: drop bodies that are no actors: seen in fewer than `min_body_frames` frames, wider than tall in
-        at least `max_spread` of their frames (furniture: its width is above 0.8 of its height), or moving
+        at least `max_spread` of their frames (furniture: its width, along the sensor's x, is above 0.8 of its
+        height, along y, which points up), or moving
         less than `min_motion` or more than `max_motion` (variance of a joint's position over time, mean over
         joints, square metres). The body that is seen longest, of those that are not furniture, is never
         dropped as noise; but `max_bodies` keeps the most active ones, and it need not be one of them.

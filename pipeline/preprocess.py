@@ -1,5 +1,6 @@
 """Raw recordings -> shards: plan, one task per shard, finalise. Safe to stop and to run again."""
 
+import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from pipeline.shard_task import ShardTask
 from pipeline.store import manifest as store
 from pipeline.store.location import NO_PATH, check_is_text
 from pipeline.store.manifest import Manifest, Plan
-from pipeline.store.publish import alone, file_facts, make_folder, publish_bytes
+from pipeline.store.publish import LOCK, alone, file_facts, make_folder, publish_bytes
 from pipeline.store.zarr_shard import array_metadata
 
 LEFTOVERS = ".*.tmp"  # what `published` was writing when a run was killed
@@ -198,7 +199,7 @@ def _finalise(job: Job, tasks: list[ShardTask], strict: bool) -> Manifest:
     if samples == 0 and not rejects:
         raise ValueError(
             f"all {len(plan.keys)} recordings have fewer than {job.config.min_frames} frames; "
-            f"a smaller --min-frames lets some be used"
+            f"a smaller --min-frames lets some be used, with --overwrite"
         )
     if samples == 0:
         raise UnreadableError(
@@ -256,24 +257,28 @@ def _replaces(job: Job) -> bool:
     holds something else, or may not."""
     try:
         differences = store.differing_settings(job.out, job.plan)
-    except (FileNotFoundError, NotADirectoryError):
-        if not job.out.is_dir() or all(path.match(LEFTOVERS) for path in job.out.iterdir()):
+    except (OSError, ValueError) as error:
+        missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+        if missing and not (job.out.is_dir() and any(map(_is_of_somebody, job.out.iterdir()))):
             return False
-        if not _are_shards(job.out):
+        if not missing and isinstance(error, OSError) and error.errno in NO_PATH:
+            raise _unwritable(job.out, error) from None
+        if not _are_shards(job.out):  # then a plan.json is somebody else's, and so may the rest be
             raise ValueError(
                 f"{job.out}: holds other files and no shards; choose an empty folder by --out"
             ) from None
-        differences = ["plan.json is missing"]
-    except (OSError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno in NO_PATH:
-            raise _unwritable(job.out, error) from None
-        differences = ["plan.json cannot be read"]
+        differences = [f"plan.json {'is missing' if missing else 'cannot be read'}"]
     if differences and not job.overwrite:
         raise ValueError(
             f"{job.out}: holds shards of other settings ({'; '.join(differences)}); "
             f"--overwrite replaces them, --out writes elsewhere"
         )
     return bool(differences)
+
+
+def _is_of_somebody(path: Path) -> bool:
+    """Whether a file was made by something else than a run that was killed at its beginning."""
+    return path.name != LOCK and not path.match(LEFTOVERS)
 
 
 def _are_shards(folder: Path) -> bool:
@@ -297,6 +302,8 @@ def _claim(job: Job) -> None:
 
 def _unwritable(out: Path, error: OSError) -> ValueError:
     why = (error.strerror or str(error)).removeprefix("cannot be written: ")
+    if error.errno == errno.EEXIST:
+        why = "a file, or a link that leads nowhere"
     return ValueError(f"{out}: cannot be written: {why}; choose another folder by --out")
 
 

@@ -24,6 +24,8 @@ SUFFIX = {"ntu": ".skeleton", "ucla": ".json"}
 # A zip that comes up as a file lies inside another one.
 UNSEARCHED = (".zip", ".7z", ".rar", ".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".zst")
 UCLA_FRAME = re.compile(r"frame_(\d+)(?:_tc_\d+)?_skeletons\.txt", re.IGNORECASE)
+# Ends of lines and the like: a table of samples would be another one.
+CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 UCLA_VIEW = re.compile(r"view_?(\d+)", re.IGNORECASE)
 
 
@@ -83,8 +85,9 @@ class Scan:
 
     recordings: by key, of the wanted data set.  foreign: recordings' paths whose names the data set does not
     have.  without_class: those of them whose names fit, but for an action that the data set has no class for,
-    by its number.  not_text: those whose names fit and are not UTF-8.  duplicates: paths of recordings that
-    were found before under another path and are not used.  archives: paths of those that are not searched.
+    by its number.  not_text: those whose names fit and are not UTF-8, or hold control characters.
+    duplicates: paths of recordings that were found before under another path and are not used.
+    archives: paths of those that are not searched.
     """
 
     recordings: dict[str, Recording] = field(default_factory=dict)
@@ -164,7 +167,7 @@ def notes(found: Scan, spec: DatasetSpec) -> list[str]:
         )
     if found.not_text:
         told.append(
-            f"{len(found.not_text):,} recordings have names that are not UTF-8, and are left out "
+            f"{len(found.not_text):,} recordings have names that are no plain text, and are left out "
             f"(first: {found.not_text[0]}); rename them"
         )
     if found.archives:
@@ -278,8 +281,9 @@ def _walk_archive(path: str, shown: str) -> Iterator[_File]:
 
 
 def _printable(path: str) -> str:
-    """The path as text that can be written as UTF-8, whatever bytes its name has."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    """The path as text of one line that can be written as UTF-8, whatever bytes its name has."""
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def _ucla_key(folder: str) -> str:

@@ -94,9 +94,11 @@ def write_plan(folder: Path, plan: Plan) -> None:
 def differing_settings(folder: Path, plan: Plan) -> list[str]:
     """How the plan that stands in a folder differs from this one, setting by setting; [] if it does not.
 
-    Raises FileNotFoundError if there is none.
+    Raises FileNotFoundError if there is none, ValueError if what is called so is no plan.
     """
     found = _load(folder / "plan.json")
+    if not {"mark", "dataset", "shard_samples"} <= found.keys():
+        raise ValueError(f"{folder}/plan.json: not a plan of shards")
     if found.get("mark") == plan.mark:
         return []
     wanted = json.loads(_json(plan.summary()))
@@ -226,14 +228,14 @@ class Manifest:
 
     @property
     def bytes(self) -> int:
-        """Size of all files on disk."""
+        """Size on disk of all that it names: samples and tables, without plan, records and itself."""
         return sum(facts["bytes"] for facts in self.files.values())
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 that names these very samples: equal where equal recordings were taken with equal settings,
-        wherever they lay, and whatever other files lay beside them, or duplicates, or samples that are left
-        out. (One that is planned and cannot be read takes a row.)"""
+        wherever they lay, and whatever other files lay beside them, or duplicates, or samples on the list of
+        missing skeletons. (One that cannot be read, or is too short, takes a row all the same.)"""
         content = dataclasses.asdict(self)
         for name in ("left_out", "planned", "plan", "rejected"):
             del content[name]

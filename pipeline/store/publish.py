@@ -9,6 +9,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+# In a folder that only one process at a time may write to; it stays there, empty.
+LOCK = ".lock"
+
 
 @contextmanager
 def published(path: Path) -> Iterator[Path]:
@@ -73,13 +76,10 @@ def in_turn(folder: Path) -> Iterator[None]:
     takes a moment. Where the file system knows no locks, nobody waits."""
     with writing(folder):
         make_folder(folder)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
+    with _lock_of(folder) as descriptor:
         with suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager
@@ -89,8 +89,7 @@ def alone(folder: Path, who_else: str, way_out: str) -> Iterator[None]:
     Raises ValueError if somebody does, with who that is and the way out. Where the file system knows no
     locks, nobody is kept out.
     """
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
+    with _lock_of(folder) as descriptor:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -98,6 +97,18 @@ def alone(folder: Path, who_else: str, way_out: str) -> Iterator[None]:
         except OSError:
             pass
         yield
+
+
+@contextmanager
+def _lock_of(folder: Path) -> Iterator[int]:
+    """What to lock for a folder: a file in it, since NFS locks only what is open for writing, which no folder
+    can be; the folder itself where no file can be made."""
+    try:
+        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError:
+        descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        yield descriptor
     finally:
         os.close(descriptor)
 

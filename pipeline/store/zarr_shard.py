@@ -271,11 +271,12 @@ class ZarrShards:
         except FileNotFoundError:
             raise DamagedError(f"{path}: this shard is missing; is the copy complete? run verify") from None
         except OSError as error:
-            if error.errno != errno.EMFILE:
+            if error.errno not in (errno.EMFILE, errno.ENOMEM):
                 raise
             raise ValueError(
                 f"{self.folder}: its {self.num_shards:,} shards are open at the same time, more than this "
-                "system allows; raise the limit by ulimit -n, or preprocess with a larger --shard-samples"
+                "system allows; raise its limit (ulimit -n or -v, vm.max_map_count), or preprocess with a "
+                "larger --shard-samples"
             ) from None
         try:
             offsets_RM = _parse_index(content, self.chunk_bytes, self.max_bodies, self.shard_samples)

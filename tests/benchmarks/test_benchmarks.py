@@ -1,13 +1,17 @@
 """Every benchmark runs on tiny data, checks before it measures, and says what it promises."""
 
+import errno
 import json
+import shutil
 import tarfile
+import zipfile
 from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from numpy.typing import NDArray
 
 from benchmarks import data
 from benchmarks.data import (
@@ -20,7 +24,9 @@ from benchmarks.data import (
     names_of_ntus_form,
     normalized_samples,
 )
+from benchmarks.feed import write_dense
 from benchmarks.references.feeder import Feeder, loader
+from benchmarks.write import write_ours
 from pipeline.raw.synthetic import synthesize
 from pipeline.store.zarr_shard import ZarrShards
 
@@ -118,8 +124,8 @@ def test_real_recordings_beside_the_project_are_taken(
 
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three good recordings; one that is cut off, one of nobody, one of the list of missing skeletons, and
-    one under another name."""
+    """Three good recordings; one that is cut off, one of nobody, one of the list of missing skeletons, one
+    under another name, and one with a comment."""
     folder = tmp_path_factory.mktemp("odd")
     synthesize(SPEC, folder, 3)
     good = min(folder.iterdir()).read_bytes()
@@ -127,13 +133,14 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "S001C001P001R001A101.skeleton").write_text("1\n0\n")
     (folder / f"{min(SPEC.missing)}.skeleton").write_bytes(good)
     (folder / "foo.skeleton").write_bytes(good)
+    (folder / "S001C001P001R001A102.skeleton").write_bytes(b"# by a tool\n" + good)
     return folder
 
 
 def test_what_cannot_be_used_is_left_out(odd: Path, tmp_path: Path) -> None:
     """A download has some; a benchmark would end in the middle, or measure how fast they are refused."""
     found = find_recordings(odd, tmp_path, quick=False)
-    assert found.origin == f"3 recordings in {odd.name} (4 left out)"
+    assert found.origin == f"3 recordings in {odd.name} (5 left out)"
     assert found.are_real
     assert len(mixture(normalized_samples(found), 10)) == 10
     for file in found.files:
@@ -168,6 +175,75 @@ def test_a_folder_without_usable_files_is_told_in_a_line(
     done = CliRunner().invoke(import_module(f"benchmarks.{module}").main, ["--raw", str(tmp_path)])
     assert done.exit_code == 2
     assert message in " ".join(done.output.split())
+
+
+def noise_like(x_CTVM: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Jitter of every joint."""
+    return np.random.default_rng(0).normal(scale=0.01, size=x_CTVM.shape)
+
+
+def test_recordings_in_a_zip_are_to_be_unpacked(tmp_path: Path) -> None:
+    """`preprocess` reads them, and would not say why a benchmark does not."""
+    synthesize(SPEC, tmp_path / "made", 2)
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        for file in (tmp_path / "made").iterdir():
+            archive.write(file, file.name)
+    shutil.rmtree(tmp_path / "made")
+    done = CliRunner().invoke(import_module("benchmarks.parse").main, ["--raw", str(tmp_path)])
+    assert done.exit_code == 2
+    assert "2 recordings are in zip archives; unpack them first" in " ".join(done.output.split())
+
+
+@pytest.mark.parametrize(
+    ("module", "broken", "instead", "message"),
+    [
+        (
+            "views",
+            "numpy_views.jitter",
+            lambda x_CTVM: x_CTVM + noise_like(x_CTVM),
+            "in the per-sample views",
+        ),
+        ("views", "TunedViews.temporal_view", lambda *_: None, "in the tuned views and"),
+        ("feed", "write_dense", lambda a, rows_N, path: write_dense(a, rows_N[::-1], path), "other values"),
+        ("read", "stream_webdataset", lambda _: [], "webdataset reads 0 samples of"),
+        ("write", "write_ours", lambda folder, samples: write_ours(folder, samples[::-1]), "something else"),
+        ("preprocess", "SAME_PLACE", -1.0, "ours and the chain agree on 0 of"),
+    ],
+)
+def test_what_is_not_alike_is_not_compared(
+    module: str, broken: str, instead: object, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reference that does less, or something else, would make any ratio."""
+    monkeypatch.setattr(f"benchmarks.{module}.{broken}", instead)
+    done = CliRunner().invoke(import_module(f"benchmarks.{module}").main, ["--quick"])
+    assert done.exit_code == 2
+    assert message in " ".join(done.output.split())
+
+
+def test_a_disk_that_fails_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/tmp/x")
+
+    monkeypatch.setattr("benchmarks.parse.find_recordings", fail)
+    done = CliRunner().invoke(import_module("benchmarks.parse").main, ["--quick"])
+    assert done.exit_code == 1
+    assert done.output == "Error: [Errno 28] No space left on device: '/tmp/x'\n"
+
+
+def test_a_job_is_not_measured_where_it_is_done_already(tmp_path: Path) -> None:
+    """It would take no time at all."""
+    command = ["--workers", "1", str(tmp_path), str(tmp_path)]
+    done = CliRunner().invoke(import_module("benchmarks.job").main, command)
+    assert done.exit_code == 2
+    assert "is there already" in done.output
+
+
+def test_a_recipe_that_the_plain_network_does_not_have_is_named() -> None:
+    """Not what --quick made of it."""
+    command = ["--quick", "--recipe", "best"]
+    done = CliRunner().invoke(import_module("benchmarks.train_step").main, command)
+    assert done.exit_code == 2
+    assert "the plain ST-GCN to compare with knows only" in " ".join(done.output.split())
 
 
 def test_a_mixture_has_as_many_pairs_as_the_data_set() -> None:

@@ -61,13 +61,15 @@ def test_a_difference_stops_the_benchmark(tmp_path: Path, monkeypatch: pytest.Mo
     file.write_text(f"1\n1\n{BODY}\n25\n{joints(0)}\n")
     check(file)
 
-    def other(path: Path) -> tuple[object, ...]:
-        ids_B, xyz_BTVC, states_BTV = read_skeleton(path)
-        return ids_B, np.nextafter(xyz_BTVC, np.float32(9)), states_BTV
+    for wrong in (False, True):
 
-    monkeypatch.setattr("benchmarks.parse.read_skeleton", other)
-    with pytest.raises(ValueError, match="finds other positions: nothing to compare"):
-        check(file)
+        def other(path: Path, *, sparing: bool, wrong: bool = wrong) -> tuple[object, ...]:
+            ids_B, xyz_BTVC, states_BTV = read_skeleton(path, sparing=sparing)
+            return ids_B, np.nextafter(xyz_BTVC, np.float32(9 * (sparing == wrong))), states_BTV
+
+        monkeypatch.setattr("benchmarks.parse.read_skeleton", other)
+        with pytest.raises(ValueError, match="finds other positions: nothing to compare"):
+            check(file)
 
 
 def test_a_folder_without_recordings_is_an_error_that_says_so(tmp_path: Path) -> None:

@@ -36,8 +36,6 @@ def packed() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
 
 def test_rotations_are_rotations_by_at_most_thirty_degrees() -> None:
     """Anything else would be another augmentation."""
-    tuned = TunedViews(0)
-    tuned.random = np.random.default_rng(5)
     for _ in range(50):
         matrix = numpy_views.rotation_matrix()
         assert np.allclose(matrix @ matrix.T, np.eye(3))

@@ -184,6 +184,8 @@ def test_a_cluster_that_is_not_there_is_told(job: Job, monkeypatch: pytest.Monke
     for address in ("tcp://127.0.0.1:9", "nonsense://here"):
         with pytest.raises(ValueError, match=r"no dask scheduler answers there .*dask worker"):
             run(job, cluster=address)
+    with pytest.raises(ValueError, match=r"dask cannot speak to it from here; expected tcp://HOST:8786"):
+        run(job, cluster="tls://127.0.0.1:9")
     with (
         LocalCluster(n_workers=0, processes=False, protocol="tcp", dashboard_address="127.0.0.1:0") as idle,
         pytest.raises(ValueError, match="has no workers; start some"),

@@ -320,6 +320,19 @@ def test_a_loop_of_links_is_no_raw_data(spec: DatasetSpec, tmp_path: Path) -> No
         make(spec, tmp_path / "loop", tmp_path / "out")
 
 
+@pytest.mark.parametrize("plan", ['{"project": "thesis"}', '{"mark": 3}', "[1]", "to do"])
+def test_a_plan_of_something_else_lets_nothing_be_overwritten(
+    spec: DatasetSpec, raw: Path, tmp_path: Path, plan: str
+) -> None:
+    """Many things are called plan.json, and many folders records."""
+    (tmp_path / "plan.json").write_text(plan)
+    (tmp_path / "records").mkdir()
+    (tmp_path / "records/work.txt").write_text("years of work")
+    with pytest.raises(ValueError, match="holds other files and no shards"):
+        make(spec, raw, tmp_path, overwrite=True)
+    assert (tmp_path / "records/work.txt").exists()
+
+
 def test_what_a_killed_first_run_left_is_no_other_file(spec: DatasetSpec, raw: Path, tmp_path: Path) -> None:
     """Whoever lost power in the first second would have to find out about a hidden file."""
     (tmp_path / ".plan.json.4711.tmp").write_text("{")

@@ -1,11 +1,13 @@
 """Files appear whole or not at all, also after a power cut."""
 
+import errno
+import fcntl
 import os
 from pathlib import Path
 
 import pytest
 
-from pipeline.store.publish import publish_bytes, published
+from pipeline.store.publish import LOCK, alone, publish_bytes, published
 
 
 def test_what_appears_is_on_disk_before_and_after_it_does(
@@ -60,3 +62,35 @@ def test_two_who_write_the_same_file_do_not_meet(tmp_path: Path) -> None:
         other.write_bytes(b"whole")
     assert path.read_bytes() == b"whole"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_is_locked_where_only_what_is_open_for_writing_can_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on NFS, where clusters work: nobody would be kept out, and nobody be told."""
+    flock = fcntl.flock
+
+    def flock_of_nfs(descriptor: int, operation: int) -> None:
+        if not fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_RDWR:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock_of_nfs)
+    with (
+        alone(tmp_path, "another", "go elsewhere"),
+        pytest.raises(ValueError, match="another is writing there; wait for it, or go elsewhere"),
+        alone(tmp_path, "another", "go elsewhere"),
+    ):
+        pass
+    with alone(tmp_path, "another", "go elsewhere"):
+        pass
+
+
+def test_a_folder_in_which_no_file_can_be_made_is_locked_itself(tmp_path: Path) -> None:
+    (tmp_path / LOCK).mkdir()
+    with (
+        alone(tmp_path, "another", "go elsewhere"),
+        pytest.raises(ValueError, match="another is writing there"),
+        alone(tmp_path, "another", "go elsewhere"),
+    ):
+        pass
