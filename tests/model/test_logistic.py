@@ -59,6 +59,19 @@ def test_classes_without_a_label_take_no_part() -> None:
     assert (of_one_class.argmax(1) == 2).all()
 
 
+@pytest.mark.parametrize("seed", [5, 11])
+def test_a_fit_arrives_where_rounding_hides_what_is_left(seed: int) -> None:
+    """34 labels and 1,024 numbers: an evaluation ended in an error, as the loss could not be seen to fall."""
+    random = torch.Generator().manual_seed(seed)
+    labels_N = torch.arange(34) % 13
+    own_ND, class_KD = (torch.randn(size, 1024, generator=random) for size in (34, 13))
+    train = Features(own_ND + 0.3 * class_KD[labels_N], labels_N)
+    fitted, nearly = (fit_linear(train, 13, penalty) for penalty in (1e-4, 1.1e-4))
+    found_N13, near_N13 = (one.scores(train.x_ND).softmax(1) for one in (fitted, nearly))
+    assert (found_N13.argmax(1) == labels_N).all()
+    assert (found_N13 - near_N13).abs().max() < 1e-3
+
+
 def test_a_fit_that_does_not_arrive_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logistic, "MOST_ITERATIONS", 2)
     with pytest.raises(RuntimeError, match="logistic regression on 60 samples did not arrive"):
