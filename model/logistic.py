@@ -156,8 +156,8 @@ def _minimum(
             method="L-BFGS-B",
             options={"gtol": tolerance, "ftol": 0, "maxiter": MOST_ITERATIONS, "maxfun": MOST_ITERATIONS},
         )
-    # Where a few samples are told apart by far, the loss is so small beside the scores that it is made of that
-    # the line search may find no lower one before the gradient is as small as was asked for.
+    # A few samples may be told apart by far: then the loss is so small, beside the scores that it is made of,
+    # that the search may find no lower one before the gradient is as small as was asked for.
     lowest = found.message.startswith("ABNORMAL") and np.abs(found.jac).max() <= TOLERANCE_OF_ROUNDING
     if not (found.success or lowest):
         raise RuntimeError(f"logistic regression on {len(x_NF):,} samples did not arrive: {found.message}")
