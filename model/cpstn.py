@@ -86,8 +86,7 @@ class ModelConfig:
         return self.encoder.frames_left(num_frames) if self.backbone == ST_GCN else num_frames
 
     def check_frames(self, num_frames: int) -> None:
-        """Raises ValueError if recordings of that many frames leave too few for a pool's spans, or for what
-        it says of how features change over time."""
+        """Raises ValueError if recordings of that many frames leave too few for a pool's spans."""
         if self.backbone == STATISTICS and max(self.statistics.spans) > num_frames:
             raise ValueError(
                 f"model.statistics.spans holds {max(self.statistics.spans)}; expected at most the "
@@ -105,21 +104,27 @@ class ModelConfig:
                     f"model.{name}.spans holds {max(config.spans)}; expected at most the {left} frames that "
                     f"the encoder leaves of {num_frames}; use fewer spans, smaller strides, longer shards"
                 )
+
+    def check_changes(self, num_frames: int, *, contrast: bool) -> None:
+        """Raises ValueError if recordings of that many frames leave a single one for all that is said of how
+        features change over time: it would be the same for everybody. contrast: whether anything is
+        contrasted, and the contrast's pool looked at."""
+        left = self.frames_left(num_frames)
+        pools = {"pool": self.pool} | ({"contrast_pool": self.contrast_pool} if contrast else {})
+        for name, config in pools.items():
             changing = [statistic for statistic in config.statistics if statistic in OF_CHANGE]
-            if changing and left // max(config.spans) == 1:
-                raise ValueError(
-                    f"model.{name}.statistics holds {changing[0]!r}, which of one frame is the same for all; "
-                    f"{_why_one(self.backbone, left, num_frames)}"
-                )
+            if changing and left <= min(config.spans):
+                raise ValueError(_of_one_frame(f"{name}.statistics", changing[0], left, num_frames))
+        graph, left = self.statistics, self.encoder.frames_left(num_frames)
+        changing = [statistic for statistic in graph.graph_statistics if statistic in OF_CHANGE]
+        if self.backbone == STATISTICS and graph.graph_streams and changing and left == 1:
+            raise ValueError(_of_one_frame("statistics.graph_statistics", changing[0], left, num_frames))
 
 
-def _why_one(backbone: str, left: int, num_frames: int) -> str:
-    """Why a span of a pool has one frame, and what to do about it."""
-    if backbone == STATISTICS:
-        return "expected ['mean'], as statistics leave no frames; deviations are among them"
+def _of_one_frame(key: str, statistic: str, left: int, num_frames: int) -> str:
     return (
-        f"expected two frames in each span of the {left} that the encoder leaves of {num_frames}; use fewer "
-        "spans, smaller strides, longer shards"
+        f"model.{key} holds {statistic!r}, which of one frame is the same for all, and the encoder leaves "
+        f"{left} of {num_frames}; expected ['mean'], or fewer spans, smaller strides, longer shards"
     )
 
 

@@ -59,7 +59,8 @@ def encode(
     checkpoint: of the run.  trained: or the same encoder with its first weights.  whiten: as `eval --whiten`.
     Its batch normalisation, and what whitens, is measured on the protocol's training samples among these;
     where there are none, on those that the run was trained on. on_samples hears how many more are done.
-    Raises ValueError if the shards do not fit the run, there is no such protocol, or nothing to whiten.
+    Raises ValueError if the shards do not fit the run, there is no such protocol, or nothing to whiten;
+    OSError if `path` cannot be written.
     """
     if path.suffix != ".npy":
         raise ValueError(f"{path}: expected a name that ends in .npy; a .csv and a .json are put beside it")
@@ -81,8 +82,7 @@ def encode(
     batches = extracted(extractor, samples, device, BATCH)
     made_from = _made_from(shards, run, checkpoint, protocol, trained, whiten)
     beside, last = path.with_suffix(".csv"), path.with_suffix(".json")
-    before = _shards_before(last)
-    if before not in (None, made_from["shards"]):
+    if _manifest_before(last) not in (None, shards.manifest.digest):
         on_note(f"{path} was of other shards, and is written over")
     with writing(last):
         last.unlink(missing_ok=True)  # where it is, the others are of its time
@@ -118,22 +118,21 @@ def _made_from(
     }
 
 
-def _shards_before(path: Path) -> Any:
-    """What a file that is there already says of its shards; None where it says nothing."""
+def _manifest_before(path: Path) -> Any:
+    """What a file that is there already says of its shards' manifest; None where it says nothing."""
     try:
-        return json.loads(path.read_bytes())["shards"]
+        return json.loads(path.read_bytes())["shards"]["manifest"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def _trained_on(run: Run, checkpoint: Checkpoint, on_note: Callable[[str], None]) -> Samples:
     """The training samples of the run's own shards. Raises ValueError if they are not there."""
-    try:
-        shards = run.open_shards(on_note=on_note)
-    except ValueError as error:
-        raise ValueError(
-            f"{error}, or encode shards with training samples of the protocol, or take another by --protocol"
-        ) from None
+    shards = run.open_shards(
+        on_note=on_note,
+        way_out="put them back, encode shards with training samples of the protocol, or take another by "
+        "--protocol",
+    )
     return in_any_order(split_samples(shards, checkpoint.recipe().protocol_on(shards.spec), "train"))[0]
 
 

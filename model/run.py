@@ -3,6 +3,7 @@
 runs/NAME/recipe.toml                       what was trained
 runs/NAME/run.json                          on which shards
 runs/NAME/checkpoints/step-00000123.pt      the state after that many steps; the last few are kept
+runs/NAME/.lock                             empty; held by the process that trains it
 """
 
 import errno
@@ -131,10 +132,14 @@ class Run:
         return self._fact("shards")
 
     def open_shards(
-        self, place: str | None = None, on_note: Callable[[str], None] = lambda _: None
+        self,
+        place: str | None = None,
+        on_note: Callable[[str], None] = lambda _: None,
+        *,
+        way_out: str = "say where they are, by --shards",
     ) -> Shards:
         """The shards at a folder or address; without one, those that it was started on, and on_note hears if
-        others lie there now.
+        others lie there now. way_out: where there are none, for the end of the error.
 
         Raises as `pipeline.store.shards.open_shards`, and ValueError if the run does not say.
         """
@@ -146,9 +151,7 @@ class Run:
         except DamagedError:
             raise
         except ValueError as error:
-            raise ValueError(
-                f"{error}; {self.folder} was trained on them: say where they are, by --shards"
-            ) from None
+            raise ValueError(f"{error}; {self.folder} was trained on them: {way_out}") from None
         if shards.manifest.digest != self.manifest():
             on_note(f"{shards.location} holds other shards now than those that {self.folder} was trained on")
         return shards

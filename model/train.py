@@ -16,7 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from model.baselines.baseline import Baseline
 from model.baselines.choose import new_baseline
-from model.baselines.settings import BASELINES, MS2L
+from model.baselines.settings import AS_CAL, BASELINES, MS2L
 from model.batch_norm import share_batch_norm
 from model.checkpoint import Checkpoint, load_checkpoint, new_model, save_checkpoint
 from model.cpstn import CPSTN, STATISTICS
@@ -88,7 +88,8 @@ def train(
     The state is saved after every epoch, every `save_minutes` and when a signal asks to stop; the last `keep`
     checkpoints stay. A run that ended early, in whichever way, goes on from there, on the CPU to the very
     same weights. With several ranks all call this and see the run's folder; the first writes and reports.
-    `on_note` hears of damaged checkpoints, and of what is fitted before the first step.
+    `on_note` hears of damaged checkpoints, of what is fitted before the first step, and where nothing is
+    left to test on.
 
     Raises ValueError if the shards or the recipe are not those of the run, or cannot be trained on, or if
     another process trains the run; RuntimeError if a number stops being one or memory does not suffice;
@@ -170,11 +171,13 @@ def training_samples(shards: Shards, recipe: Recipe, world: int = 1) -> Samples:
     """The samples that a recipe trains on, on `world` ranks together.
 
     Raises ValueError if these shards do not have any, or none that temporal masking could be learnt from, if
-    they have too few frames or no joints that a stream needs, if a batch is too small for the contrast, or if
-    the ranks cannot share one.
+    they have too few frames or no joints that a stream needs, if a batch is too small for the contrast or for
+    batch normalisation, or if the ranks cannot share one.
     """
     check_share(recipe.batch_size, world)
     recipe.model.check_frames(shards.source.shape[3])
+    contrasts = recipe.objective in (CPSTN_OBJECTIVE, AS_CAL) and bool(recipe.contrast_weight)
+    recipe.model.check_changes(shards.source.shape[3], contrast=contrasts)
     check_ends(recipe.model.streams, shards.spec.skeleton)
     if recipe.objective == MS2L:
         recipe.ms2l_like.check_frames(shards.source.shape[3])
@@ -185,7 +188,7 @@ def training_samples(shards: Shards, recipe: Recipe, world: int = 1) -> Samples:
         )
     if recipe.objective == SUPERVISED:
         labelled = labelled_samples(shards, recipe)
-        _check_parts(recipe, min(recipe.batch_size, len(labelled)) // world)
+        _check_parts(recipe, min(recipe.batch_size, len(labelled)), world)
         return labelled
     samples = split_samples(shards, recipe.protocol_on(shards.spec), "train")
     check_positives(samples, recipe.positives)
@@ -198,15 +201,19 @@ def training_samples(shards: Shards, recipe: Recipe, world: int = 1) -> Samples:
     return samples
 
 
-def _check_parts(recipe: Recipe, in_a_batch: int) -> None:
+def _check_parts(recipe: Recipe, in_a_batch: int, world: int) -> None:
     """Of a body by itself the batch normalisation of statistics measures nothing (`statistics.BodyNorm`).
-    Raises ValueError where it would see no others. in_a_batch: samples, on one rank."""
-    if recipe.model.backbone == STATISTICS and in_a_batch // recipe.accumulate < 2:
-        raise ValueError(
-            f"a batch of {in_a_batch:,} samples is worked on in {recipe.accumulate:,} parts, some of a "
-            f"single one, of which the batch normalisation of statistics measures nothing; expected at least "
-            f"two in each: lower accumulate, or raise batch_size"
-        )
+    Raises ValueError where it would see no others. in_a_batch: samples, on all ranks, which normalise
+    together."""
+    together = world * (in_a_batch // world // recipe.accumulate)
+    if recipe.model.backbone != STATISTICS or together >= 2:
+        return
+    parts = f", worked on in {recipe.accumulate:,} parts" if recipe.accumulate > 1 else ""
+    way_out = "lower accumulate, or raise batch_size" if parts else "raise batch_size"
+    raise ValueError(
+        f"a batch is {in_a_batch:,} samples{parts}: of a single one the batch normalisation of statistics "
+        f"measures nothing; expected at least two together: {way_out}"
+    )
 
 
 def reads_late(device: torch.device) -> bool:

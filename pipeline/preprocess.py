@@ -263,7 +263,11 @@ def _replaces(job: Job) -> bool:
             return False
         if not missing and isinstance(error, OSError) and error.errno in NO_PATH:
             raise _unwritable(job.out, error) from None
-        if not _are_shards(job.out):  # then a plan.json is somebody else's, and so may the rest be
+        if isinstance(error, PermissionError):
+            raise ValueError(
+                f"{error.filename}: cannot be read: {error.strerror}; choose another folder by --out"
+            ) from None
+        if not store.has_marks(job.out):  # then a plan.json is somebody else's, and so may the rest be
             raise ValueError(
                 f"{job.out}: holds other files and no shards; choose an empty folder by --out"
             ) from None
@@ -281,15 +285,6 @@ def _is_of_somebody(path: Path) -> bool:
     return path.name != LOCK and not path.match(LEFTOVERS)
 
 
-def _are_shards(folder: Path) -> bool:
-    """Whether a manifest says so: the plan alone may have been lost on the way."""
-    try:
-        store.load_manifest(folder)
-    except (OSError, ValueError):
-        return False
-    return True
-
-
 def _claim(job: Job) -> None:
     """Make the folder ours."""
     try:
@@ -303,16 +298,16 @@ def _claim(job: Job) -> None:
 def _unwritable(out: Path, error: OSError) -> ValueError:
     why = (error.strerror or str(error)).removeprefix("cannot be written: ")
     if error.errno == errno.EEXIST:
-        why = "a file, or a link that leads nowhere"
+        out, why = Path(error.filename), "it is a file, or a link that leads nowhere"
     return ValueError(f"{out}: cannot be written: {why}; choose another folder by --out")
 
 
 def _clear(out: Path) -> None:
-    """Remove what an earlier run wrote, and nothing else: the commit point first; last the plan, which says
-    that the folder is ours. Raises OSError."""
+    """Remove what an earlier run wrote, and nothing else: the commit point first; last the records and the
+    plan, which say whose folder it is. Raises OSError."""
     for name in ("manifest.json", "samples.csv", "rejects.csv"):
         (out / name).unlink(missing_ok=True)
-    for name in ("records", store.ZARR_FOLDER, store.TAR_FOLDER):
+    for name in (store.ZARR_FOLDER, store.TAR_FOLDER, "records"):
         if (out / name).exists():
             shutil.rmtree(out / name)
     (out / "plan.json").unlink(missing_ok=True)

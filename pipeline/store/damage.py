@@ -1,7 +1,10 @@
 """The error for files that are not what was written."""
 
 # What a user can do about shards that are not as they were written.
-REPAIR = "run the preprocess command of these shards again, which keeps what is whole"
+REPAIR = (
+    "run the preprocess command again where they were made, which keeps what is whole (with --overwrite, if "
+    "another version of this program made them)"
+)
 
 
 class DamagedError(ValueError):

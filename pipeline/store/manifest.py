@@ -6,6 +6,7 @@ samples.csv         every sample: key, row, shard, what its name says, captured 
                     a digest of the numbers that were written, equal in samples that are copies of each other
 rejects.csv         every input that could not be used: key, file, line, reason
 manifest.json       the commit point: without it the folder is unfinished
+.lock               empty; held by the one process that writes there
 """
 
 import csv
@@ -14,6 +15,7 @@ import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from operator import itemgetter
@@ -91,13 +93,25 @@ def write_plan(folder: Path, plan: Plan) -> None:
     publish_bytes(folder / "plan.json", _json({"mark": plan.mark, **plan.summary()}))
 
 
+def has_marks(folder: Path) -> bool:
+    """Whether some manifest or record, be it of an earlier version, says that shards were made there."""
+    for path, keys in (
+        (folder / "manifest.json", {"version", "plan", "files"}),
+        *((path, {"plan", "inputs", "files"}) for path in sorted(folder.glob("records/*.json"))[:3]),
+    ):
+        with suppress(OSError, ValueError):
+            if keys <= _load(path).keys():
+                return True
+    return False
+
+
 def differing_settings(folder: Path, plan: Plan) -> list[str]:
     """How the plan that stands in a folder differs from this one, setting by setting; [] if it does not.
 
     Raises FileNotFoundError if there is none, ValueError if what is called so is no plan.
     """
     found = _load(folder / "plan.json")
-    if not {"mark", "dataset", "shard_samples"} <= found.keys():
+    if not {"dataset", "shard_samples"} <= found.keys():
         raise ValueError(f"{folder}/plan.json: not a plan of shards")
     if found.get("mark") == plan.mark:
         return []

@@ -46,7 +46,10 @@ def check_writable(folder: Path) -> None:
     nearest = next((parent for parent in (folder, *folder.parents) if parent.exists()), folder)
     if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
         return
-    number = errno.EACCES if nearest.is_dir() else errno.ENOTDIR
+    if not nearest.is_dir():
+        number = errno.ENOTDIR
+    else:
+        number = errno.EROFS if os.statvfs(nearest).f_flag & os.ST_RDONLY else errno.EACCES
     raise OSError(number, f"cannot be written: {os.strerror(number)}", os.fspath(nearest))
 
 
@@ -102,11 +105,15 @@ def alone(folder: Path, who_else: str, way_out: str) -> Iterator[None]:
 @contextmanager
 def _lock_of(folder: Path) -> Iterator[int]:
     """What to lock for a folder: a file in it, since NFS locks only what is open for writing, which no folder
-    can be; the folder itself where no file can be made."""
-    try:
-        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except OSError:
-        descriptor = os.open(folder, os.O_RDONLY)
+    can be. Another user's file is opened for reading; where none can be made, the folder itself is it."""
+    ways = ((folder / LOCK, os.O_RDWR | os.O_CREAT), (folder / LOCK, os.O_RDONLY), (folder, os.O_RDONLY))
+    for place, flags in ways:
+        try:
+            descriptor = os.open(place, flags, 0o666)
+            break
+        except OSError:
+            if place == folder:
+                raise
     try:
         yield descriptor
     finally:

@@ -178,9 +178,9 @@ def performances(table: pd.DataFrame, spec: DatasetSpec) -> list[str]:
     columns = [name for name in FIELDS if name in table.columns and name != "camera"]
     read: list[tuple[int, ...]] = list(table[columns].itertuples(index=False, name=None))
     said = [" ".join(map(str, row)) for row in read]
-    rest = [spec.unread(key) for key in table["key"]]
-    if len(set(rest)) > 1:  # the pattern leaves out what tells recordings apart
-        said = [f"{row} {left}" for row, left in zip(said, rest, strict=True)]
+    of_a_camera = [*columns, *(["camera"] if "camera" in table.columns else [])]
+    if table.duplicated(of_a_camera).any():  # the pattern leaves out what tells recordings apart
+        said = [f"{row} {spec.unread(key)}" for row, key in zip(said, table["key"], strict=True)]
     return said
 
 

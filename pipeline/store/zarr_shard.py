@@ -313,7 +313,7 @@ def _read_metadata(path: Path) -> tuple[tuple[int, ...], int]:
         shard_samples = found["chunk_grid"]["configuration"]["chunk_shape"][0]
         sizes = [*shape, shard_samples]
         if len(shape) != len(DIMENSIONS) or not all(type(size) is int and size >= 1 for size in sizes):
-            raise DamagedError(f"shape {shape} in shards of {shard_samples!r} samples")
+            raise TypeError
         expected = json.loads(array_metadata(tuple(shape), shard_samples, dict(found["attributes"])))
     except (KeyError, TypeError, IndexError, ValueError):
         raise DamagedError(f"{path}: damaged: does not describe our sharded zarr array; {REPAIR}") from None

@@ -124,3 +124,8 @@ def test_recordings_are_told_apart_by_what_the_pattern_leaves_out_of_their_names
     first, again, *others = performances(table, spec)
     assert first == again
     assert len({first, *others}) == 3
+    # Where the groups say all, what else differs says nothing: a camera's serial number may.
+    table["key"] = ["a01_s01_e00_v01", "a01_s02_e00_v02", "a02_s01_e01_v01", "a03_s01_e00_v01"]
+    first, again, *others = performances(table.assign(action=[1, 1, 2, 3]), spec)
+    assert first == again
+    assert len({first, *others}) == 3

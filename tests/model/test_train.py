@@ -385,16 +385,39 @@ def test_more_spans_than_frames_are_refused_before_training(
 
 @pytest.mark.parametrize("name", ["pool", "contrast_pool"])
 @pytest.mark.parametrize("statistic", ["deviation", "covariance"])
-def test_changes_of_a_single_frame_are_refused_before_training(name: str, statistic: str) -> None:
+def test_changes_of_a_single_frame_are_refused_before_training(
+    shards: Shards, name: str, statistic: str
+) -> None:
     """They are the same for every recording, and nothing would be learnt from them."""
-    change = f'model.{name}.statistics=["mean", "{statistic}"]'
-    config = load_recipe("compact", (change, f"model.{name}.spans=[1, 2]")).model
-    config.check_frames(16)
-    found = rf"model\.{name}\.statistics holds '{statistic}'"
-    with pytest.raises(ValueError, match=found + ".* two frames in each span of the 2"):
-        config.check_frames(8)
-    with pytest.raises(ValueError, match=found + r".*expected \['mean'\]"):
-        load_recipe("best", (change,)).model.check_frames(16)
+    still, moving = ("model.encoder.strides=[4, 4, 1]", "model.encoder.strides=[4, 2, 1]")
+    other = "pool" if name == "contrast_pool" else "contrast_pool"
+    change = (
+        "model.encoder.widths=[4, 4, 4]",
+        f'model.{name}.statistics=["mean", "{statistic}"]',
+        f'model.{other}.statistics=["mean"]',
+    )
+    assert training_samples(shards, load_recipe("contrast", (*change, moving)))
+    found = (
+        rf"model\.{name}\.statistics holds '\w+', which of one frame .* leaves 1 of 16; expected \['mean'\]"
+    )
+    with pytest.raises(ValueError, match=found):
+        training_samples(shards, load_recipe("compact", (*change, still)))
+    with pytest.raises(ValueError, match=found):
+        training_samples(shards, load_recipe("best", change[1:]))
+    # One span of several may be of a single frame, and nobody asks what nothing is contrasted by.
+    both = load_recipe("compact", (*change, moving, f"model.{name}.spans=[1, 2]"))
+    assert training_samples(shards, both)
+    if name == "contrast_pool":
+        supervised = load_recipe("compact", (*change, still, "objective=supervised"))
+        assert training_samples(shards, supervised)
+
+
+def test_a_graphs_changes_of_a_single_frame_are_refused_before_training(shards: Shards) -> None:
+    strides = "model.encoder.strides=[4, 4, 1, 1, 1, 1]"
+    with pytest.raises(
+        ValueError, match=r"model\.statistics\.graph_statistics holds 'deviation', which of one"
+    ):
+        training_samples(shards, load_recipe("best", (strides, "model.encoder.widths=[4, 4, 4, 4, 4, 4]")))
 
 
 def test_shards_without_test_samples_are_told_of_before_training(shards: Shards, tmp_path: Path) -> None:
@@ -410,12 +433,23 @@ def test_shards_without_test_samples_are_told_of_before_training(shards: Shards,
 
 def test_statistics_of_single_bodies_are_refused_before_supervised_training(shards: Shards) -> None:
     """Their batch normalisation would go by what it has seen before, which is nothing."""
-    supervised = ("objective=supervised", "batch_size=16")
-    assert len(training_samples(shards, load_recipe("best", (*supervised, "accumulate=8"))))
-    assert len(training_samples(shards, load_recipe("compact", (*supervised, "accumulate=16"))))
-    for changes in (("accumulate=9",), ("batch_size=1",)):
-        with pytest.raises(ValueError, match=r"some of a single one.*lower accumulate, or raise batch_size"):
-            training_samples(shards, load_recipe("best", (*supervised, *changes)))
+
+    def accepted(recipe: str, *changes: str, world: int = 1) -> bool:
+        wanted = load_recipe(recipe, ("objective=supervised", *changes))
+        return len(training_samples(shards, wanted, world)) > 0
+
+    assert accepted("best", "batch_size=16", "accumulate=8")
+    assert accepted("best", "batch_size=2", world=2)  # ranks normalise together
+    assert accepted("best", "batch_size=8", "accumulate=2", world=4)
+    assert accepted("compact", "batch_size=16", "accumulate=16")
+    with pytest.raises(
+        ValueError, match=r"in 9 parts: of a single one .*lower accumulate, or raise batch_size$"
+    ):
+        accepted("best", "batch_size=16", "accumulate=9")
+    with pytest.raises(
+        ValueError, match=r"a batch is 1 samples: of a single one .*together: raise batch_size$"
+    ):
+        accepted("best", "batch_size=1")
 
 
 def test_distances_from_unknown_ends_are_refused_before_training(shards: Shards, tmp_path: Path) -> None:

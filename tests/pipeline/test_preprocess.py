@@ -304,14 +304,69 @@ def test_a_folder_of_other_things_is_left_alone(spec: DatasetSpec, raw: Path, tm
     assert (tmp_path / "thesis.tex").exists()
 
 
-def test_shards_that_lost_their_plan_can_be_overwritten(spec: DatasetSpec, raw: Path, tmp_path: Path) -> None:
-    """They would be neither shards nor an empty folder."""
+@pytest.mark.parametrize("manifest", ["whole", "damaged", "missing"])
+@pytest.mark.parametrize("plan", [None, "{", '{"project": "thesis"}'])
+def test_shards_that_lost_their_plan_can_be_overwritten(
+    spec: DatasetSpec,
+    raw: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    plan: str | None,
+    manifest: str,
+) -> None:
+    """They would be neither shards nor an empty folder; also when it was tried before, and stopped."""
     before = make(spec, raw, tmp_path / "out")
-    (tmp_path / "out/plan.json").unlink()
-    with pytest.raises(ValueError, match=r"\(plan.json is missing\); --overwrite replaces them"):
+    if plan is None:
+        (tmp_path / "out/plan.json").unlink()
+    else:
+        (tmp_path / "out/plan.json").write_text(plan)
+    if manifest == "damaged":
+        (tmp_path / "out/manifest.json").write_text("[")
+    if manifest == "missing":
+        (tmp_path / "out/manifest.json").unlink()
+    with pytest.raises(
+        ValueError, match=r"\(plan.json (is missing|cannot be read)\); --overwrite replaces them"
+    ):
         make(spec, raw, tmp_path / "out")
+    remove = shutil.rmtree
+
+    def interrupt(path: Path) -> None:
+        remove(path)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            make(spec, raw, tmp_path / "out", overwrite=True)
     assert make(spec, raw, tmp_path / "out", overwrite=True) == before
     assert verify_shards(tmp_path / "out") == {}
+
+
+def test_shards_of_an_earlier_version_can_be_overwritten(
+    spec: DatasetSpec, raw: Path, tmp_path: Path
+) -> None:
+    """Theirs is another plan: `inspect` says to run preprocess again."""
+    before = make(spec, raw, tmp_path / "out")
+    plan = tmp_path / "out/plan.json"
+    facts = json.loads(plan.read_text())
+    del facts["mark"]
+    plan.write_text(json.dumps(facts | {"digest": "of version 2"}))
+    with pytest.raises(ValueError, match="holds shards of other settings"):
+        make(spec, raw, tmp_path / "out")
+    assert make(spec, raw, tmp_path / "out", overwrite=True) == before
+
+
+def test_a_plan_that_may_not_be_read_is_told(
+    spec: DatasetSpec, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(spec, raw, tmp_path / "out")
+
+    def refuse(path: Path) -> dict[str, object]:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("pipeline.store.manifest._load", refuse)
+    with pytest.raises(ValueError, match=r"plan\.json: cannot be read: Permission denied; choose another"):
+        make(spec, raw, tmp_path / "out", overwrite=True)
 
 
 def test_a_loop_of_links_is_no_raw_data(spec: DatasetSpec, tmp_path: Path) -> None:

@@ -86,6 +86,24 @@ def test_a_folder_is_locked_where_only_what_is_open_for_writing_can_be(
         pass
 
 
+def test_a_lock_of_another_user_keeps_out_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their file cannot be opened for writing."""
+    real = os.open
+
+    def as_another(path: Path, flags: int, mode: int = 0o777) -> int:
+        if Path(path).name == LOCK and flags & os.O_RDWR:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(path, flags, mode)
+
+    with alone(tmp_path, "another", "go elsewhere"):
+        monkeypatch.setattr(os, "open", as_another)
+        with (
+            pytest.raises(ValueError, match="another is writing"),
+            alone(tmp_path, "another", "go elsewhere"),
+        ):
+            pass
+
+
 def test_a_folder_in_which_no_file_can_be_made_is_locked_itself(tmp_path: Path) -> None:
     (tmp_path / LOCK).mkdir()
     with (
