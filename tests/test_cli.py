@@ -77,7 +77,7 @@ def test_verify_names_the_damaged_file(tmp_path: Path) -> None:
     result = call("verify", str(tmp_path / "out"))
     assert result.exit_code == 1
     assert "skeletons.zarr/c/0/0/0/0/0" in result.stdout
-    assert "1 of 4 files are damaged; run the preprocess command of these shards" in result.stderr
+    assert "1 of 4 files are damaged; run the preprocess command again" in result.stderr
     works("preprocess", "ucla", "raw", "--frames", "8", "--out", str(tmp_path / "out"))
     assert "all sound" in works("verify", str(tmp_path / "out"))
 
