@@ -214,6 +214,10 @@ class CPSTN(nn.Module):
         """
         return pool_samples(q_PCtV, self.config.pool, sample_P, num_samples, self.backward_channels)
 
+    def representation(self, x_PCTV: Tensor, sample_P: Tensor, num_samples: int) -> Tensor:
+        """h (N, D) of coordinates (P, 3, T, V): what classifiers are given. sample_P: see `represent`."""
+        return self.represent(self.encode(x_PCTV), sample_P, num_samples)
+
     def to_contrast(self, q_PCtV: Tensor, sample_P: Tensor, num_samples: int) -> Tensor:
         """What is projected and contrasted, float32: as `represent`, pooled as `contrast_pool` says, of what
         the encoder has learnt."""

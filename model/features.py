@@ -61,7 +61,7 @@ def encoder_extractor(model: CPSTN) -> Extractor:
     """h: the frozen encoder's output, pooled over time and bodies, and whitened where the model says how."""
 
     def extract(x_PCTV: Tensor, sample_P: Tensor, num_samples: int) -> Tensor:
-        h_ND = model.represent(model.encode(x_PCTV), sample_P, num_samples)
+        h_ND = model.representation(x_PCTV, sample_P, num_samples)
         return h_ND if model.whitening is None else model.whitening(h_ND)
 
     return extract

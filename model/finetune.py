@@ -44,8 +44,8 @@ def finetune(
         for index, batch in enumerate(sequential_batches(shuffled, config.batch_size)):
             for group in optimiser.param_groups:
                 group["lr"] = config.lr_at(epoch * per_epoch + index, config.epochs * per_epoch)
-            q_PCTV = model.encode(batch.original_PCTV.to(device))
-            h_ND = model.represent(q_PCTV, batch.sample_P.to(device), batch.num_samples)
+            x_PCTV, sample_P = batch.original_PCTV.to(device), batch.sample_P.to(device)
+            h_ND = model.representation(x_PCTV, sample_P, batch.num_samples)
             loss = F.cross_entropy(head(h_ND), batch.labels_N.to(device))
             optimiser.zero_grad(set_to_none=True)
             loss.backward()

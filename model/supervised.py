@@ -1,6 +1,6 @@
 """Supervised training from scratch, the baseline of the paper's Table 4: same encoder, linear layer, labels.
 
-Axes: N sample, P packed present body, C channel, t frame, V joint, D representation, K class.
+Axes: N sample, P packed present body, C channel, T frame, V joint, D representation, K class.
 """
 
 import numpy as np
@@ -69,8 +69,7 @@ class Supervised(nn.Module):
     def _represent(self, batch: Batch) -> Tensor:
         x_PCTV = batch.views[0].x_PCTV if batch.views else batch.original_PCTV
         with mixed_precision(self.recipe.precision, x_PCTV.device):
-            q_PCtV = self.model.encode(x_PCTV)
-            h_ND = self.model.represent(q_PCtV, batch.sample_P, batch.num_samples)
+            h_ND = self.model.representation(x_PCTV, batch.sample_P, batch.num_samples)
         return h_ND.float()
 
 
@@ -85,7 +84,7 @@ def head_scores(model: CPSTN, head: nn.Linear, samples: Samples, device: torch.d
     model.eval()
     scores = []
     for batch in sequential_batches(samples, 64):
-        q_PCtV = model.encode(batch.original_PCTV.to(device))
-        h_ND = model.represent(q_PCtV, batch.sample_P.to(device), batch.num_samples)
+        x_PCTV, sample_P = batch.original_PCTV.to(device), batch.sample_P.to(device)
+        h_ND = model.representation(x_PCTV, sample_P, batch.num_samples)
         scores.append(head(h_ND.float()))
     return torch.cat(scores)
