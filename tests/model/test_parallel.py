@@ -45,7 +45,7 @@ WAYS = {
     "whitened": (
         *("spatial_weight=0", "temporal_weight=0", "model.backbone=statistics", "model.statistics.hidden=8"),
         *("model.statistics.whitened=6", "model.statistics.skip=true"),
-        "model.statistics.graph_streams=['joint']",
+        *("model.statistics.graph_streams=['joint']", "model.pool.statistics=['mean']"),
     ),
 }
 # bfloat16 rounds too coarsely to compare a single step; whitening is fitted where a whole training begins.
