@@ -175,11 +175,12 @@ def open_shards(place: Path | str) -> Shards:
 def performances(table: pd.DataFrame, spec: DatasetSpec) -> list[str]:
     """Of each row of a shards' table what its name says of the performance, which is all but the camera: one
     performance, where the cameras film at once; one number of the same subject and action, where not."""
-    columns = [name for name in FIELDS if name in table.columns and name != "camera"]
-    read: list[tuple[int, ...]] = list(table[columns].itertuples(index=False, name=None))
+    named = table[[name for name in FIELDS if name in table.columns]]
+    read: list[tuple[int, ...]] = list(
+        named.drop(columns="camera", errors="ignore").itertuples(index=False, name=None)
+    )
     said = [" ".join(map(str, row)) for row in read]
-    of_a_camera = [*columns, *(["camera"] if "camera" in table.columns else [])]
-    if table.duplicated(of_a_camera).any():  # the pattern leaves out what tells recordings apart
+    if named.duplicated().any():  # the pattern leaves out what tells recordings apart
         said = [f"{row} {spec.unread(key)}" for row, key in zip(said, table["key"], strict=True)]
     return said
 

@@ -184,13 +184,34 @@ def test_a_cluster_that_is_not_there_is_told(job: Job, monkeypatch: pytest.Monke
     for address in ("tcp://127.0.0.1:9", "nonsense://here"):
         with pytest.raises(ValueError, match=r"no dask scheduler answers there .*dask worker"):
             run(job, cluster=address)
-    with pytest.raises(ValueError, match=r"dask cannot speak to it from here; expected tcp://HOST:8786"):
-        run(job, cluster="tls://127.0.0.1:9")
     with (
         LocalCluster(n_workers=0, processes=False, protocol="tcp", dashboard_address="127.0.0.1:0") as idle,
         pytest.raises(ValueError, match="has no workers; start some"),
     ):
         run(job, cluster=idle.scheduler_address)
+
+
+def test_a_protocol_that_needs_more_than_an_address_is_told(raw: Path, tmp_path: Path) -> None:
+    """In a process of its own: the half of a client that dask leaves would end in the middle of another's
+    start."""
+    command = [
+        "preprocess",
+        "ntu60",
+        str(raw),
+        "--out",
+        str(tmp_path / "out"),
+        "--cluster",
+        "tls://127.0.0.1:9",
+    ]
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).parents[2] / "cli.py"), *command],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "dask cannot speak to it from here; expected tcp://HOST:8786" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_workers_that_would_make_other_bytes_are_refused(

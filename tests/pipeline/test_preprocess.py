@@ -5,6 +5,8 @@ import os
 import re
 import shutil
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -216,23 +218,30 @@ def test_other_settings_on_the_same_output_are_refused(spec: DatasetSpec, raw: P
     assert open_shards(tmp_path).manifest.shape[3] == FRAMES + 1
 
 
-def test_an_overwrite_that_was_stopped_can_be_run_again(
-    spec: DatasetSpec, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The folder would count as somebody else's for ever, with half of the old shards in it."""
-    make(spec, raw, tmp_path)
-    other = PreprocessConfig(NormalizeConfig(frames=FRAMES + 1), shard_samples=16)
+@contextmanager
+def stopped_after_a_removal(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Ctrl-C in the block, once the first folder that makes room is gone."""
     remove = shutil.rmtree
 
     def interrupt(path: Path) -> None:
         remove(path)
         raise KeyboardInterrupt
 
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            yield
+
+
+def test_an_overwrite_that_was_stopped_can_be_run_again(
+    spec: DatasetSpec, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder would count as somebody else's for ever, with half of the old shards in it."""
+    make(spec, raw, tmp_path)
+    other = PreprocessConfig(NormalizeConfig(frames=FRAMES + 1), shard_samples=16)
     for _ in range(2):
-        with monkeypatch.context() as patch:
-            patch.setattr(shutil, "rmtree", interrupt)
-            with pytest.raises(KeyboardInterrupt):
-                make(spec, raw, tmp_path, other, overwrite=True)
+        with stopped_after_a_removal(monkeypatch):
+            make(spec, raw, tmp_path, other, overwrite=True)
         with pytest.raises(ValueError, match=r"frames: 12 there, 13 now.*--overwrite"):
             make(spec, raw, tmp_path, other)
     make(spec, raw, tmp_path, other, overwrite=True)
@@ -328,16 +337,8 @@ def test_shards_that_lost_their_plan_can_be_overwritten(
         ValueError, match=r"\(plan.json (is missing|cannot be read)\); --overwrite replaces them"
     ):
         make(spec, raw, tmp_path / "out")
-    remove = shutil.rmtree
-
-    def interrupt(path: Path) -> None:
-        remove(path)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(shutil, "rmtree", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            make(spec, raw, tmp_path / "out", overwrite=True)
+    with stopped_after_a_removal(monkeypatch):
+        make(spec, raw, tmp_path / "out", overwrite=True)
     assert make(spec, raw, tmp_path / "out", overwrite=True) == before
     assert verify_shards(tmp_path / "out") == {}
 
