@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import cycle
 from types import TracebackType
 from typing import Protocol, Self
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from data_specs.skeleton import Skeleton
 from pipeline.augment import ViewConfig, combined_view, crops, make_view
 from pipeline.batch import VIEW_KINDS, Batch, View
-from pipeline.order import batch_indices, partners, steps_per_epoch
+from pipeline.order import Partners, batch_indices, partners, steps_per_epoch
 from pipeline.samples import CAMERA, RECORDING, BodySource, Samples, check_positives
 from pipeline.store.tar_shard import TarShards
 from pipeline.stream import StreamFeed
@@ -96,6 +97,75 @@ class _Slot:
     visible_N: tuple[torch.Tensor, ...]
 
 
+@dataclass(frozen=True, eq=False)
+class _Maker:
+    """Makes a step's batch with its views, in buffers.
+
+    beside: whose recording the second view shows instead of each sample's own; None where it is its own.
+    """
+
+    samples: Samples
+    feed: Feed
+    steps_in_epoch: int
+    seed: int
+    views: tuple[str, ...]
+    config: ViewConfig
+    beside: Partners | None
+    pin_memory: bool
+
+    def slot(self, num_samples: int) -> _Slot:
+        """Buffers for batches of exactly num_samples, whichever samples they are."""
+        capacity, pin_memory = num_samples * int(self.samples.num_bodies_N.max()), self.pin_memory
+        bodies = partial(_bodies_buffer, self.samples, capacity, pin_memory)
+        num_views = len(self.views)
+        num_crops = num_views if any(crops(kind, self.config) for kind in self.views) else 0
+        return _Slot(
+            original_PCTV=bodies(),
+            partner_PCTV=bodies() if self.beside else None,
+            views_PCTV=tuple(bodies() for _ in range(num_views)),
+            cropped_PCTV=tuple(bodies() for _ in range(num_crops)),
+            visible_N=tuple(
+                torch.empty(num_samples, dtype=torch.int64, pin_memory=pin_memory) for _ in range(num_views)
+            ),
+        )
+
+    def fill(self, step: int, slot: _Slot) -> Batch:
+        """The batch of a global step, in a slot."""
+        positions_N, epoch = self.feed.positions(step), step // self.steps_in_epoch
+        batch = _batch(self.samples.take(positions_N), slot.original_PCTV)
+        self.feed.read(step, batch.original_PCTV.numpy())
+        second = batch
+        if self.beside and slot.partner_PCTV is not None:
+            others = self.samples.take(self.beside.of(positions_N, self.seed, epoch))
+            second = _read(others, slot.partner_PCTV)
+        made = []
+        for index in range(len(self.views)):
+            shown = batch if index == 0 else second
+            view = self._view(shown, slot, index, epoch)
+            made.append(view if shown is batch else _of_other_recordings(view, shown))
+        whole = replace(batch, views=tuple(made))
+        # What lies in no buffer is small, and pinned now; the buffers are already.
+        return whole.map(torch.Tensor.pin_memory) if self.pin_memory else whole
+
+    def _view(self, batch: Batch, slot: _Slot, index: int, epoch: int) -> View:
+        """The view of this index of a batch without views, in its place of the slot."""
+        kind, x_PCTV = self.views[index], batch.original_PCTV.numpy()
+        view_PCTV, visible_N = slot.views_PCTV[index][: len(x_PCTV)], slot.visible_N[index]
+        cropped_PCTV = slot.cropped_PCTV[index][: len(x_PCTV)] if crops(kind, self.config) else None
+        make_view(
+            *(kind, x_PCTV, batch.sample_P.numpy(), batch.ids_N.numpy()),
+            seed=self.seed,
+            epoch=epoch,
+            view=index,
+            config=self.config,
+            skeleton=self.samples.skeleton,
+            out_PCTV=view_PCTV.numpy(),
+            visible_N=visible_N.numpy(),
+            cropped_PCTV=None if cropped_PCTV is None else cropped_PCTV.numpy(),
+        )
+        return View(kind, view_PCTV, visible_N, cropped_PCTV)
+
+
 def train_batches(
     samples: Samples,
     *,
@@ -136,10 +206,7 @@ def train_batches(
     check_positives(samples, positives)
     if buffer < 1:
         raise ValueError(f"buffer is {buffer}; expected at least 1 sample")
-    num_samples = len(samples)
-    steps_in_epoch = steps_per_epoch(num_samples, batch_size)
-    share = len(batch_indices(start_step, num_samples, batch_size, seed, rank=rank, world=world))
-
+    share = len(batch_indices(start_step, len(samples), batch_size, seed, rank=rank, world=world))
     feed: Feed
     if isinstance(samples.source, TarShards):
         feed = StreamFeed(
@@ -157,30 +224,18 @@ def train_batches(
         )
     else:
         feed = RandomFeed(samples, samples.source, batch_size, seed, rank, world)
-
-    beside = partners(samples.performances_N) if positives == CAMERA else None
-
-    def fill(step: int, slot: _Slot) -> Batch:
-        positions_N, epoch = feed.positions(step), step // steps_in_epoch
-        batch = _batch(samples.take(positions_N), slot.original_PCTV)
-        feed.read(step, batch.original_PCTV.numpy())
-        second = batch
-        if beside and slot.partner_PCTV is not None:
-            others = samples.take(beside.of(positions_N, seed, epoch))
-            second = _read(others, slot.partner_PCTV)
-        made = []
-        for index, kind in enumerate(views):
-            shown = batch if index == 0 else second
-            view = _make_view(shown, slot, kind, index, seed, epoch, config, samples.skeleton)
-            made.append(view if shown is batch else _of_other_recordings(view, shown))
-        whole = replace(batch, views=tuple(made))
-        # What lies in no buffer is small, and pinned now; the buffers are already.
-        return whole.map(torch.Tensor.pin_memory) if pin_memory else whole
-
-    num_crops = len(views) if any(crops(kind, config) for kind in views) else 0
-    by_camera = beside is not None
-    ring = [_slot(samples, share, len(views), num_crops, by_camera, pin_memory) for _ in range(prefetch + 1)]
-    return _in_order(feed, fill, range(start_step, end_step), ring, threads)
+    maker = _Maker(
+        samples=samples,
+        feed=feed,
+        steps_in_epoch=steps_per_epoch(len(samples), batch_size),
+        seed=seed,
+        views=views,
+        config=config,
+        beside=partners(samples.performances_N) if positives == CAMERA else None,
+        pin_memory=pin_memory,
+    )
+    ring = [maker.slot(share) for _ in range(prefetch + 1)]
+    return _in_order(feed, maker.fill, range(start_step, end_step), ring, threads)
 
 
 def sequential_batches(samples: Samples, batch_size: int) -> Iterator[Batch]:
@@ -267,53 +322,9 @@ def _read(samples: Samples, buffer_PCTV: torch.Tensor) -> Batch:
     return batch
 
 
-def _make_view(
-    batch: Batch,
-    slot: _Slot,
-    kind: str,
-    index: int,
-    seed: int,
-    epoch: int,
-    config: ViewConfig,
-    skeleton: Skeleton,
-) -> View:
-    """A view of a batch without views, in its place of the slot: that of this index."""
-    x_PCTV, sample_P, ids_N = batch.original_PCTV.numpy(), batch.sample_P.numpy(), batch.ids_N.numpy()
-    view_PCTV, visible_N = slot.views_PCTV[index][: len(x_PCTV)], slot.visible_N[index]
-    cropped_PCTV = slot.cropped_PCTV[index][: len(x_PCTV)] if crops(kind, config) else None
-    make_view(
-        *(kind, x_PCTV, sample_P, ids_N),
-        seed=seed,
-        epoch=epoch,
-        view=index,
-        config=config,
-        skeleton=skeleton,
-        out_PCTV=view_PCTV.numpy(),
-        visible_N=visible_N.numpy(),
-        cropped_PCTV=None if cropped_PCTV is None else cropped_PCTV.numpy(),
-    )
-    return View(kind, view_PCTV, visible_N, cropped_PCTV)
-
-
 def _of_other_recordings(view: View, shown: Batch) -> View:
     """The view, in a batch whose own recordings are others than those that it shows."""
     return replace(view, target_PCTV=shown.target_of(view), sample_P=shown.sample_P)
-
-
-def _slot(
-    samples: Samples, num_samples: int, num_views: int, num_crops: int, by_camera: bool, pin_memory: bool
-) -> _Slot:
-    """Buffers for batches of exactly num_samples, whichever samples they are."""
-    capacity = num_samples * int(samples.num_bodies_N.max())
-    return _Slot(
-        original_PCTV=_bodies_buffer(samples, capacity, pin_memory),
-        partner_PCTV=_bodies_buffer(samples, capacity, pin_memory) if by_camera else None,
-        views_PCTV=tuple(_bodies_buffer(samples, capacity, pin_memory) for _ in range(num_views)),
-        cropped_PCTV=tuple(_bodies_buffer(samples, capacity, pin_memory) for _ in range(num_crops)),
-        visible_N=tuple(
-            torch.empty(num_samples, dtype=torch.int64, pin_memory=pin_memory) for _ in range(num_views)
-        ),
-    )
 
 
 def _bodies_buffer(samples: Samples, capacity: int, pin_memory: bool) -> torch.Tensor:
