@@ -673,7 +673,7 @@ def _recordings(number: int) -> str:
 def _new_run(shards: "Shards", recipe: "Recipe", name: str | None, world: int) -> Path:
     """The folder of a run that was made; a mistake shows before there is one."""
     from model.run import create_next, named_run
-    from model.train import training_samples
+    from model.training_set import training_samples
 
     training_samples(shards, recipe, world)
     made_from = recipe, shards.location, shards.manifest.digest

@@ -32,7 +32,8 @@ from model.recipe import CPSTN_OBJECTIVE, Recipe, check_row, load_recipe, row_ba
 from model.run import Run
 from model.scores import INPUT_STATISTICS, UNTRAINED
 from model.table5 import Row
-from model.train import OnProgress, train, training_samples
+from model.train import OnProgress, train
+from model.training_set import training_samples
 from model.unused import unused_keys
 from pipeline.store.publish import check_writable, publish_bytes
 from pipeline.store.shards import Shards

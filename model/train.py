@@ -16,26 +16,25 @@ from torch.utils.tensorboard import SummaryWriter
 
 from model.baselines.baseline import Baseline
 from model.baselines.choose import new_baseline
-from model.baselines.settings import AS_CAL, BASELINES, MS2L
+from model.baselines.settings import BASELINES
 from model.batch_norm import share_batch_norm
 from model.checkpoint import Checkpoint, load_checkpoint, new_model, save_checkpoint
-from model.cpstn import CPSTN, STATISTICS
+from model.cpstn import CPSTN
 from model.device import reuse_freed_memory
 from model.memory import memory_explained
 from model.objective import Pretraining
-from model.parallel import ALONE, Ranks, check_share
-from model.recipe import CPSTN_OBJECTIVE, SUPERVISED, Recipe, views_of
+from model.parallel import ALONE, Ranks
+from model.recipe import SUPERVISED, Recipe, views_of
 from model.run import Run
 from model.share import share_out
 from model.stop import Stopped, StopSign, stop_sign
-from model.streams import check_ends
 from model.subset import write_subset
-from model.supervised import Supervised, labelled_samples
+from model.supervised import Supervised
+from model.training_set import notes_on_training, training_samples
 from model.watch import Outcome, Watch
 from model.whitening import fit_encoder
 from pipeline.loader import train_batches
 from pipeline.order import steps_per_epoch
-from pipeline.samples import Samples, check_positives, split_samples
 from pipeline.store.publish import alone, check_writable
 from pipeline.store.shards import Shards
 
@@ -102,14 +101,9 @@ def train(
             f"where these are, or start a new run"
         )
     samples = training_samples(shards, recipe, ranks.world)
-    if recipe.batch_size > len(samples) and ranks.is_first:
-        on_note(f"batch_size is {recipe.batch_size:,}; a batch is all {len(samples):,} training samples")
-    protocol = recipe.protocol_on(shards.spec)
-    if ranks.is_first and len(shards.split(protocol, "test")) == 0:
-        on_note(
-            f"protocol {protocol} finds no test samples in these shards; eval will need other shards, or "
-            f"another protocol"
-        )
+    if ranks.is_first:
+        for note in notes_on_training(shards, recipe, samples):
+            on_note(note)
     per_epoch = steps_per_epoch(len(samples), recipe.batch_size)
     steps = recipe.epochs * per_epoch
     with (
@@ -165,55 +159,6 @@ def train(
         if sign.number:  # while the last step was saved
             raise _stopped(sign, step, steps, run)
     return objective.model
-
-
-def training_samples(shards: Shards, recipe: Recipe, world: int = 1) -> Samples:
-    """The samples that a recipe trains on, on `world` ranks together.
-
-    Raises ValueError if these shards do not have any, or none that temporal masking could be learnt from, if
-    they have too few frames or no joints that a stream needs, if a batch is too small for the contrast or for
-    batch normalisation, or if the ranks cannot share one.
-    """
-    check_share(recipe.batch_size, world)
-    recipe.model.check_frames(shards.source.shape[3])
-    contrasts = recipe.objective in (CPSTN_OBJECTIVE, AS_CAL) and bool(recipe.contrast_weight)
-    recipe.model.check_changes(shards.source.shape[3], contrast=contrasts)
-    check_ends(recipe.model.streams, shards.spec.skeleton)
-    if recipe.objective == MS2L:
-        recipe.ms2l_like.check_frames(shards.source.shape[3])
-    if shards.manifest.settings["resample"] == "pad":
-        raise ValueError(
-            f"{shards.location}: padded with zeros, which temporal masking would take for motion; "
-            f"train on shards made with --resample linear or nearest"
-        )
-    if recipe.objective == SUPERVISED:
-        labelled = labelled_samples(shards, recipe)
-        _check_parts(recipe, min(recipe.batch_size, len(labelled)), world)
-        return labelled
-    samples = split_samples(shards, recipe.protocol_on(shards.spec), "train")
-    check_positives(samples, recipe.positives)
-    in_a_batch = min(len(samples), recipe.batch_size)
-    if in_a_batch == 1 and recipe.objective == CPSTN_OBJECTIVE and recipe.contrast_weight:
-        raise ValueError(
-            f"a batch is one sample (batch_size {recipe.batch_size}, {len(samples):,} training samples), "
-            f"which the contrast can compare with nothing; expected at least two, or contrast_weight=0"
-        )
-    return samples
-
-
-def _check_parts(recipe: Recipe, in_a_batch: int, world: int) -> None:
-    """Of a body by itself the batch normalisation of statistics measures nothing (`statistics.BodyNorm`).
-    Raises ValueError where it would see no others. in_a_batch: samples, on all ranks, which normalise
-    together."""
-    together = world * (in_a_batch // world // recipe.accumulate)
-    if recipe.model.backbone != STATISTICS or together >= 2:
-        return
-    parts = f", worked on in {recipe.accumulate:,} parts" if recipe.accumulate > 1 else ""
-    way_out = "lower accumulate, or raise batch_size" if parts else "raise batch_size"
-    raise ValueError(
-        f"a batch is {in_a_batch:,} samples{parts}: of a single one the batch normalisation of statistics "
-        f"measures nothing; expected at least two together: {way_out}"
-    )
 
 
 def reads_late(device: torch.device) -> bool:

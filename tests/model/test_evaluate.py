@@ -171,7 +171,7 @@ def test_neighbours_are_those_whose_labels_are_shown(
     parts, extractor = read_parts(shards, "xview"), statistics_extractor(shards.spec.skeleton)
     train_on, test_on = (extract_features(extractor, part, CPU) for part in (parts.train, parts.test))
     for numbers in ((1, 20), (1, 5)):
-        monkeypatch.setattr("model.evaluate.NEIGHBOURS", numbers)
+        monkeypatch.setattr("model.modes.NEIGHBOURS", numbers)
         found = ask(keep=Run(tmp_path))
         for labels in found.labelled:
             shown = train_on.take(labels.sets[0])
@@ -196,8 +196,8 @@ def test_penalties_are_chosen_by_the_performances_of_the_samples_whose_labels_ar
         given.append((pairs[0][0].labels_N.tolist(), rest[-1]))
         return fused_evaluation(pairs, *rest)
 
-    monkeypatch.setattr("model.evaluate.linear_evaluation", one)
-    monkeypatch.setattr("model.evaluate.fused_evaluation", fused)
+    monkeypatch.setattr("model.modes.linear_evaluation", one)
+    monkeypatch.setattr("model.modes.fused_evaluation", fused)
     question = Question(("linear", "semi"), "xview", (0.5,))
     result = evaluate(shards, checkpoint, question, device=CPU, fuse={"itself": checkpoint})
     parts, expected = read_parts(shards, "xview"), []
@@ -478,7 +478,7 @@ def test_a_stopped_evaluation_goes_on_where_it_was(
             raise KeyboardInterrupt
         return finetune(*arguments, **options)
 
-    monkeypatch.setattr("model.evaluate.finetune", counted)
+    monkeypatch.setattr("model.modes.finetune", counted)
     with pytest.raises(KeyboardInterrupt):
         evaluate(shards, checkpoint, question, device=CPU, keep=Run(tmp_path))
     gone_on = evaluate(shards, checkpoint, question, device=CPU, keep=Run(tmp_path), on_note=notes.append)

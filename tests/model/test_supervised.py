@@ -18,7 +18,8 @@ from model.recipe import load_recipe
 from model.run import Run
 from model.share import share_out
 from model.supervised import Supervised, head_scores, labelled_keys
-from model.train import Progress, train, training_samples
+from model.train import Progress, train
+from model.training_set import training_samples
 from pipeline.batch import Batch, View
 from pipeline.samples import in_any_order, split_samples
 from pipeline.store.shards import Shards

@@ -21,7 +21,8 @@ from model.parallel import Ranks
 from model.recipe import Recipe, load_recipe
 from model.run import Run
 from model.share import Share
-from model.train import Progress, train, training_samples
+from model.train import Progress, train
+from model.training_set import training_samples
 from pipeline.loader import sequential_batches
 from pipeline.normalize import NormalizeConfig
 from pipeline.order import batch_indices, steps_per_epoch
@@ -91,25 +92,6 @@ def check_stop_and_resume(shards: Shards, tmp_path: Path, *changes: str) -> None
         assert torch.equal(weights, found.content["model"][name]), name
 
 
-def test_two_cameras_are_refused_where_they_do_not_meet(both_shards: Shards, tmp_path: Path) -> None:
-    """Tars are read in their own order; and before anything is read, not in the first step."""
-    tars = replace(both_shards, manifest=replace(both_shards.manifest, format="webdataset"))
-    recipe, new = started(tars, tmp_path / "run", "positives=camera")
-    with pytest.raises(
-        ValueError, match="recordings of two cameras do not meet; preprocess with --format zarr"
-    ):
-        train(tars, recipe, new, device=CPU)
-
-
-def test_two_cameras_are_refused_where_they_filmed_one_after_the_other(
-    shards: Shards, tmp_path: Path
-) -> None:
-    """NW-UCLA's names pair recordings of one subject and action: that would be a label."""
-    recipe, new = started(shards, tmp_path / "run", "positives=camera")
-    with pytest.raises(ValueError, match="the data set's cameras did not film at once"):
-        train(shards, recipe, new, device=CPU)
-
-
 def test_losses_fall_and_are_reported(shards: Shards, tmp_path: Path) -> None:
     recipe, new = started(shards, tmp_path / "run", "epochs=12", "lr=1e-2", "view.shear=0.1")
     heard: list[Progress] = []
@@ -152,7 +134,7 @@ def test_batches_are_asked_for_as_the_recipe_says(
         raise Stop
 
     monkeypatch.setattr(train_module, "train_batches", listen)
-    monkeypatch.setattr(train_module, "check_positives", lambda *_: None)
+    monkeypatch.setattr("model.training_set.check_positives", lambda *_: None)
     with pytest.raises(Stop):
         train(shards, recipe, new, device=CPU, threads=3)
     count = len(shards.split("xview", "train"))
@@ -222,16 +204,6 @@ def test_a_run_stopped_before_its_first_checkpoint_can_be_resumed(shards: Shards
     assert not new.checkpoint.exists()
     train(shards, new.recipe(), new, device=CPU, resume=True)
     assert load_checkpoint(new).step == load_checkpoint(new).steps
-
-
-def test_padded_shards_are_not_trained_on(shards: Shards, tmp_path: Path) -> None:
-    config = PreprocessConfig(NormalizeConfig(frames=16, resample="pad"))
-    raw = shards.folder.parent / "raw"
-    run(prepare(shards.spec, [raw], tmp_path / "padded", config, overwrite=False), workers=1)
-    padded = open_shards(tmp_path / "padded")
-    recipe, new = started(padded, tmp_path / "run")
-    with pytest.raises(ValueError, match="padded with zeros"):
-        train(padded, recipe, new, device=CPU)
 
 
 def test_damaged_shards_are_not_trained_on(shards: Shards, tmp_path: Path) -> None:
@@ -369,57 +341,6 @@ def test_out_of_memory_says_what_to_lower(
         train(shards, recipe, new, device=CPU)
 
 
-@pytest.mark.parametrize("name", ["pool", "contrast_pool"])
-def test_more_spans_than_frames_are_refused_before_training(
-    shards: Shards, tmp_path: Path, name: str
-) -> None:
-    """It would be found out when the run is evaluated, after the last epoch."""
-    recipe, new = started(shards, tmp_path / "run", f"model.{name}.spans=[1, 5]")
-    message = rf"model\.{name}\.spans holds 5; expected at most the 4 frames that the encoder leaves of 16"
-    with pytest.raises(ValueError, match=message):
-        train(shards, recipe, new, device=CPU)
-    statistics = load_recipe("best", (f"model.{name}.spans=[1, 5]",))
-    with pytest.raises(ValueError, match=rf"model\.{name}\.spans holds 5; expected \[1\], as statistics"):
-        statistics.model.check_frames(16)
-
-
-@pytest.mark.parametrize("name", ["pool", "contrast_pool"])
-@pytest.mark.parametrize("statistic", ["deviation", "covariance"])
-def test_changes_of_a_single_frame_are_refused_before_training(
-    shards: Shards, name: str, statistic: str
-) -> None:
-    """They are the same for every recording, and nothing would be learnt from them."""
-    still, moving = ("model.encoder.strides=[4, 4, 1]", "model.encoder.strides=[4, 2, 1]")
-    other = "pool" if name == "contrast_pool" else "contrast_pool"
-    change = (
-        "model.encoder.widths=[4, 4, 4]",
-        f'model.{name}.statistics=["mean", "{statistic}"]',
-        f'model.{other}.statistics=["mean"]',
-    )
-    assert training_samples(shards, load_recipe("contrast", (*change, moving)))
-    found = (
-        rf"model\.{name}\.statistics holds '\w+', which of one frame .* leaves 1 of 16; expected \['mean'\]"
-    )
-    with pytest.raises(ValueError, match=found):
-        training_samples(shards, load_recipe("compact", (*change, still)))
-    with pytest.raises(ValueError, match=found):
-        training_samples(shards, load_recipe("best", change[1:]))
-    # One span of several may be of a single frame, and nobody asks what nothing is contrasted by.
-    both = load_recipe("compact", (*change, moving, f"model.{name}.spans=[1, 2]"))
-    assert training_samples(shards, both)
-    if name == "contrast_pool":
-        supervised = load_recipe("compact", (*change, still, "objective=supervised"))
-        assert training_samples(shards, supervised)
-
-
-def test_a_graphs_changes_of_a_single_frame_are_refused_before_training(shards: Shards) -> None:
-    strides = "model.encoder.strides=[4, 4, 1, 1, 1, 1]"
-    with pytest.raises(
-        ValueError, match=r"model\.statistics\.graph_statistics holds 'deviation', which of one"
-    ):
-        training_samples(shards, load_recipe("best", (strides, "model.encoder.widths=[4, 4, 4, 4, 4, 4]")))
-
-
 def test_shards_without_test_samples_are_told_of_before_training(shards: Shards, tmp_path: Path) -> None:
     """Else `eval` says so, when the night is over."""
     recipe, new = started(shards, tmp_path / "run", "epochs=1")
@@ -429,36 +350,3 @@ def test_shards_without_test_samples_are_told_of_before_training(shards: Shards,
         train(opened, recipe, new, device=CPU, on_note=notes.append)
     (note,) = notes
     assert "protocol xview finds no test samples" in note
-
-
-def test_statistics_of_single_bodies_are_refused_before_supervised_training(shards: Shards) -> None:
-    """Their batch normalisation would go by what it has seen before, which is nothing."""
-
-    def accepted(recipe: str, *changes: str, world: int = 1) -> bool:
-        wanted = load_recipe(recipe, ("objective=supervised", *changes))
-        return len(training_samples(shards, wanted, world)) > 0
-
-    assert accepted("best", "batch_size=16", "accumulate=8")
-    assert accepted("best", "batch_size=2", world=2)  # ranks normalise together
-    assert accepted("best", "batch_size=8", "accumulate=2", world=4)
-    assert accepted("compact", "batch_size=16", "accumulate=16")
-    with pytest.raises(
-        ValueError, match=r"in 9 parts: of a single one .*lower accumulate, or raise batch_size$"
-    ):
-        accepted("best", "batch_size=16", "accumulate=9")
-    with pytest.raises(
-        ValueError, match=r"a batch is 1 samples: of a single one .*together: raise batch_size$"
-    ):
-        accepted("best", "batch_size=1")
-
-
-def test_distances_from_unknown_ends_are_refused_before_training(shards: Shards, tmp_path: Path) -> None:
-    """Shards from before specs named hands and head carry a spec that does not."""
-    spec = parse_spec(re.sub(r"ends = .*\n", "", shards.spec.text))
-    config = PreprocessConfig(NormalizeConfig(frames=16))
-    raw, out = shards.folder.parent / "raw", tmp_path / "shards"
-    run(prepare(spec, [raw], out, config, overwrite=False), workers=2)
-    recipe = load_recipe("compact", ('model.streams=["joint", "distance"]',))
-    assert len(training_samples(shards, recipe))
-    with pytest.raises(ValueError, match=r'"distance" needs a skeleton with ends'):
-        training_samples(open_shards(out), recipe)

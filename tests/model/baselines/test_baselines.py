@@ -21,7 +21,8 @@ from model.parallel import ALONE, Ranks, joined
 from model.recipe import OBJECTIVES, Recipe, load_recipe, views_of
 from model.run import Run
 from model.share import share_out, split_batch
-from model.train import Progress, train, training_samples
+from model.train import Progress, train
+from model.training_set import training_samples
 from pipeline.batch import Batch, View
 from pipeline.store.shards import Shards
 
