@@ -3,11 +3,12 @@
 import errno
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from data_specs.spec import DatasetSpec
 from pipeline.cluster import check_spread, make_shards
@@ -196,22 +197,7 @@ def _finalise(job: Job, tasks: list[ShardTask], strict: bool) -> Manifest:
     store.write_tables(job.out, plan.shard_samples, records)
     samples = sum(len(record.samples) for record in records)
     rejects = [reject for record in records for reject in record.rejects]
-    if samples == 0 and not rejects:
-        raise ValueError(
-            f"all {len(plan.keys)} recordings have fewer than {job.config.min_frames} frames; "
-            f"a smaller --min-frames lets some be used, with --overwrite"
-        )
-    if samples == 0:
-        raise UnreadableError(
-            f"none of {len(plan.keys)} recordings could be used: {len(plan.keys) - len(rejects)} have fewer "
-            f"than {job.config.min_frames} frames (--min-frames), {len(rejects)} cannot be read; "
-            f"the first: {rejects[0]['file']}: {rejects[0]['reason']}"
-        )
-    if strict and rejects:
-        raise UnreadableError(
-            f"{len(rejects)} recordings could not be read, listed in {job.out / 'rejects.csv'}; "
-            f"without --strict they are left out"
-        )
+    _check_usable(job, samples, rejects, strict)
     files = {name: facts for record in records for name, facts in record.files.items()}
     small = ["samples.csv", "rejects.csv"]
     if plan.format != "webdataset":
@@ -238,6 +224,27 @@ def _finalise(job: Job, tasks: list[ShardTask], strict: bool) -> Manifest:
         leftover.unlink(missing_ok=True)
     manifest.write(job.out)
     return manifest
+
+
+def _check_usable(job: Job, samples: int, rejects: Sequence[Mapping[str, Any]], strict: bool) -> None:
+    """Raises ValueError or UnreadableError if there is nothing to commit, or, with `strict`, not all."""
+    planned, min_frames = len(job.plan.keys), job.config.min_frames
+    if samples == 0 and not rejects:
+        raise ValueError(
+            f"all {planned} recordings have fewer than {min_frames} frames; a smaller --min-frames lets some "
+            f"be used, with --overwrite"
+        )
+    if samples == 0:
+        raise UnreadableError(
+            f"none of {planned} recordings could be used: {planned - len(rejects)} have fewer than "
+            f"{min_frames} frames (--min-frames), {len(rejects)} cannot be read; "
+            f"the first: {rejects[0]['file']}: {rejects[0]['reason']}"
+        )
+    if strict and rejects:
+        raise UnreadableError(
+            f"{len(rejects)} recordings could not be read, listed in {job.out / 'rejects.csv'}; "
+            f"without --strict they are left out"
+        )
 
 
 def _left_out(found: Scan, planned: int) -> dict[str, int]:
