@@ -610,6 +610,7 @@ def report(
             device=chosen_device,
             program=_program(),
             on_stage=say,
+            on_note=_note,
         )
     click.echo(f"{written}")
 

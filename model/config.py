@@ -89,7 +89,7 @@ def _convert(wanted: Any, value: Any, name: str, known: list[str]) -> Any:
     """The value in the field's own type, or ValueError."""
     if dataclasses.is_dataclass(wanted):
         if not isinstance(value, dict):
-            raise ValueError(f"{name} is {value!r}; expected a group of keys, such as {name}.KEY=value")
+            raise ValueError(f"{name} is {value!r}; expected a group of keys: {name}.KEY = value")
         return _build(typing.cast("type[Any]", wanted), value, f"{name}.", known)
     if typing.get_origin(wanted) is tuple:
         if not isinstance(value, list | tuple):

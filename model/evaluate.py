@@ -26,6 +26,9 @@ from model.scores import LINEAR, SUPERVISED, Score
 from model.subset import Labelled
 from pipeline.store.shards import Shards
 
+# By how much of itself a share of the labels may miss what was asked for before that is told.
+OFF_THE_SHARE = 0.1
+
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
@@ -151,11 +154,15 @@ def _notes_on_runs(
 
 
 def _notes_on_labels(labelled: Sequence[Labelled], parts: Parts) -> Iterator[str]:
-    """Of shares that are larger than was asked for."""
+    """Of shares that are others than were asked for."""
+    num_classes = len(np.unique(parts.train.labels_N))
     for labels in labelled:
+        share = len(labels.sets[0]) / len(parts.train)
+        used = f"{len(labels.sets[0]):,} of {len(parts.train):,} labels ({100 * share:.3g} %)"
         if labels.topped_up:
             yield (
-                f"a share of {labels.fraction:g} leaves {labels.topped_up} of {parts.num_classes} classes "
-                f"without a label; one of every class is used at least, in all {len(labels.sets[0]):,} of "
-                f"{len(parts.train):,}"
+                f"a share of {labels.fraction:g} leaves {labels.topped_up} of {num_classes} classes without "
+                f"a label; one of every class is used at least, in all {used}"
             )
+        elif abs(share - labels.fraction) > OFF_THE_SHARE * labels.fraction:
+            yield f"a share of {labels.fraction:g}, rounded in each class to whole samples, is {used}"

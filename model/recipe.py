@@ -202,7 +202,8 @@ def load_recipe(name_or_path: str, changes: tuple[str, ...] = ()) -> Recipe:
     if path is None:
         known = ", ".join(built_in_recipes())
         is_path = "/" in name_or_path or name_or_path.endswith(".toml")
-        found = f"{name_or_path}: no such file" if is_path else f"no recipe {name_or_path!r}"
+        what = "not a file" if Path(name_or_path).exists() else "no such file"
+        found = f"{name_or_path}: {what}" if is_path else f"no recipe {name_or_path!r}"
         raise ValueError(f"{found}: expected {known}, or the path of a TOML file")
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -210,7 +211,13 @@ def load_recipe(name_or_path: str, changes: tuple[str, ...] = ()) -> Recipe:
         raise ValueError(f"{path}: not a readable recipe: {error}") from None
     for change in changes:
         set_key(table, change)
-    return recipe_from(table)
+    try:
+        return recipe_from(table)
+    except ValueError as error:
+        if name_or_path in built_in_recipes():
+            raise
+        where = f"{path} and --set" if changes else f"{path}"
+        raise ValueError(f"{where}: {error}") from None
 
 
 def row_base(name_or_path: str) -> str:

@@ -56,13 +56,19 @@ def training_bar() -> "Iterator[Callable[[Progress], None]]":
 @contextmanager
 def _progress(unit: str, total: int | None) -> "Iterator[tuple[Bar, TaskID]]":
     """A bar and its task; no trace is left of one under which nothing was done."""
-    with _columns(unit) as shown:
-        task = shown.add_task("", total=total, note="")
-        try:
-            yield shown, task
-        finally:
-            if not shown.tasks[0].completed:
-                shown.remove_task(task)
+    shown = _columns(unit)
+    task = shown.add_task("", total=total, note="")
+    if shown.console.is_terminal:
+        shown.start()
+    try:
+        yield shown, task
+    finally:
+        done = bool(shown.tasks[0].completed)
+        if not done:
+            shown.remove_task(task)
+        if done or shown.console.is_terminal:
+            shown.start()
+            shown.stop()
 
 
 def _columns(unit: str) -> "Bar":
@@ -82,14 +88,18 @@ def _columns(unit: str) -> "Bar":
             speed = task.completed / task.elapsed if task.finished and task.elapsed else task.speed
             return Text(f"{speed:,.0f} {unit}/s" if speed else f"- {unit}/s")
 
+    page = console(stderr=True)
+    ratio = 1 if page.is_terminal else None  # a file is not filled up with spaces
     return Progress(
         BarColumn(bar_width=12),
         MofNCompleteColumn(table_column=Column(no_wrap=True)),
         Rate(table_column=Column(no_wrap=True)),
         TimeRemainingColumn(compact=True, elapsed_when_finished=True, table_column=Column(no_wrap=True)),
-        TextColumn("{task.fields[note]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
-        expand=True,
-        console=console(stderr=True),
+        TextColumn(
+            "{task.fields[note]}", table_column=Column(ratio=ratio, no_wrap=True, overflow="ellipsis")
+        ),
+        expand=page.is_terminal,
+        console=page,
     )
 
 

@@ -279,7 +279,7 @@ def _replaces(job: Job) -> bool:
                 f"{job.out}: holds other files and no shards; choose an empty folder by --out"
             ) from None
         differences = [f"plan.json {'is missing' if missing else 'cannot be read'}"]
-    if differences and not job.overwrite:
+    if differences and not job.overwrite and store.has_marks(job.out):
         raise ValueError(
             f"{job.out}: holds shards of other settings ({'; '.join(differences)}); "
             f"--overwrite replaces them, --out writes elsewhere"

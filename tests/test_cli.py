@@ -174,7 +174,18 @@ def test_eval_says_where_a_share_is_less_than_a_label_a_class() -> None:
         "note: a share of 0.001 leaves 10 of 10 classes without a label; one of every class is used" in told
     )
     assert "in all 10 of " in told
-    assert "without a label" not in call("eval", "--mode", "linear", "--label-fraction", "0.5").stderr
+    told = call("eval", "--mode", "linear", "--label-fraction", "0.5").stderr
+    assert "without a label" not in told
+    assert "note: a share" not in told
+
+
+@pytest.mark.usefixtures("inside")
+def test_eval_says_where_a_share_is_another_than_was_asked_for() -> None:
+    """Of a few samples a class the nearest whole number may be half as much again."""
+    told = call("eval", "--mode", "knn", "--label-fraction", "0.16").stderr
+    found = re.search(r"note: a share of 0\.16, rounded .*, is (\d+) of (\d+) labels \((.*) %\)", told)
+    assert found
+    assert 100 * int(found[1]) / int(found[2]) == pytest.approx(float(found[3]), rel=1e-2)
 
 
 def test_view_says_what_it_cannot_show(
@@ -503,13 +514,15 @@ def test_actions_without_a_class_are_told(inside: Path, tmp_path: Path) -> None:
     command = ["preprocess", str(spec), str(inside / "raw"), "--frames", "16", "--out", str(tmp_path / "out")]
     result = call(*command)
     assert result.exit_code == 0
-    assert "note: 6 recordings are of action 3, for which nine has no class (first: a03_" in result.stderr
+    assert (
+        "note: recordings of action 3, for which nine has no class, left out: 6 (first: a03_" in result.stderr
+    )
     spec.write_text(
         text.replace("actions = [1, 2, 3, 4, 5, 6, 8, 9, 11, 12]", f"actions = {[*range(20, 30)]}")
     )
     said = fails(2, *command, "--overwrite")
-    assert "60 recordings, none of nine (first: a01_" in said
-    assert "60 recordings are of action 1, 2, 3 to 12, for which nine has no class" in said
+    assert "recordings: 60, none of nine (first: a01_" in said
+    assert "recordings of action 1, 2, 3 to 12, for which nine has no class, left out: 60 " in said
 
 
 def test_an_archive_that_is_not_searched_is_told(inside: Path, tmp_path: Path) -> None:
@@ -521,7 +534,7 @@ def test_an_archive_that_is_not_searched_is_told(inside: Path, tmp_path: Path) -
     )
     assert result.exit_code == 0
     assert (
-        "note: 1 archives are not searched, being no zip or inside one (first: nw-ucla.tar.xz)"
+        "note: archives not searched, as they are no zip or lie in one: 1 (first: nw-ucla.tar.xz)"
         in result.stderr
     )
 

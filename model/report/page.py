@@ -67,6 +67,7 @@ def write_report(
     device: torch.device | None = None,
     program: str = "cpstn",
     on_stage: OnStage = lambda _: None,
+    on_note: Callable[[str], None] = lambda _: None,
 ) -> Path:
     """Write the page to `out`, an HTML file, and its pictures beside it; returns its path.
 
@@ -75,9 +76,9 @@ def write_report(
     sample: key of the player's sample; by default the first test sample.
     device: where the encoders run; by default the CPU.  program: what commands on the page begin with.
 
-    What a run lacks is said on the page, with the command that makes it. Raises ValueError if no run has an
-    evaluation, the given shards do not fit a run, or a sample is asked for that is not there, or that the
-    first run cannot show; OSError if the page cannot be written.
+    What a run lacks is said on the page, with the command that makes it, and to `on_note`. Raises ValueError
+    if no run has an evaluation, the given shards do not fit a run, or a sample is asked for that is not
+    there, or that the first run cannot show; OSError if the page cannot be written.
     """
     reported = gather(runs, program)
     gaps = [gap for run in reported for gap in run.gaps]
@@ -109,6 +110,8 @@ def write_report(
         curve_percents=CURVE_PERCENTS,
     )
     publish_bytes(out, content.encode())
+    for gap in gaps:
+        on_note(f"{gap.run}: {gap.what}" + (f"; {program} {gap.command}" if gap.command else ""))
     return out
 
 

@@ -299,7 +299,7 @@
   // What a panel shows of a frame: a word about it, and the frame that is drawn faintly instead, if any.
   function stateOf(panel, frame) {
     if (panel.hiddenFrom !== null && frame >= panel.hiddenFrom) {
-      return { word: "hidden", faint: panel.points, faintFrame: panel.hiddenFrom - 1 };
+      return { word: "hidden; last pose seen", faint: panel.points, faintFrame: panel.hiddenFrom - 1 };
     }
     if (frame < panel.rebuiltFrom) return { word: "seen, not rebuilt", faint: panel.wanted, faintFrame: frame };
     const nobody = !poses(panel.points, frame, 0).some(Boolean);

@@ -126,11 +126,13 @@ def has_deviations(lines: Sequence[Line]) -> bool:
 
 
 def most_confused(score: SavedScore, classes: Sequence[str], most: int = 5) -> list[Pair]:
-    """The pairs with the most samples of one class taken for the other, ties by class."""
+    """The pairs with the most samples of one class taken for the other; of equally many those first that are
+    the larger share of their class, then by class."""
     wrong_KK = score.confusion_KK.copy()
     np.fill_diagonal(wrong_KK, 0)
     of_K = score.confusion_KK.sum(axis=1)
-    order = np.argsort(-wrong_KK, axis=None, kind="stable")[:most]
+    of_KK = np.broadcast_to(of_K[:, None], wrong_KK.shape)
+    order = np.lexsort((of_KK.ravel(), -wrong_KK.ravel()))[:most]
     pairs = []
     for true, predicted in zip(*np.unravel_index(order, wrong_KK.shape), strict=True):
         if wrong_KK[true, predicted]:

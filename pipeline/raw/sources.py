@@ -155,24 +155,36 @@ def scan(raw: list[Path], spec: DatasetSpec, skip: Path | None = None) -> Scan:
 
 
 def notes(found: Scan, spec: DatasetSpec) -> list[str]:
-    """What was passed by that the user may want: sentences, each with the first path that it is about."""
+    """What was passed by that the user may want, each with the first path that it is about."""
+    told = _passed_by(found, spec)
+    known = {path for paths in (*found.without_class.values(), found.not_text) for path in paths}
+    others = [path for path in found.foreign if path not in known]
+    if others:
+        told.append(
+            f"recordings not named as those of {spec.name}, left out: {len(others):,} (first: {others[0]})"
+        )
+    return told
+
+
+def _passed_by(found: Scan, spec: DatasetSpec) -> list[str]:
+    """As `notes`, but of names that are of no action of the data set's."""
     told = []
     if found.without_class:
         count = sum(map(len, found.without_class.values()))
         actions = sorted(found.without_class)
         shown = ", ".join(map(str, actions[:3])) + (f" to {actions[-1]}" if len(actions) > 3 else "")
         told.append(
-            f"{count:,} recordings are of action {shown}, for which {spec.name} has no class "
+            f"recordings of action {shown}, for which {spec.name} has no class, left out: {count:,} "
             f"(first: {found.without_class[actions[0]][0]})"
         )
     if found.not_text:
         told.append(
-            f"{len(found.not_text):,} recordings have names that are no plain text, and are left out "
+            f"recordings whose names are no plain text, left out: {len(found.not_text):,} "
             f"(first: {found.not_text[0]}); rename them"
         )
     if found.archives:
         told.append(
-            f"{len(found.archives):,} archives are not searched, being no zip or inside one "
+            f"archives not searched, as they are no zip or lie in one: {len(found.archives):,} "
             f"(first: {found.archives[0]}); unpack them first if they hold recordings"
         )
     return told
@@ -296,7 +308,7 @@ def _ucla_key(folder: str) -> str:
 
 
 def _nothing_found(raw: list[Path], spec: DatasetSpec, found: Scan, files_seen: int) -> str:
-    where, passed_by = ", ".join(map(str, raw)), "".join(f"; {note}" for note in notes(found, spec))
+    where, passed_by = ", ".join(map(str, raw)), "".join(f"; {note}" for note in _passed_by(found, spec))
     expected = _expected(spec)
     if files_seen == 0:
         return f"{where}: empty; {spec.name} needs {expected}"
@@ -305,14 +317,14 @@ def _nothing_found(raw: list[Path], spec: DatasetSpec, found: Scan, files_seen: 
         known = [load_spec(name) for name in built_in_names()]
         fitting = [one.name for one in known if any(one.parse_name(name) for name in names)]
         hint = f"; they look like {' or '.join(fitting)}" if fitting else ""
-        told = f"{len(found.foreign)} recordings, none of {spec.name} (first: {names[0]})"
+        told = f"recordings: {len(found.foreign):,}, none of {spec.name} (first: {names[0]})"
         return f"{where}: {told}{hint + passed_by or f'; expected {expected}'}"
     other = load_spec("ucla" if spec.reader == "ntu" else "ntu60")
     hint = ""
     if any(_is_recording(file.path, other) for file in _walk(raw)):
         title = "NW-UCLA (ucla)" if other.reader == "ucla" else "NTU RGB+D (ntu60 or ntu120)"
         hint = f"; the files look like {title}"
-    told = f"none of {files_seen} files is a recording of {spec.name}, which needs {expected}"
+    told = f"files: {files_seen:,}, none a recording of {spec.name}, which needs {expected}"
     return f"{where}: {told}{hint}{passed_by}"
 
 

@@ -56,8 +56,9 @@ def synthesize(
     oddities: the share of recordings, 0 to 1, that carry one of `oddities.NTU_ODDITIES` or `UCLA_ODDITIES`,
         each kind in turn; which of them a reader must refuse stands there.
     on_recording: called once for every recording written.
-    The same arguments give the same bytes. Raises ValueError for arguments that make no data set, and for a
-    folder that cannot be made, or holds something: two calls' recordings would mix.
+    The same arguments give the same bytes; what ends the writing early leaves none of them. Raises ValueError
+    for arguments that make no data set, and for a folder that cannot be made, or holds something: two calls'
+    recordings would mix.
     """
     plans = plan(spec, samples, seed=seed, oddities=oddities)
     if layout not in LAYOUTS:
@@ -71,12 +72,19 @@ def synthesize(
         raise ValueError(f"{out}: cannot be written: {error.strerror}; choose another folder") from None
     if not is_empty:
         raise ValueError(f"{out}: holds files already; expected a new or an empty folder")
-    for planned in plans:
-        for file, content in _files(spec, planned, seed, layout):
-            with writing(out / file):
-                (out / file).parent.mkdir(parents=True, exist_ok=True)
-                (out / file).write_bytes(content)
-        on_recording()
+    written: list[Path] = []
+    try:
+        for planned in plans:
+            for file, content in _files(spec, planned, seed, layout):
+                with writing(out / file):
+                    (out / file).parent.mkdir(parents=True, exist_ok=True)
+                    written.append(out / file)
+                    (out / file).write_bytes(content)
+            on_recording()
+    except BaseException:
+        for path in written:
+            path.unlink(missing_ok=True)
+        raise
 
 
 def _files(

@@ -163,7 +163,7 @@ def test_a_folder_with_damaged_files_is_measured(
     [
         ("S001C001P001R001A101", "none of 1 recordings can be used; `python cli.py preprocess ntu120"),
         (min(SPEC.missing), "none of 1 recordings can be used"),
-        ("foo", "1 recordings, none of ntu120"),
+        ("foo", "recordings: 1, none of ntu120"),
     ],
 )
 @pytest.mark.parametrize("module", ["parse", "write", "whole"])

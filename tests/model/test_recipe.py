@@ -213,6 +213,24 @@ def test_a_file_that_is_no_recipe_is_named(tmp_path: Path) -> None:
             load_recipe(str(tmp_path / "mine.toml"))
 
 
+def test_a_file_with_a_wrong_key_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    for content, found in (
+        ("epochs = 'many'", "epochs is 'many'"),
+        ("[model]\nencoder = 3", r"model\.encoder is 3"),
+    ):
+        file.write_text(content)
+        with pytest.raises(ValueError, match=rf"mine\.toml: {found}; expected"):
+            load_recipe(str(file))
+    file.write_text("epochs = 3")
+    with pytest.raises(ValueError, match=r"mine\.toml and --set: lr is 'fast'"):
+        load_recipe(str(file), ("lr=fast",))
+    with pytest.raises(ValueError, match=r"^lr is 'fast'"):
+        load_recipe("compact", ("lr=fast",))
+    with pytest.raises(ValueError, match="/: not a file: expected"):
+        load_recipe(f"{tmp_path}/")
+
+
 def test_unknown_recipe_lists_the_known_ones() -> None:
     with pytest.raises(
         ValueError, match="expected as-cal-like, best, compact, contrast, lstm-autoencoder, ms2l-like, paper"

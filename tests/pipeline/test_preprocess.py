@@ -239,12 +239,13 @@ def test_an_overwrite_that_was_stopped_can_be_run_again(
     """The folder would count as somebody else's for ever, with half of the old shards in it."""
     make(spec, raw, tmp_path)
     other = PreprocessConfig(NormalizeConfig(frames=FRAMES + 1), shard_samples=16)
-    for _ in range(2):
-        with stopped_after_a_removal(monkeypatch):
-            make(spec, raw, tmp_path, other, overwrite=True)
-        with pytest.raises(ValueError, match=r"frames: 12 there, 13 now.*--overwrite"):
-            make(spec, raw, tmp_path, other)
-    make(spec, raw, tmp_path, other, overwrite=True)
+    with stopped_after_a_removal(monkeypatch):
+        make(spec, raw, tmp_path, other, overwrite=True)
+    with pytest.raises(ValueError, match=r"frames: 12 there, 13 now.*--overwrite"):
+        make(spec, raw, tmp_path, other)
+    with stopped_after_a_removal(monkeypatch):
+        make(spec, raw, tmp_path, other, overwrite=True)
+    make(spec, raw, tmp_path, other)  # of the old shards nothing is left
     assert open_shards(tmp_path).manifest.shape[3] == FRAMES + 1
     assert verify_shards(tmp_path) == {}
 
@@ -577,3 +578,17 @@ def test_a_folder_that_others_filled_in_between_is_left_alone(
     with pytest.raises(ValueError, match=r"frames: 13 there, 12 now.*--overwrite"):
         run(job)
     assert open_shards(tmp_path).manifest.shape[3] == FRAMES + 1
+
+
+def test_a_folder_in_which_nothing_was_made_yet_takes_other_settings(
+    spec: DatasetSpec, raw: Path, tmp_path: Path
+) -> None:
+    """Where no scheduler answered, or the first shard was not finished, there is nothing to be lost."""
+    out = tmp_path / "out"
+    prepare(spec, [raw], out, SMALL, overwrite=False)
+    other = replace(SMALL, normalize=NormalizeConfig(frames=FRAMES + 1))
+    run(prepare(spec, [raw], out, other, overwrite=False), workers=1)
+    assert open_shards(out).source.shape[3] == FRAMES + 1
+    assert verify_shards(out) == {}
+    with pytest.raises(ValueError, match="holds shards of other settings"):
+        prepare(spec, [raw], out, SMALL, overwrite=False)

@@ -237,7 +237,7 @@ def test_panels_say_what_they_do_not_show(window: Window) -> None:
     assert window.find(".sp-panel:nth-child(4) .sp-error").text.endswith("cm off")
     window.press(Keys.END)
     window.wait_for_frame(lambda frame: frame == 11)
-    assert [window.find(state).text for state in states] == ["hidden", ""]
+    assert [window.find(state).text for state in states] == ["hidden; last pose seen", ""]
     faint = window.picture(2)
     window.press(Keys.ARROW_LEFT)
     window.wait_for_frame(lambda frame: frame == 10)

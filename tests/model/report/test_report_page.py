@@ -90,7 +90,7 @@ def test_a_data_set_has_one_name(tmp_path: Path) -> None:
     text = report([write_run(tmp_path / "run", simple(), steps=1)], tmp_path)
     assert "<td>Northwestern-UCLA</td>" in text
     assert "<td>ucla</td>" not in text
-    assert not re.search(r"<caption>[^<]*Northwestern-UCLA", text)
+    assert not re.search(r"<caption><span>[^<]*Northwestern-UCLA", text)
     other = report([write_run(tmp_path / "other", simple(pretrained_on="ntu120"), steps=1)], tmp_path)
     assert "<td>NTU RGB+D 120 (transfer)</td>" in other
 
@@ -147,7 +147,8 @@ def test_what_a_run_lacks_is_said_with_the_command_that_makes_it(tmp_path: Path)
     (old.folder / "recipe.toml").write_text("= [")
     unfinished = write_run(tmp_path / "unfinished", steps=2)
     write_evaluation(unfinished, simple(made_from=made_from({}, step=7)))
-    text = report([bare, old, unfinished], tmp_path, program="python ../cli.py")
+    told: list[str] = []
+    text = report([bare, old, unfinished], tmp_path, program="python ../cli.py", on_note=told.append)
     text = " ".join(text.split()).replace('<code class="command">', "<code>")
     missing = text[text.index('aria-labelledby="missing"') :]
     for words in (
@@ -160,6 +161,9 @@ def test_what_a_run_lacks_is_said_with_the_command_that_makes_it(tmp_path: Path)
         "unfinished</strong>: it was evaluated before its end, at step 7 of 40. <code",
     ):
         assert words in missing, words
+    assert f"not evaluated: it has not been evaluated; python ../cli.py eval --run '{bare.folder}'" in told
+    assert "old: its recipe.toml cannot be read" in told
+    assert len(told) == missing.count("</strong>: ")
 
 
 def test_no_run_with_an_evaluation_is_an_error_that_names_the_command(tmp_path: Path) -> None:

@@ -136,6 +136,9 @@ def test_confused_pairs_are_those_with_the_most_samples(tmp_path: Path) -> None:
         ("walk", "stand", 4, 10),
     ]
     assert pairs[0].share == 0.09
+    found = of_matrix(tmp_path, [[5, 4, 0, 0], [4, 0, 0, 0], [0, 0, 0, 0], [0, 4, 0, 6]])
+    first, *_ = most_confused(found.headlines[0], found.classes)
+    assert (first.true, first.predicted, first.share) == ("stand", "sit", 1.0)  # of equally many
 
 
 def test_a_perfect_score_confuses_nothing(tmp_path: Path) -> None:

@@ -232,6 +232,16 @@ def test_a_damaged_archive_beside_recordings_is_told_with_a_way_out(spec: Datase
     assert sorted(scan([raw], spec).recordings) == NAMES
 
 
+def test_recordings_under_other_names_are_told_with_one_of_them(spec: DatasetSpec, raw: Path) -> None:
+    """A count alone does not say what to rename."""
+    (raw / "my walk.skeleton").write_text("1\n0\n")
+    found = scan([raw], spec)
+    assert sorted(found.recordings) == NAMES
+    assert notes(found, spec) == [
+        "recordings not named as those of ntu60, left out: 1 (first: my walk.skeleton)"
+    ]
+
+
 def test_archives_that_are_not_searched_are_told(spec: DatasetSpec, raw: Path) -> None:
     """A data set that came as a tar, with a loose recording beside it, would be one recording in silence."""
     (raw / "subset.tar.XZ").write_bytes(b"")
@@ -240,11 +250,11 @@ def test_archives_that_are_not_searched_are_told(spec: DatasetSpec, raw: Path) -
     found = scan([raw], spec)
     assert sorted(found.recordings) == NAMES
     assert notes(found, spec) == [
-        "2 archives are not searched, being no zip or inside one (first: outer.zip/part.zip); "
+        "archives not searched, as they are no zip or lie in one: 2 (first: outer.zip/part.zip); "
         "unpack them first if they hold recordings"
     ]
     with pytest.raises(
-        ValueError, match=r"none of 1 files is .*; 1 archives are not .*: subset\.tar\.XZ\); unp"
+        ValueError, match=r"files: 1, none a .*; archives not .*: 1 \(first: subset\.tar\.XZ\); unp"
     ):
         scan([raw / "subset.tar.XZ"], spec)
     assert notes(scan([raw / f"{NAMES[0]}.skeleton"], spec), spec) == []
@@ -297,11 +307,13 @@ def test_a_recording_whose_name_is_no_text_is_left_out_and_told(spec: DatasetSpe
         Path(os.fsdecode(os.fsencode(raw) + b"/" + name + b".skeleton")).write_text("1\n0\n")
     found = scan([raw], spec)
     assert sorted(found.recordings) == ["1_a"]
-    (note,) = notes(found, spec)
-    assert note.startswith("2 recordings have names that are no plain text, and are left out (first: 1_")
+    note, _ = notes(found, spec)
+    assert note.startswith("recordings whose names are no plain text, left out: 2 (first: 1_")
     assert {r"1_\xff.skeleton", r"1_b\rc.skeleton"} <= set(found.foreign)  # in one line each
     (raw / "1_a.skeleton").unlink()
-    with pytest.raises(ValueError, match=r"none of ntu60 .*; 2 recordings have names that are no plain text"):
+    with pytest.raises(
+        ValueError, match=r"none of ntu60 .*; recordings whose names are no plain text, left out: 2"
+    ):
         scan([raw], spec)
 
 

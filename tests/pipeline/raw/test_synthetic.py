@@ -4,6 +4,7 @@ Axes: B body track, T frame, V joint, C coordinate.
 """
 
 import dataclasses
+import errno
 import hashlib
 import json
 import math
@@ -190,3 +191,22 @@ def test_recordings_are_not_mixed_with_others(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"holds files already; expected a new or an empty folder"):
             synthesize(UCLA, tmp_path, 2, seed=1, layout=layout)
     assert digests(tmp_path) == before
+
+
+def test_what_ends_the_writing_early_leaves_no_recording(tmp_path: Path) -> None:
+    """Half a file would bear a recording's name, and the folder be refused when there is room again."""
+    written = 0
+
+    def full() -> None:
+        nonlocal written
+        written += 1
+        if written == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    for layout in ("json", "text"):
+        written, out = 0, tmp_path / layout
+        with pytest.raises(OSError, match="No space left"):
+            synthesize(UCLA, out, 3, layout=layout, on_recording=full)
+        assert digests(out) == {}
+    synthesize(UCLA, tmp_path / "json", 3)
+    assert len(digests(tmp_path / "json")) == 3
