@@ -35,6 +35,7 @@ from model.table5 import Row
 from model.train import OnProgress, train
 from model.training_set import training_samples
 from model.unused import unused_keys
+from model.whitening import WHITENING_VERSION
 from pipeline.store.publish import check_writable, publish_bytes
 from pipeline.store.shards import Shards
 
@@ -211,7 +212,8 @@ class _Common:
     def identity(self, recipe: dict[str, Any] | None) -> dict[str, Any]:
         """What an accuracy belongs to. recipe: what of one decides the features; None of no encoder."""
         return {
-            "version": [FEATURES_VERSION, LINEAR_VERSION],
+            "version": [FEATURES_VERSION, LINEAR_VERSION, WHITENING_VERSION],
+            "device": self.device.type,
             "protocol": self.protocol,
             "shards": self.shards.manifest.digest,
             "recipe": recipe,

@@ -18,6 +18,7 @@ from model.features import (
     Extractor,
     Features,
     Pair,
+    check_finite,
     coordinates_extractor,
     encoder_extractor,
     extract_features,
@@ -91,8 +92,7 @@ class Bench:
         """Of the training and of the test samples. Raises RuntimeError if a feature is no number."""
         self.on_stage(f"features: {name}")
         train, test = (self._extract(name, extractor, part) for part in (self.parts.train, self.parts.test))
-        if not (train.x_ND.isfinite().all() and test.x_ND.isfinite().all()):
-            raise RuntimeError(f"{name}: features of some samples are no numbers; nothing can be classified")
+        check_finite(name, train, test)
         return train, test
 
     def _extract(self, name: str, extractor: Extractor, samples: Samples) -> Features:

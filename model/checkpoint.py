@@ -23,7 +23,7 @@ from data_specs.read import parse_spec
 from data_specs.spec import DatasetSpec
 from model.cpstn import CPSTN
 from model.memory import is_out_of_memory
-from model.recipe import SUPERVISED, Recipe, recipe_from
+from model.recipe import SUPERVISED_OBJECTIVE, Recipe, recipe_from
 from model.run import Run, foreign_recipe
 from model.supervised import new_head
 from pipeline.store.damage import DamagedError
@@ -102,7 +102,7 @@ class Checkpoint:
 
     def build_head(self, model: CPSTN) -> nn.Linear | None:
         """The linear layer on the model's h that a supervised run was trained with."""
-        if self.recipe().objective != SUPERVISED:
+        if self.recipe().objective != SUPERVISED_OBJECTIVE:
             return None
         head = new_head(model, len(self.spec().classes))
         head.load_state_dict(self.content["head"])

@@ -20,9 +20,10 @@ from model.checkpoint import Checkpoint
 from model.device import reuse_freed_memory
 from model.modes import Modes
 from model.question import Parts, Question, check_fit, labelled_sets, read_parts, seen_in_training
+from model.recipe import SUPERVISED_OBJECTIVE
 from model.result_cache import results_of, ways_to_measure
 from model.run import Run
-from model.scores import LINEAR, SUPERVISED, Score
+from model.scores import LINEAR, Score
 from model.subset import Labelled
 from pipeline.store.shards import Shards
 
@@ -99,7 +100,9 @@ def evaluate(
     runs = [checkpoint, *others.values()]
     seen = seen_in_training(shards, runs, protocol)
     if seen:
-        labels_too = "with" if any(run.recipe().objective == SUPERVISED for run in runs) else "without"
+        labels_too = (
+            "with" if any(run.recipe().objective == SUPERVISED_OBJECTIVE for run in runs) else "without"
+        )
         on_note(f"training saw {seen:,} of {len(parts.test):,} test samples, {labels_too} their labels")
     return Evaluation(
         dataset=shards.manifest.dataset,

@@ -13,6 +13,7 @@ import torch
 from model.checkpoint import Checkpoint
 from model.features import Extractor, Features, extract_features
 from model.kept import Kept, digest_of_rows
+from model.whitening import WHITENING_VERSION
 from pipeline.samples import Samples
 from pipeline.store.shards import Shards
 
@@ -73,7 +74,7 @@ class FeatureCache:
 
 def _facts(name: str, samples: Samples, device: torch.device, batch_size: int) -> dict[str, Any]:
     return {
-        "version": FEATURES_VERSION,
+        "version": [FEATURES_VERSION, WHITENING_VERSION],  # what an encoder gives may be whitened
         "name": name,
         "device": device.type,
         "batch": batch_size,

@@ -140,6 +140,12 @@ def encoder_features(model: CPSTN, samples: Samples, device: torch.device, batch
     return extract_features(encoder_extractor(model.eval()), samples, device, batch_size)
 
 
+def check_finite(name: str, *parts: Features) -> None:
+    """Raises RuntimeError if a feature of this name is no number."""
+    if not all(bool(part.x_ND.isfinite().all()) for part in parts):
+        raise RuntimeError(f"{name}: features of some samples are no numbers; nothing can be classified")
+
+
 def extract_features(
     extractor: Extractor, samples: Samples, device: torch.device, batch_size: int = 64
 ) -> Features:

@@ -30,7 +30,8 @@ def finetune(
 ) -> tuple[CPSTN, nn.Linear]:
     """A copy of the model whose encoder was trained jointly with a linear layer, and that layer.
 
-    The paper (4.2.2) gives neither epochs nor rate. The last epoch counts; nothing is held out.
+    The paper (4.2.2) gives neither epochs nor rate. The last epoch counts; nothing is held out. Raises
+    RuntimeError if weights stop being numbers.
     """
     torch.manual_seed(seed)
     model = copy.deepcopy(model).to(device).train()
@@ -50,4 +51,9 @@ def finetune(
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
+        if not all(bool(weights.isfinite().all()) for weights in (*model.parameters(), *head.parameters())):
+            raise RuntimeError(
+                f"fine-tuning on {len(samples):,} labels: the weights are no longer numbers after epoch "
+                f"{epoch + 1} of {config.epochs}, with finetune.lr = {config.lr:g}; train with a lower one"
+            )
     return model.eval(), head

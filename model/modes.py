@@ -18,9 +18,10 @@ from model.checkpoint import Checkpoint
 from model.classify import fused_evaluation, linear_evaluation, nearest_neighbours
 from model.cpstn import CPSTN
 from model.feature_cache import identity_of_features
-from model.features import Pair, encoder_features
+from model.features import Pair, check_finite, encoder_features
 from model.finetune import finetune
 from model.question import Question
+from model.recipe import SUPERVISED_OBJECTIVE
 from model.result_cache import ResultCache
 from model.scores import (
     COORDINATES,
@@ -119,7 +120,7 @@ class Modes:
         """The classifier that a supervised run was trained with, as it is: a row, where the run has one and
         these shards have its classes."""
         recipe, classes = self.bench.checkpoint.recipe(), self.bench.shards.spec.classes
-        if recipe.objective != SUPERVISED or self.bench.checkpoint.spec().classes != classes:
+        if recipe.objective != SUPERVISED_OBJECTIVE or self.bench.checkpoint.spec().classes != classes:
             return []
         head = self.bench.checkpoint.build_head(self.bench.trained)
         assert head is not None
@@ -169,6 +170,7 @@ class Modes:
             results[FINETUNE] = self._head_result(tuned, head)
         if SEMI in modes:
             train, test = (encoder_features(tuned, part, device) for part in (few, parts.test))
+            check_finite(f"{name}, fine-tuned", train, test)
             results[SEMI] = linear_evaluation(train, test, parts.num_classes, self._performances(chosen))
         return results
 
@@ -186,7 +188,7 @@ class Modes:
         behind_names = [identity_of_features(self.bench.shards, other, train) for other in others.values()]
         scores = []
         for kind in ENCODERS:
-            pairs = [bench.pair(kind, bench.encoders[kind]) for bench in benches]
+            pairs = [cache(partial(bench.pair, kind, bench.encoders[kind])) for bench in benches]
             what = {"mode": LINEAR, "features": kind, "fused": behind_names}
             scores += self._fused(kind, what, pairs, tuple(others), labelled)
         return scores
@@ -195,15 +197,15 @@ class Modes:
         self,
         kind: str,
         what: Mapping[str, Any],
-        pairs: Sequence[Pair],
+        pairs: Sequence[Callable[[], Pair]],
         others: tuple[str, ...],
         labelled: Sequence[Labelled],
     ) -> list[Score]:
-        """Of one kind of encoders. what: see `ResultCache.results`."""
+        """Of one kind of encoders. what: see `ResultCache.results`.  pairs: of each, to be asked for."""
         name = f"{kind}s, fused with {' + '.join(others)}"
 
         def classified(chosen: Chosen) -> list[Result]:
-            few = [(train.take(chosen), test) for train, test in pairs]
+            few = [(train.take(chosen), test) for train, test in (pair() for pair in pairs)]
             return [fused_evaluation(few, self.bench.parts.num_classes, self._performances(chosen))]
 
         scores = []

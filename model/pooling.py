@@ -27,8 +27,9 @@ class PoolConfig:
 
     over: "joints" keeps the joints apart, "global" averages the statistics over them.
     statistics: of each channel over time, some of "mean", "deviation" and "final", what a recurrent encoder
-        has at its end; see `final_state`. The mean alone forgets how much moved. Or "covariance", of all
-        channels over time and joints, whichever `over` is; see `model.covariance.log_covariance`.
+        has at its end; see `final_state`. The mean alone forgets how much moved. "covariance" is not of each
+        channel but of all with each other, over time and joints, whichever `over` is, and may stand beside
+        the others; see `model.covariance.log_covariance`.
     spans: into how many equal spans of time the sequence is cut, for each entry: [1, 3] is the whole and its
         thirds. The whole alone forgets the order.
     bodies: how the vectors of a sample's present bodies become one, which the paper leaves open: their

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from data_specs.spec import DatasetSpec
 from model.checkpoint import Checkpoint
-from model.scores import KNN, LINEAR, MODES, SEMI, SUPERVISED
+from model.recipe import SUPERVISED_OBJECTIVE
+from model.scores import KNN, LINEAR, MODES, SEMI
 from model.subset import Labelled, all_labels, balanced, check_fraction, from_files
 from model.supervised import labelled_keys
 from pipeline.samples import Samples, in_any_order, split_samples
@@ -115,7 +116,7 @@ def seen_in_training(shards: Shards, checkpoints: Sequence[Checkpoint], protocol
     keys, seen = shards.split(protocol, "test")["key"], set()
     for checkpoint in checkpoints:
         recipe, spec = checkpoint.recipe(), checkpoint.spec()
-        if recipe.objective == SUPERVISED and checkpoint.manifest == shards.manifest.digest:
+        if recipe.objective == SUPERVISED_OBJECTIVE and checkpoint.manifest == shards.manifest.digest:
             seen |= set(labelled_keys(shards, recipe)).intersection(keys)
             continue
         trained_by = spec.protocol(recipe.protocol_on(spec))

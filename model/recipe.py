@@ -24,8 +24,8 @@ from pipeline.store.publish import publish_bytes
 BUILT_IN_FOLDER = Path(__file__).parent / "recipes"
 SCHEDULES = ("linear", "cosine")
 PRECISIONS = ("float32", "bf16")
-CPSTN_OBJECTIVE, SUPERVISED = "cpstn", "supervised"
-OBJECTIVES = (CPSTN_OBJECTIVE, SUPERVISED, *BASELINES)
+CPSTN_OBJECTIVE, SUPERVISED_OBJECTIVE = "cpstn", "supervised"
+OBJECTIVES = (CPSTN_OBJECTIVE, SUPERVISED_OBJECTIVE, *BASELINES)
 CHOICES = {
     "objective": OBJECTIVES,
     "positives": POSITIVES,
@@ -130,10 +130,10 @@ class Recipe:
             )
         if self.label_fraction > 1:
             raise ValueError(f"label_fraction is {self.label_fraction}; expected at most 1 (all labels)")
-        if self.label_fraction < 1 and self.objective != SUPERVISED:
+        if self.label_fraction < 1 and self.objective != SUPERVISED_OBJECTIVE:
             raise ValueError(
                 f"label_fraction is {self.label_fraction}, but objective {self.objective} uses no labels; "
-                f"leave it out, or set objective={SUPERVISED}"
+                f"leave it out, or set objective={SUPERVISED_OBJECTIVE}"
             )
         _check_weights(self)
         _check_pretexts(self)
@@ -177,7 +177,7 @@ def views_of(recipe: Recipe) -> tuple[str, ...]:
         return recipe.views
     if recipe.objective == MS2L:
         return ("temporal",)
-    supervised = recipe.objective == SUPERVISED and recipe.supervised_view != "none"
+    supervised = recipe.objective == SUPERVISED_OBJECTIVE and recipe.supervised_view != "none"
     return (recipe.supervised_view,) if supervised else ()
 
 

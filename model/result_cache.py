@@ -18,17 +18,23 @@ from model.classify import LINEAR_VERSION
 from model.feature_cache import FEATURES_VERSION, identity_of_features
 from model.kept import Kept, digest_of_rows
 from model.scores import Result
+from model.whitening import WHITENING_VERSION
 from pipeline.samples import Samples
 from pipeline.store.shards import Shards
 
-# Increased by one whenever neighbours, whitening or fine-tuning give other results than before; linear
-# classifiers and features have versions of their own.
+# Increased by one whenever neighbours or fine-tuning give other results than before; linear classifiers,
+# features and whitening have versions of their own.
 RESULTS_VERSION = 1
 
 
 def ways_to_measure() -> dict[str, int]:
     """What results of another version of this program may have been measured by, and were not by this one."""
-    return {"results": RESULTS_VERSION, "features": FEATURES_VERSION, "linear": LINEAR_VERSION}
+    return {
+        "results": RESULTS_VERSION,
+        "features": FEATURES_VERSION,
+        "linear": LINEAR_VERSION,
+        "whitening": WHITENING_VERSION,
+    }
 
 
 def results_of(

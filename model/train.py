@@ -24,7 +24,7 @@ from model.device import reuse_freed_memory
 from model.memory import memory_explained
 from model.objective import Pretraining
 from model.parallel import ALONE, Ranks
-from model.recipe import SUPERVISED, Recipe, views_of
+from model.recipe import SUPERVISED_OBJECTIVE, Recipe, views_of
 from model.run import Run
 from model.share import share_out
 from model.stop import Stopped, StopSign, stop_sign
@@ -179,7 +179,7 @@ def _objective(
     """What is trained, on the device; every rank begins with the same weights."""
     model = new_model(shards.spec, recipe)
     objective: Objective
-    if recipe.objective == SUPERVISED:
+    if recipe.objective == SUPERVISED_OBJECTIVE:
         objective = Supervised(model, recipe, len(shards.spec.classes), ranks)
     elif recipe.objective in BASELINES:
         objective = new_baseline(model, recipe, ranks)

@@ -4,7 +4,7 @@ from model.baselines.settings import AS_CAL, AUTOENCODER, MS2L, PC
 from model.config import flat
 from model.cpstn import ST_GCN, STATISTICS
 from model.first_weights import AS_STREAMS
-from model.recipe import CPSTN_OBJECTIVE, SUPERVISED, Recipe, views_of
+from model.recipe import CPSTN_OBJECTIVE, SUPERVISED_OBJECTIVE, Recipe, views_of
 from model.recurrent import RECURRENT
 
 # What each kind of view is made by.
@@ -65,11 +65,11 @@ def _unused_of_objective(recipe: Recipe) -> list[str]:
         found.append("model.decoder.upsampling")
     if not pretrains:
         found += ["contrast_weight", "spatial_weight", "temporal_weight"]
-    if objective in (SUPERVISED, PC, AUTOENCODER) or (pretrains and not recipe.contrast_weight):
+    if objective in (SUPERVISED_OBJECTIVE, PC, AUTOENCODER) or (pretrains and not recipe.contrast_weight):
         found.append("temperature")
     if objective not in (CPSTN_OBJECTIVE, AS_CAL):
         found.append("views")
-    if objective != SUPERVISED:
+    if objective != SUPERVISED_OBJECTIVE:
         found.append("supervised_view")
     return found + [f"{name}." for name in (AS_CAL, PC, MS2L) if name != objective]
 

@@ -39,7 +39,9 @@ CPU = torch.device("cpu")
 COPIES = 4
 # Chosen on splits of NW-UCLA's training views and an NTU-60 subset's training subjects: docs/experiments.md.
 CHANGES = ViewConfig(rotation=math.pi / 6, shear=0.3, jitter_std=0.03, bones=0.2, mirror=0.5, crop=0.5)
-STRENGTH = 1.0
+# Increased by one whenever whitening gives other numbers than before. 2: what never varies is left out.
+WHITENING_VERSION = 2
+# Of a feature: what varies by less over the samples as they are stored is taken for rounding errors.
 LEAST_DEVIATION = 1e-4
 # Of the largest variance, or of a standardised feature's: what is below is rounding errors.
 LEAST_SPREAD = 1e-10
@@ -123,12 +125,12 @@ def whitened(extractor: Extractor, samples: Samples, device: torch.device) -> Ex
 
 
 @torch.no_grad()
-def fit_whitening(train: Features, scatter_DD: Tensor, strength: float = STRENGTH) -> Whitening:
-    """Standardise what is not scaled, multiply by (S / mean(diag S) + 1/strength) to the power of -1/2, and
-    scale so that the training features' mean square length is 1.
+def fit_whitening(train: Features, scatter_DD: Tensor) -> Whitening:
+    """Standardise what is not scaled, multiply by (S / mean(diag S) + 1) to the power of -1/2, where S is the
+    scatter of what was standardised, and scale so that the training features' mean square length is 1.
 
-    strength: how much the scatter S counts beside an equal share for every direction; above 0.
-    Raises ValueError if nothing varies.
+    A feature that varies in copies alone, as the depth of flat poses, is left out. Raises ValueError if
+    nothing varies.
     """
     mean_D, deviation_D = _mean_and_deviation(train)
     z_ND = float64((train.x_ND - mean_D) / deviation_D)
@@ -139,14 +141,17 @@ def fit_whitening(train: Features, scatter_DD: Tensor, strength: float = STRENGT
             "expected at least two samples that differ, and views that change them"
         )
     values_D, vectors_DD = torch.linalg.eigh(scatter_DD / scatter_DD.diagonal().mean())
-    whiten_DD = (vectors_DD * (values_D.clamp_min(0) + 1 / strength) ** -0.5) @ vectors_DD.T
+    whiten_DD = (vectors_DD * (values_D.clamp_min(0) + 1) ** -0.5) @ vectors_DD.T
     length = (z_ND @ whiten_DD).square().sum(1).mean().sqrt()
     return Whitening(mean_D, (whiten_DD / float64(deviation_D)[:, None] / length).to(mean_D))
 
 
 def _mean_and_deviation(train: Features) -> tuple[Tensor, Tensor]:
-    mean_D, deviation_D = train.x_ND.mean(0), train.x_ND.std(0, correction=0).clamp_min(LEAST_DEVIATION)
-    return mean_D, torch.ones_like(deviation_D) if train.scaled else deviation_D
+    """What standardises features: of what does not vary the deviation is infinite, so that it becomes 0."""
+    mean_D, deviation_D = train.x_ND.mean(0), train.x_ND.std(0, correction=0)
+    if train.scaled:
+        return mean_D, torch.ones_like(deviation_D)
+    return mean_D, deviation_D.masked_fill(deviation_D <= LEAST_DEVIATION, math.inf)
 
 
 def _projection(train: Features) -> Whitening:
@@ -173,7 +178,7 @@ def even_whitening(
     whitening = whitening_of(extractor, train, samples, device, changes=changes, seed=seed)
     components_DE = _principal_directions(float64(whitening(train.x_ND)), kept)
     turned_EE = _random_turn(kept, seed)[: components_DE.shape[1]].to(components_DE)
-    # Its mean square length is 1: now that of each number is.
+    # The mean square length was 1: now that of each number is, less what was cut off, the same for all.
     map_DE = float64(whitening.map_DE) @ components_DE @ turned_EE * math.sqrt(kept)
     return Whitening(whitening.mean_D, map_DE.to(whitening.map_DE))
 

@@ -641,3 +641,12 @@ def test_a_supervised_run_saw_the_samples_whose_labels_it_used(shards: Shards, t
 def test_questions_that_make_no_sense(asked: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Question(protocol="xview", **asked)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("mode", ["finetune", "semi"])
+def test_fine_tuning_that_runs_away_is_no_accuracy(shards: Shards, checkpoint: Checkpoint, mode: str) -> None:
+    """Weights that are no numbers name the first class for everybody, which would stand in the table."""
+    recipe = load_recipe("compact", (*TINY, "finetune.lr=1e30")).to_table()
+    wild = Checkpoint(checkpoint.content | {"recipe": recipe})
+    with pytest.raises(RuntimeError, match=r"no longer numbers after epoch 1 of .*finetune\.lr = 1e\+30"):
+        evaluate(shards, wild, Question((mode,), "xview", fractions=(0.5,)), device=CPU)

@@ -74,6 +74,10 @@ def test_changes_of_a_single_frame_are_refused_before_training(
     both = load_recipe("compact", (*change, moving, f"model.{name}.spans=[1, 2]"))
     assert training_samples(shards, both)
     if name == "contrast_pool":
+        for unweighted in ("as-cal-like", "ms2l-like"):  # contrast_weight is CP-STN's alone
+            spans = ("model.contrast_pool.spans=[16]", 'model.contrast_pool.statistics=["deviation"]')
+            with pytest.raises(ValueError, match=r"contrast_pool\.statistics holds 'deviation'"):
+                training_samples(shards, load_recipe(unweighted, (*spans, "contrast_weight=0")))
         supervised = load_recipe("compact", (*change, still, "objective=supervised"))
         assert training_samples(shards, supervised)
 
@@ -105,6 +109,11 @@ def test_statistics_of_single_bodies_are_refused_before_supervised_training(shar
         ValueError, match=r"a batch is 1 samples: of a single one .*together: raise batch_size$"
     ):
         accepted("best", "batch_size=1")
+    # Two views of one body are two numbers, which are one above and one below their mean, whatever they are.
+    with pytest.raises(ValueError, match=r"in 16 parts: of a single one"):
+        training_samples(shards, load_recipe("best", ("batch_size=16", "accumulate=16")))
+    # A rank's two samples are two parts, however many more were asked for, and each sees the other rank's.
+    assert accepted("best", "batch_size=4", "accumulate=3", world=2)
 
 
 def test_distances_from_unknown_ends_are_refused_before_training(shards: Shards, tmp_path: Path) -> None:

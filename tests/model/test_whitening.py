@@ -71,11 +71,53 @@ def test_what_views_change_counts_less_and_the_rest_alike() -> None:
     torch.testing.assert_close(after_D[5], after_D[0] / 7**0.5, rtol=1e-3, atol=0.0)
 
 
-def test_no_scatter_leaves_standardised_features_of_mean_length_one() -> None:
+def test_scatter_counts_by_the_features_own_deviation() -> None:
+    """Else what is measured in larger units would seem to scatter more."""
+    features = some_features()
+    of_variance_D = torch.tensor([0, 4.0, 0, 0, 0, 9.0])
+    scatter_DD = torch.diag(features.x_ND.var(0, correction=0).double() * of_variance_D)
+    after_D = fit_whitening(features, scatter_DD).apply(features).x_ND.std(0, correction=0)
+    expected_D = (of_variance_D / of_variance_D.mean() + 1) ** -0.5
+    torch.testing.assert_close(after_D / after_D[0], expected_D, rtol=1e-3, atol=0.0)
+
+
+def test_what_is_scaled_keeps_its_scales() -> None:
+    features = Features(some_features().x_ND, some_features().labels_N, scaled=True)
+    after_ND = fit_whitening(features, 3 * torch.eye(6, dtype=torch.float64)).apply(features).x_ND
+    before_D, after_D = features.x_ND.std(0, correction=0), after_ND.std(0, correction=0)
+    torch.testing.assert_close(after_D / after_D[0], before_D / before_D[0], rtol=1e-4, atol=0.0)
+
+
+@pytest.mark.parametrize("most", [6, 4])
+def test_a_feature_that_only_copies_vary_in_is_left_out(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of flat poses the depth is nothing until they are turned. Over its own deviation, about 0, its scatter
+    would be all there is, and nothing else would be whitened."""
+    monkeypatch.setattr(whitening, "MOST_WHITENED", most)
+    features = some_features()
+    silent_ND = features.x_ND.clone()
+    silent_ND[:, 2] = 0.7
+    scatter_DD = torch.diag(features.x_ND.var(0, correction=0).double() * torch.tensor([1, 2.0, 3, 4, 5, 9]))
+    silent = Features(silent_ND, features.labels_N)
+    found = fit_whitening(silent, scatter_DD)
+    assert not found.map_DE[2].any()
+    # The mean over all six is (1 + 2 + 4 + 5 + 9) / 6.
+    expected_D = (torch.tensor([1, 2.0, torch.inf, 4, 5, 9]) / 3.5 + 1) ** -0.5
+    after_D = found.apply(silent).x_ND.std(0, correction=0)
+    torch.testing.assert_close(after_D / after_D[0], expected_D / expected_D[0], rtol=1e-3, atol=0.0)
+    projected = whitening._projection(silent)
+    assert projected.map_DE.shape == (6, min(most, 5))
+    assert not projected.map_DE[2].any()
+
+
+def test_equal_scatter_leaves_standardised_features_of_mean_length_one() -> None:
     """Blocks of features can be joined by weight only if each is as long as the other."""
     features = some_features()
-    whitened = fit_whitening(features, torch.eye(6, dtype=torch.float64), strength=1e-9).apply(features)
+    scatter_DD = torch.diag(features.x_ND.var(0, correction=0).double())
+    whitened = fit_whitening(features, scatter_DD).apply(features)
     torch.testing.assert_close(whitened.x_ND.square().sum(1).mean(), torch.tensor(1.0))
+    torch.testing.assert_close(
+        whitened.x_ND.std(0, correction=0), torch.full((6,), 6**-0.5), rtol=1e-4, atol=0.0
+    )
     torch.testing.assert_close(whitened.x_ND.mean(0), torch.zeros(6), atol=1e-5, rtol=0.0)
     joined = join(whitened, whitened)
     assert joined.x_ND.shape == (200, 12)
@@ -112,7 +154,8 @@ def test_many_dimensions_are_projected_first(shards: Shards, monkeypatch: pytest
     whole = whitening_of(extractor, features, train, CPU)
     assert torch.equal(whole.map_DE, fit_whitening(features, view_scatter(extractor, train, CPU)).map_DE)
     monkeypatch.setattr(whitening, "MOST_WHITENED", 30)
-    mean_D, deviation_D = features.x_ND.mean(0), features.x_ND.std(0, correction=0).clamp_min(1e-4)
+    mean_D, deviation_D = features.x_ND.mean(0), features.x_ND.std(0, correction=0)
+    deviation_D[deviation_D <= 1e-4] = torch.inf
     z_ND = ((features.x_ND - mean_D) / deviation_D).double()
     components_DE = torch.linalg.svd(z_ND, full_matrices=False).Vh[:30].T
     projected_ND = (z_ND @ components_DE).float()
