@@ -1,6 +1,6 @@
 """How a command ends that cannot go on: in one line and with an exit code, never in a traceback.
 
-Every command imports this module, so that nothing heavy is imported at its top.
+Every command imports this module: nothing heavy may be imported at its top.
 """
 
 import errno

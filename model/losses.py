@@ -54,7 +54,8 @@ def nt_xent(
 def spatial_reconstruction(
     rebuilt_PCTV: Tensor, original_PCTV: Tensor, reduction: str = "mean", count: Tensor | int | None = None
 ) -> Tensor:
-    """Squared error over every frame, Eq. 6. Scalar float32.
+    """Squared error over every frame, Eq. 6. Scalar float32. Frames in which the body is absent, 0 in every
+    joint, count as the paper's sum has them: to be rebuilt as they are.
 
     reduction: "sum" is the paper's, and grows with batch and length; "mean" is per number.
     count: the numbers of the whole batch, where this is a part of it.

@@ -36,7 +36,7 @@ class Ranks:
 
     rank: int = 0
     world: int = 1
-    patient: Callable[[], Any] = lambda: None  # gives the group of all that waits for LONG_PATIENCE
+    patient: Callable[[], Any] = lambda: None  # the group of all ranks in which one waits up to LONG_PATIENCE
 
     @property
     def is_first(self) -> bool:

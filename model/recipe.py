@@ -73,7 +73,8 @@ class Recipe:
         whether its cameras do, and the names of the files which recordings those are.
     accumulate: in how many parts a batch is worked on, which saves memory; see model.objective.
     precision: "float32", or "bf16" for the layers of encoder, projector and decoders, but for recurrent
-        ones.
+        ones. On CUDA the convolutions and recurrent layers of "float32" are cuDNN's, in TF32 unless
+        `torch.backends.cudnn.allow_tf32` is turned off, as PyTorch has it.
     objective: "cpstn", which needs no labels, or "supervised": encoder and linear layer from scratch on the
         class-balanced share `label_fraction` of the training labels; or a baseline, which needs none:
         "as_cal_like" contrasts the two views, "ms2l_like" has one temporal view, "pc_like" and "autoencoder"

@@ -128,7 +128,8 @@ class DecoderConfig:
     output: what the last layer gives, which the paper leaves open: "metres", or "deviations" from where each
         joint is in the mean, in units of its own deviation, both as the encoder's batch normalisation knows
         them: in the first epochs not yet; see `model.cpstn.CPSTN.reconstruct_spatial`.
-    first_weights: "random" or "looks_linear", as those of the encoder.
+    first_weights: "random" or "looks_linear", as those of the encoder; the latter takes the encoder's
+        channels for the pairs in which one that looks linear, or as streams, hands its numbers on.
     Raises ValueError that names the key.
     """
 
@@ -220,8 +221,8 @@ class STGCNUnit(nn.Module):
             begin_linear(self.shortcut.weight, 1, pairs_in=pairs_in)
 
     def begin_as_streams(self, motion_frames: int) -> None:
-        """First weights that see joints, bones and motion, to which a shortcut's layer adds nothing at first;
-        a shortcut without one, where as many channels come in as go out, adds them as they are."""
+        """First weights that see joints, bones and motion, to which a shortcut's layer adds nothing at first.
+        Where as many channels come in as go out there is none, and what comes in goes on being added."""
         begin_as_streams(self.spatial.filters_DKC, self.temporal.weight, motion_frames)
         if self.shortcut is not None:
             nn.init.zeros_(self.shortcut_norm.weight)

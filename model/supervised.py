@@ -12,12 +12,12 @@ from torch.nn import functional as F
 
 from model.cpstn import CPSTN
 from model.device import mixed_precision
+from model.features import extracted
 from model.parallel import ALONE, Ranks
 from model.recipe import Recipe
 from model.share import Share, seed_dropout
 from model.subset import balanced_subset
 from pipeline.batch import Batch
-from pipeline.loader import sequential_batches
 from pipeline.samples import Samples, split_samples
 from pipeline.store.shards import Shards
 
@@ -82,9 +82,9 @@ def new_head(model: CPSTN, num_classes: int) -> nn.Linear:
 def head_scores(model: CPSTN, head: nn.Linear, samples: Samples, device: torch.device) -> Tensor:
     """Scores (N, K) of samples that can be read in any order, as stored; the model is left in eval mode."""
     model.eval()
-    scores = []
-    for batch in sequential_batches(samples, 64):
-        x_PCTV, sample_P = batch.original_PCTV.to(device), batch.sample_P.to(device)
-        h_ND = model.representation(x_PCTV, sample_P, batch.num_samples)
-        scores.append(head(h_ND.float()))
-    return torch.cat(scores)
+
+    def scores(x_PCTV: Tensor, sample_P: Tensor, num_samples: int) -> Tensor:
+        scores_NK: Tensor = head(model.representation(x_PCTV, sample_P, num_samples).float())
+        return scores_NK
+
+    return torch.cat(list(extracted(scores, samples, device)))

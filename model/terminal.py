@@ -1,6 +1,6 @@
 """What people see while they wait and when it is done: bars, a spinner, tables.
 
-Every command imports this module, so that nothing heavy is imported at its top.
+Every command imports this module: nothing heavy may be imported at its top.
 """
 
 import sys
