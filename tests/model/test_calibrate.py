@@ -14,7 +14,7 @@ from torch import Tensor
 from model.calibrate import calibrated
 from model.checkpoint import new_model
 from model.cpstn import CPSTN
-from model.features import encoder_extractor, encoder_features, extract_features
+from model.features import batch_norms, encoder_extractor, encoder_features, extract_features
 from model.finetune import finetune
 from model.recipe import FinetuneConfig, load_recipe
 from model.supervised import head_scores
@@ -75,6 +75,22 @@ def test_measured_again_it_is_measured_anew(model: CPSTN, train: Samples) -> Non
     assert model.whitening is None
     found, expected = (encoder_features(one, train, CPU).x_ND for one in (twice, once))
     torch.testing.assert_close(found, expected)
+
+
+def test_what_was_fitted_before_training_stays(shards: Shards) -> None:
+    """All that was learnt behind it was learnt of what it gives: measured on the samples of another protocol
+    than the run's own, it would give something else."""
+    changes = ("spatial_weight=0", "temporal_weight=0", "model.backbone=statistics")
+    graph = ("model.statistics.hidden=8", "model.statistics.graph_streams=['joint']")
+    model = new_model(shards.spec, load_recipe("compact", (*SMALL, *changes, *graph))).eval()
+    for norm in batch_norms(model):
+        norm.get_buffer("running_mean").normal_()
+        norm.get_buffer("running_var").uniform_(0.5, 2)
+    found = calibrated(model, split_samples(shards, "xsub", "train"), CPU).state_dict()
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(found[name], value)}
+    assert "encoder.graph.network.input_norm.running_mean" in found
+    assert not {name for name in changed if name.startswith("encoder.graph.")}
+    assert "encoder.layers.0.1.running_mean" in changed
 
 
 def test_fine_tuning_begins_from_h_itself(model: CPSTN, train: Samples) -> None:

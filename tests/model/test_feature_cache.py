@@ -88,6 +88,15 @@ def test_whatever_they_depend_on_asks_for_new_ones(
     assert counted.calls > calls
 
 
+def test_another_kind_of_device_has_its_own(shards: Shards, counted: Counted, tmp_path: Path) -> None:
+    """A GPU rounds otherwise: what is compared would be measured now with the one's, now with the other's."""
+    samples = split_samples(shards, "xview", "test")
+    cache = FeatureCache(Kept(tmp_path, {}))
+    cache.features("a", counted, samples, CPU)
+    assert cache.stored("a", samples, CPU) is not None
+    assert cache.stored("a", samples, torch.device("meta")) is None
+
+
 @pytest.mark.parametrize("damage", [b"", b"PK", b"half"])
 def test_a_damaged_file_is_computed_anew(
     shards: Shards, counted: Counted, tmp_path: Path, damage: bytes

@@ -77,6 +77,17 @@ def test_a_decoder_that_looks_linear_is(skeleton: Skeleton, channels_in: int) ->
     assert rebuilt(one).abs().mean() > 0.01
 
 
+@pytest.mark.parametrize(("output", "share"), [("metres", 1.0), ("deviations", 0.1)])
+def test_coordinates_begin_as_large_as_the_features_they_come_from(
+    skeleton: Skeleton, output: str, share: float
+) -> None:
+    """No ReLU follows that would halve them: with weights for one, every body would begin too large."""
+    config = DecoderConfig(widths=(4, 4, 4, 4, 600), kernel=1, output=output)
+    weight_CD = Decoder(skeleton, config, in_channels=4).to_coordinates.weight
+    assert weight_CD.shape == (C, 600)
+    assert weight_CD.std().item() == pytest.approx(share * 600**-0.5, rel=0.06)
+
+
 @pytest.mark.parametrize(("shape", "channels"), [((8, 3, 6), 2), ((12, 10, 5, 1), 1), ((16, 8), 1)])
 def test_pairs_are_orthogonal(shape: tuple[int, ...], channels: int) -> None:
     """No two begin by seeing the same; where there are more than numbers, no two numbers are seen alike. Side

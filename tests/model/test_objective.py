@@ -3,6 +3,7 @@
 Axes: N sample, P packed present body, C coordinate, T frame, V joint, L loss, Z size of a projection.
 """
 
+import math
 from dataclasses import replace
 from itertools import product
 from typing import Any
@@ -205,6 +206,65 @@ def test_two_recordings_of_a_performance_are_not_pushed_apart() -> None:
     expected = nt_xent(first_NZ, second_NZ, recipe.temperature, performances_N=batch.performances_N)
     assert expected != nt_xent(first_NZ, second_NZ, recipe.temperature)
     assert batch_losses(model, batch, recipe, CPU).contrast == expected
+
+
+@pytest.mark.parametrize("positives", ["recording", "camera"])
+def test_recordings_of_a_performance_are_negatives_unless_they_are_positives(positives: str) -> None:
+    """Left out where each is its own, the contrast would not ask for what tells two cameras apart, and every
+    loss be another than the one in the tables."""
+    changes = (f"positives={positives}", "temperature=0.5", "spatial_weight=0", "temporal_weight=0")
+    recipe, batch = load_recipe("compact", (*TINY, *changes)), some_batch()
+    model = new_model(SPEC, recipe).double().eval()
+    with torch.no_grad():
+        encoded = encode_views(model, batch, "float32")
+    of_each_recording, of_each_performance = (
+        contrasted_slowly(encoded.first_NZ, encoded.second_NZ, 0.5, shown)
+        for shown in (list(range(N)), batch.performances_N.tolist())
+    )
+    assert abs(of_each_recording - of_each_performance) > 0.01
+    found = batch_losses(model, batch, recipe, CPU).contrast.item()
+    assert found == pytest.approx(of_each_performance if positives == "camera" else of_each_recording)
+
+
+def contrasted_slowly(first_NZ: Tensor, second_NZ: Tensor, temperature: float, shown: list[int]) -> float:
+    """Eq. 4 and 5, view by view: against all that show something else."""
+    z, shown = [*first_NZ, *second_NZ], shown * 2
+    total = 0.0
+    for own in range(2 * N):
+        other = (own + N) % (2 * N)
+        compared = [other, *(view for view in range(2 * N) if shown[view] != shown[own])]
+        scores = [float(torch.cosine_similarity(z[own], z[view], dim=0)) / temperature for view in compared]
+        total += math.log(sum(map(math.exp, scores))) - scores[0]
+    return total / (2 * N)
+
+
+def test_a_batch_without_an_unseen_frame_owes_nothing() -> None:
+    """With `accumulate`, or where recordings are short: nothing over nothing would end a training in NaN."""
+    recipe = load_recipe("compact", (*TINY, "contrast_weight=0", "spatial_weight=0"))
+    batch = some_batch()
+    views = batch.views[0], replace(batch.views[1], visible_N=torch.full((N,), T))
+    losses_L, found = one_step(
+        Pretraining(new_model(SPEC, recipe).double(), recipe), replace(batch, views=views), 2
+    )
+    assert losses_L.tolist() == [0, 0]
+    assert found
+    assert not any(gradient.any() for gradient in found.values())
+
+
+@pytest.mark.parametrize("precision", ["bf16", "float32"])
+def test_decoders_multiply_in_the_recipes_precision(monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
+    """In float32 half of a step would gain nothing from a recipe that asks for bfloat16."""
+    monkeypatch.undo()  # here float32 is what it is called
+    recipe = load_recipe("compact", (*TINY, f"precision={precision}"))
+    batch = some_batch().map(lambda x: x.float() if x.is_floating_point() else x)
+    model, seen = new_model(SPEC, recipe), set[tuple[str, torch.dtype]]()
+    for name in ("spatial_decoder", "temporal_decoder"):
+        for layer in model.get_submodule(name).modules():
+            if isinstance(layer, nn.Linear | nn.Conv2d):
+                layer.register_forward_hook(lambda *passed, of=name: seen.add((of, passed[2].dtype)))
+    batch_losses(model, batch, recipe, CPU)
+    expected = torch.bfloat16 if precision == "bf16" else torch.float32
+    assert seen == {("spatial_decoder", expected), ("temporal_decoder", expected)}
 
 
 def owed_errors(rebuilt_PCTV: Tensor, target_PCTV: Tensor, view: View, sample_P: Tensor) -> Tensor:

@@ -50,15 +50,20 @@ WAYS = {
 }
 # bfloat16 rounds too coarsely to compare a single step; whitening is fitted where a whole training begins.
 WAYS_OF_A_STEP = [way for way in WAYS if way not in ("bf16", "whitened")]
+BASELINES = ("as-cal-like", "ms2l-like", "pc-like", "lstm-autoencoder")
 
-# Trains in every way, then takes one step's gradients in float64; the first process writes both down.
-WORKER = """
+# Trains in every way, then takes two steps' gradients in float64; the first process writes both down.
+WORKER = (
+    f"BASELINES = {BASELINES}"
+    + """
 import json, sys
 from dataclasses import replace
 from pathlib import Path
 import torch
 from data_specs.read import load_spec
+from model.baselines.choose import new_baseline
 from model.checkpoint import new_model
+from model.recipe import CPSTN_OBJECTIVE, load_recipe
 from model.run import Run
 from model.objective import Pretraining
 from model.share import share_out, split_batch
@@ -80,14 +85,33 @@ def whole_batch():
     views = View("spatial", x_VPCTV[1], torch.full((8,), 16)), View("temporal", x_VPCTV[2], seen_N)
     return Batch(x_VPCTV[0], views, sample_P, torch.arange(8), torch.arange(8) % 5, torch.arange(8) // 2, 8)
 
-def one_step(recipe, ranks):
+def in_order(batch, order):
+    chosen_P = torch.cat([torch.nonzero(batch.sample_P == sample).flatten() for sample in order])
+    sample_P = torch.tensor([order.index(sample) for sample in batch.sample_P[chosen_P].tolist()])
+    views = tuple(replace(view, x_PCTV=view.x_PCTV[chosen_P], visible_N=view.visible_N[order])
+                  for view in batch.views)
+    return Batch(batch.original_PCTV[chosen_P], views, sample_P, batch.ids_N[order], batch.labels_N[order],
+                 batch.performances_N[order], 8)
+
+def new_objective(recipe, ranks):
     model = new_model(SPEC, recipe)
-    supervised = recipe.objective == "supervised"
-    objective = Supervised(model, recipe, 60, ranks) if supervised else Pretraining(model, recipe, ranks)
+    torch.manual_seed(2)
+    if recipe.objective == "supervised":
+        return Supervised(model, recipe, 60, ranks)
+    return (Pretraining if recipe.objective == CPSTN_OBJECTIVE else new_baseline)(model, recipe, ranks)
+
+def two_steps(recipe, ranks):
+    objective, batch, parts = new_objective(recipe, ranks), whole_batch(), recipe.accumulate
     share_batch_norm(objective, ranks, CPU).double().train()
-    share = share_out(split_batch(whole_batch(), ranks.world)[ranks.rank], 1, CPU, ranks)
-    losses = ranks.sum(objective.backward(share, 0))
-    ranks.sum_gradients(objective)
+    if len(recipe.views) == 1:
+        batch = replace(batch, views=batch.views[1:])
+    if parts > 1 and ranks.world == 1:  # the first part of both ranks, then the second
+        batch = in_order(batch, [0, 1, 4, 5, 2, 3, 6, 7])
+    share = share_out(split_batch(batch, ranks.world)[ranks.rank], parts, CPU, ranks)
+    for step in range(2):  # of which the second knows what the first remembered
+        objective.zero_grad()
+        losses = ranks.sum(objective.backward(share, step))
+        ranks.sum_gradients(objective)
     gradients = {n: w.grad for n, w in objective.named_parameters() if w.grad is not None}
     return {"losses": losses, "gradients": gradients, "buffers": dict(objective.named_buffers())}
 
@@ -106,12 +130,18 @@ with joined(CPU) as ranks:
     torch.Tensor.float, torch.float32 = torch.Tensor.double, torch.float64
     recipes = {name: made.recipe() for name, made in runs.items() if name not in ("bf16", "whitened")}
     recipes["cameras"] = replace(recipes["mean"], positives="camera")
-    steps = {name: one_step(recipe, ranks) for name, recipe in recipes.items()}
+    recipes["parts"] = replace(recipes["mean"], accumulate=2)
+    for name in BASELINES:
+        queue = ["as_cal_like.queue=20"] if name == "as-cal-like" else []
+        changes = ["batch_size=8", "model.recurrent.hidden=8", "model.projection=[8, 6]", *queue]
+        recipes[name] = load_recipe(name, changes)
+    steps = {name: two_steps(recipe, ranks) for name, recipe in recipes.items()}
     if ranks.is_first:
         torch.save(steps, folder / "steps.pt")
 threads = [(task / "comm").read_text() for task in Path("/proc/self/task").glob("*")]
 (folder / f"threads-{ranks.rank}.json").write_text(json.dumps(threads))
 """
+)
 
 FAILS_ON_ONE_RANK = """
 import torch, torch.distributed as dist
@@ -164,8 +194,8 @@ def trained(crowded: Shards, tmp_path_factory: pytest.TempPathFactory) -> dict[i
     return folders
 
 
-@pytest.mark.parametrize("way", ["cameras", *WAYS_OF_A_STEP])
-def test_two_processes_take_the_step_of_one(trained: dict[int, Path], way: str) -> None:
+@pytest.mark.parametrize("way", ["cameras", "parts", *BASELINES, *WAYS_OF_A_STEP])
+def test_two_processes_take_the_steps_of_one(trained: dict[int, Path], way: str) -> None:
     """Negatives, means or batch statistics of half a batch would teach something else, unseen."""
     expected, found = (torch.load(trained[world] / "steps.pt")[way] for world in (1, 2))
     for what, values in expected.items():

@@ -101,6 +101,38 @@ def test_the_final_state_is_the_one_that_has_seen_every_frame(skeleton: Skeleton
     torch.testing.assert_close(model.represent(q_PCTV, torch.arange(P), P), expected_PC)
 
 
+@pytest.mark.parametrize("kind", ["lstm", "bilstm", "bigru"])
+@pytest.mark.parametrize("spans", [(1,), (1, 2)])
+def test_what_is_contrasted_has_seen_its_span_in_both_directions(
+    skeleton: Skeleton, kind: str, spans: tuple[int, ...]
+) -> None:
+    """A backward direction ends in its span's first frame; of the last one it has read that frame alone."""
+    config = ModelConfig(
+        backbone=kind, recurrent=SMALL, contrast_pool=PoolConfig(statistics=("final", "mean"), spans=spans)
+    )
+    model = CPSTN(skeleton, config, spatial_pretext=False, temporal_pretext=False).eval()
+    q_PCTV = model.encode(torch.randn(3, C, T, V))
+    found_ND = model.to_contrast(q_PCTV, torch.tensor([0, 1, 1]), 2)
+    of_spans = []
+    for first, last in [(0, 6), (0, 3), (4, 6)] if spans == (1, 2) else [(0, 6)]:
+        span_PCT = q_PCTV[:, :, first : last + 1, 0]
+        of_spans += [span_PCT[:, :H, -1], span_PCT[:, H:, 0], span_PCT.mean(2)]
+    expected_PD = torch.cat(of_spans, dim=1)
+    torch.testing.assert_close(found_ND, torch.stack([expected_PD[0], (expected_PD[1] + expected_PD[2]) / 2]))
+
+
+@pytest.mark.parametrize("kind", RECURRENT)
+def test_half_precision_leaves_recurrent_layers_as_they_are(skeleton: Skeleton, kind: str) -> None:
+    """An error of three digits would be taken over from frame to frame; and some CPUs have no such LSTM."""
+    encoder = RecurrentEncoder(skeleton, kind, SMALL).eval()
+    x_PCTV = torch.randn(P, C, T, V)
+    expected_PCTV = encoder(x_PCTV)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found_PCTV = encoder(x_PCTV)
+    assert found_PCTV.dtype == torch.float32
+    assert torch.equal(found_PCTV, expected_PCTV)
+
+
 @pytest.mark.parametrize(
     ("spatial", "temporal", "decoders"),
     [(1, 1, {"spatial_decoder", "temporal_decoder"}), (1, 0, {"spatial_decoder"}), (0, 0, set())],

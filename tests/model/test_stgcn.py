@@ -180,6 +180,26 @@ def test_decoder_gives_exactly_the_frames_asked_for(skeleton: Skeleton, frames: 
     assert decoder(torch.randn(P, 5, left, V), frames).shape == (P, C, frames, V)
 
 
+@pytest.mark.parametrize(
+    ("frames", "left", "expected"),
+    [
+        (64, 8, [8, 8, 16, 32, 64]),
+        (37, 2, [3, 5, 10, 19, 37]),
+        (7, 7, [7] * 5),
+        (200, 25, [25, 25, 50, 100, 200]),
+    ],
+)
+def test_the_wide_units_of_a_decoder_work_on_few_frames(
+    skeleton: Skeleton, frames: int, left: int, expected: list[int]
+) -> None:
+    """Each on half as many as the next: on all of them, a decoder would cost several encoders."""
+    decoder, worked_on = Decoder(skeleton, DecoderConfig(widths=(8, 8, 6, 6, 4)), in_channels=5), list[int]()
+    for unit in decoder.units:
+        unit.register_forward_hook(lambda *passed: worked_on.append(passed[2].shape[2]))
+    decoder(torch.randn(P, 5, left, V), frames)
+    assert worked_on == expected
+
+
 def test_decoder_keeps_frames_in_line_with_the_strides(skeleton: Skeleton) -> None:
     """A burst at encoder frame 3 of 8 must come out around frames 24 to 31 of 64, not somewhere else."""
     decoder = Decoder(skeleton, DecoderConfig(kernel=1), in_channels=4).eval()
