@@ -32,7 +32,7 @@ BATCH = 64
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedFiles:
     """What was written: `samples` rows of `features` numbers."""
 
     paths: tuple[Path, ...]
@@ -52,7 +52,7 @@ def encode(
     device: torch.device,
     on_samples: Callable[[int], None] = lambda _: None,
     on_note: Callable[[str], None] = lambda _: None,
-) -> Encoded:
+) -> EncodedFiles:
     """Write what `eval` classifies of every sample of these shards, whichever part it is in, to `path`, whose
     name ends in .npy, and the two files beside it.
 
@@ -89,7 +89,7 @@ def encode(
     features = _write(batches, len(samples), path, on_samples)
     publish_bytes(beside, table.to_csv(index=False).encode())
     publish_bytes(last, json.dumps(made_from, indent=1, ensure_ascii=False).encode() + b"\n")
-    return Encoded((path, beside, last), len(samples), features)
+    return EncodedFiles((path, beside, last), len(samples), features)
 
 
 def _described(shards: Shards, protocol: str) -> pd.DataFrame:

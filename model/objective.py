@@ -46,7 +46,7 @@ class Losses:
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedViews:
     """Both views of a batch: features q of each body, projections z of each sample."""
 
     q_first_PCtV: Tensor
@@ -162,7 +162,7 @@ def batch_losses(
     return Losses(contrasted, spatial, temporal, weighted_sum(recipe, contrasted, spatial, temporal))
 
 
-def encode_views(model: CPSTN, batch: Batch, precision: str) -> Encoded:
+def encode_views(model: CPSTN, batch: Batch, precision: str) -> EncodedViews:
     """Both views through encoder and projector, in one pass."""
     samples, x_PCTV = batch.num_samples, torch.cat([view.x_PCTV for view in batch.views])
     with mixed_precision(precision, x_PCTV.device):
@@ -172,7 +172,7 @@ def encode_views(model: CPSTN, batch: Batch, precision: str) -> Encoded:
         pooled_ND = model.to_contrast(q_PCtV, sample_P, 2 * samples)
         first_NZ, second_NZ = model.project(pooled_ND).chunk(2)
     q_first_PCtV, q_second_PCtV = q_PCtV.split([len(first_P), len(second_P)])
-    return Encoded(q_first_PCtV, q_second_PCtV, first_NZ, second_NZ)
+    return EncodedViews(q_first_PCtV, q_second_PCtV, first_NZ, second_NZ)
 
 
 def _contrast_of(recipe: Recipe, ranks: Ranks, performances_N: Tensor) -> Contrast:

@@ -16,7 +16,7 @@ from data_specs.read import load_spec
 from model.bench import Bench, whitened_features
 from model.calibrate import calibrated
 from model.checkpoint import load_checkpoint
-from model.encode import Encoded, encode
+from model.encode import EncodedFiles, encode
 from model.features import encoder_features
 from model.question import read_parts
 from model.run import Run
@@ -36,7 +36,7 @@ def encoded(
     checkpoint = load_checkpoint(run)
     written = encode(shards, run, checkpoint, protocol, path, device=CPU, **options)  # type: ignore[arg-type]
     x_ND, table = np.load(path), pd.read_csv(path.with_suffix(".csv"))
-    assert written == Encoded(tuple(path.with_suffix(s) for s in (".npy", ".csv", ".json")), *x_ND.shape)
+    assert written == EncodedFiles(tuple(path.with_suffix(s) for s in (".npy", ".csv", ".json")), *x_ND.shape)
     assert x_ND.dtype == np.float32
     assert len(table) == len(x_ND) == len(shards.table)
     return x_ND, table
