@@ -18,7 +18,7 @@ from model.losses import nt_xent
 from model.objective import Pretraining, batch_losses, encode_views
 from model.parallel import Ranks
 from model.recipe import Recipe, load_recipe
-from model.share import seed_dropout, share_out, split_batch
+from model.share import count_numbers, seed_dropout, share_out, split_batch
 from model.supervised import Supervised
 from pipeline.batch import Batch, View
 
@@ -239,7 +239,7 @@ def contrasted_slowly(first_NZ: Tensor, second_NZ: Tensor, temperature: float, s
 
 
 def test_a_batch_without_an_unseen_frame_owes_nothing() -> None:
-    """With `accumulate`, or where recordings are short: nothing over nothing would end a training in NaN."""
+    """As with a mask ratio of 0: nothing over nothing would end a training in NaN."""
     recipe = load_recipe("compact", (*TINY, "contrast_weight=0", "spatial_weight=0"))
     batch = some_batch()
     views = batch.views[0], replace(batch.views[1], visible_N=torch.full((N,), T))
@@ -249,6 +249,15 @@ def test_a_batch_without_an_unseen_frame_owes_nothing() -> None:
     assert losses_L.tolist() == [0, 0]
     assert found
     assert not any(gradient.any() for gradient in found.values())
+
+
+def test_ranks_without_an_unseen_frame_owe_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same for several processes, whose numbers are added up first: here of two that are alike."""
+    monkeypatch.setattr(Ranks, "sum", lambda _, x: 2 * x)
+    batch = some_batch()
+    views = batch.views[0], replace(batch.views[1], visible_N=torch.full((N,), T))
+    counts = count_numbers(replace(batch, views=views), CPU, Ranks(0, 2))
+    assert [float(count) for count in counts] == [2 * len(batch.sample_P) * C * T * V, 1]
 
 
 @pytest.mark.parametrize("precision", ["bf16", "float32"])

@@ -63,7 +63,7 @@ import torch
 from data_specs.read import load_spec
 from model.baselines.choose import new_baseline
 from model.checkpoint import new_model
-from model.recipe import CPSTN_OBJECTIVE, load_recipe
+from model.recipe import CPSTN_OBJECTIVE, load_recipe, views_of
 from model.run import Run
 from model.objective import Pretraining
 from model.share import share_out, split_batch
@@ -103,8 +103,7 @@ def new_objective(recipe, ranks):
 def two_steps(recipe, ranks):
     objective, batch, parts = new_objective(recipe, ranks), whole_batch(), recipe.accumulate
     share_batch_norm(objective, ranks, CPU).double().train()
-    if len(recipe.views) == 1:
-        batch = replace(batch, views=batch.views[1:])
+    batch = replace(batch, views=batch.views[2 - len(views_of(recipe)):])
     if parts > 1 and ranks.world == 1:  # the first part of both ranks, then the second
         batch = in_order(batch, [0, 1, 4, 5, 2, 3, 6, 7])
     share = share_out(split_batch(batch, ranks.world)[ranks.rank], parts, CPU, ranks)
@@ -267,9 +266,10 @@ def test_what_the_first_does_for_all_may_take_longer_than_any_step(tmp_path: Pat
 def test_shared_batch_norm_is_torchs(shape: tuple[int, ...]) -> None:
     """A model must not depend on whether its batch normalisation was shared."""
     torch.manual_seed(0)
-    theirs: Any = (nn.BatchNorm1d if len(shape) == 2 else nn.BatchNorm2d)(4)
+    kind = nn.BatchNorm1d if len(shape) == 2 else nn.BatchNorm2d
+    theirs: Any = kind(4, eps=0.1, momentum=0.3)
     nn.init.normal_(theirs.weight)
-    ours = SharedBatchNorm(type(theirs)(4), Ranks())
+    ours = SharedBatchNorm(kind(4, eps=0.1, momentum=0.3), Ranks())
     ours.load_state_dict(theirs.state_dict())
     x = (3 + torch.randn(shape)).requires_grad_()
     twin = x.detach().clone().requires_grad_()
@@ -281,6 +281,16 @@ def test_shared_batch_norm_is_torchs(shape: tuple[int, ...]) -> None:
     for name, value in theirs.state_dict().items():
         torch.testing.assert_close(ours.state_dict()[name], value, msg=name)
     torch.testing.assert_close(ours.eval()(x), theirs.eval()(x))
+
+
+def test_sharing_batch_norm_changes_neither_mode_nor_type() -> None:
+    """A part that is to stay as it was would follow each batch, and bfloat16 end at the first norm."""
+    norm, x_NCTV = nn.BatchNorm2d(4), torch.randn(13, 4, 5, 3).bfloat16()
+    norm(torch.randn(13, 4, 5, 3))
+    expected_NCTV = norm.eval()(x_NCTV)
+    ours = SharedBatchNorm(norm, Ranks())
+    torch.testing.assert_close(ours(x_NCTV), expected_NCTV)
+    assert ours.train()(x_NCTV).dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize(("batch_size", "world", "fitting"), [(10, 4, 8), (3, 4, 4)])
