@@ -96,21 +96,21 @@ class Modes:
 
         def classified(chosen: Chosen) -> list[Result]:
             train, test = pair()
+            self.bench.on_stage(f"linear classifier on {len(chosen):,} labels, {name}")
             return [linear_evaluation(train.take(chosen), test, classes, self._performances(chosen))]
 
         def voted(chosen: Chosen) -> list[Result]:
             train, test = pair()
+            self.bench.on_stage(f"nearest neighbours among {len(chosen):,} labels, {name}")
             return nearest_neighbours(train.take(chosen), test, classes, NEIGHBOURS)
 
         scores = []
         for labels in labelled:
             count = len(labels.sets[0])
             if LINEAR in modes:
-                self.bench.on_stage(f"linear classifier on {count:,} labels, {name}")
                 (results,) = self._results({"mode": LINEAR, "features": name}, labels.sets, classified)
                 scores.append(Score(LINEAR, name, None, labels.fraction, count, results, labels.subset))
             if KNN in modes:
-                self.bench.on_stage(f"nearest neighbours among {count:,} labels, {name}")
                 what = {"mode": KNN, "features": name, "numbers": NEIGHBOURS}
                 for k, results in zip(NEIGHBOURS, self._results(what, labels.sets, voted), strict=True):
                     scores.append(Score(KNN, name, k, labels.fraction, count, results, labels.subset))
@@ -206,12 +206,12 @@ class Modes:
 
         def classified(chosen: Chosen) -> list[Result]:
             few = [(train.take(chosen), test) for train, test in (pair() for pair in pairs)]
+            self.bench.on_stage(f"linear classifiers on {len(chosen):,} labels, {name}")
             return [fused_evaluation(few, self.bench.parts.num_classes, self._performances(chosen))]
 
         scores = []
         for labels in labelled:
             count = len(labels.sets[0])
-            self.bench.on_stage(f"linear classifiers on {count:,} labels, {name}")
             (results,) = self._results(what, labels.sets, classified)
             scores.append(Score(LINEAR, name, None, labels.fraction, count, results, labels.subset, others))
         return scores

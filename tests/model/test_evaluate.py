@@ -650,3 +650,14 @@ def test_fine_tuning_that_runs_away_is_no_accuracy(shards: Shards, checkpoint: C
     wild = Checkpoint(checkpoint.content | {"recipe": recipe})
     with pytest.raises(RuntimeError, match=r"no longer numbers after epoch 1 of .*finetune\.lr = 1e\+30"):
         evaluate(shards, wild, Question((mode,), "xview", fractions=(0.5,)), device=CPU)
+
+
+def test_each_stage_is_said_when_it_begins(shards: Shards, checkpoint: Checkpoint) -> None:
+    """A spinner that says "features" while a classifier is fitted for minutes sends people looking there."""
+    said: list[str] = []
+    evaluate(shards, checkpoint, Question(("linear",), "xview"), device=CPU, on_stage=said.append)
+    labels = len(shards.split("xview", "train"))
+    assert said[1:3] == [
+        "features: trained encoder",
+        f"linear classifier on {labels} labels, trained encoder",
+    ]
