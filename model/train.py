@@ -6,7 +6,7 @@ Axes: N sample, L number of a step: its losses, then the wishes of all ranks.
 import math
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
@@ -33,8 +33,10 @@ from model.supervised import Supervised
 from model.training_set import notes_on_training, training_samples
 from model.watch import Outcome, Watch
 from model.whitening import fit_encoder
+from pipeline.batch import Batch
 from pipeline.loader import train_batches
 from pipeline.order import steps_per_epoch
+from pipeline.samples import Samples
 from pipeline.store.publish import alone, check_writable
 from pipeline.store.shards import Shards
 
@@ -121,20 +123,7 @@ def train(
         optimiser = _optimiser(objective, recipe, checkpoint, device)
         saver = _Saver(shards, recipe, run, objective, optimiser, len(samples), steps, keep, save_minutes)
         watch = Watch(objective.loss_names, late=reads_late(device))
-        batches = train_batches(
-            samples,
-            batch_size=recipe.batch_size,
-            seed=recipe.seed,
-            start_step=step,
-            end_step=steps,
-            views=views_of(recipe),
-            config=recipe.view,
-            positives=recipe.positives,
-            threads=threads,
-            rank=ranks.rank,
-            world=ranks.world,
-            pin_memory=device.type == "cuda",
-        )
+        batches = _batches(samples, recipe, range(step, steps), threads, ranks, device)
         with _teller(shards, recipe, run, ranks, step, steps, on_progress) as tell, closing(batches):
             for batch in batches:
                 for group in optimiser.param_groups:
@@ -159,6 +148,26 @@ def train(
         if sign.number:  # while the last step was saved
             raise _stopped(sign, step, steps, run)
     return objective.model
+
+
+def _batches(
+    samples: Samples, recipe: Recipe, steps: range, threads: int, ranks: Ranks, device: torch.device
+) -> Generator[Batch, None, None]:
+    """This rank's, with their views, of these steps."""
+    return train_batches(
+        samples,
+        batch_size=recipe.batch_size,
+        seed=recipe.seed,
+        start_step=steps.start,
+        end_step=steps.stop,
+        views=views_of(recipe),
+        config=recipe.view,
+        positives=recipe.positives,
+        threads=threads,
+        rank=ranks.rank,
+        world=ranks.world,
+        pin_memory=device.type == "cuda",
+    )
 
 
 def reads_late(device: torch.device) -> bool:
