@@ -167,7 +167,7 @@ def notes(found: Scan, spec: DatasetSpec) -> list[str]:
 
 
 def _passed_by(found: Scan, spec: DatasetSpec) -> list[str]:
-    """As `notes`, but of names that are of no action of the data set's."""
+    """Those of the notes that say why, where nothing at all was found."""
     told = []
     if found.without_class:
         count = sum(map(len, found.without_class.values()))
