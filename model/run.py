@@ -177,8 +177,9 @@ class Run:
 
 def foreign_recipe(path: Path, error: ValueError) -> str:
     """What to say of a run's file whose recipe this version cannot read: keys come and go."""
+    what = str(error).removeprefix(f"{path}: ")
     return (
-        f"{path}: holds no recipe of this version of cpstn: {error}; go on with the version that trained the "
+        f"{path}: holds no recipe of this version of cpstn: {what}; go on with the version that trained the "
         "run, or train a new one"
     )
 
