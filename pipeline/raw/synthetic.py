@@ -8,6 +8,7 @@ Axes: T frame, V joint, C coordinate.
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,10 @@ def synthesize(
     except BaseException:
         for path in written:
             path.unlink(missing_ok=True)
+        folders = {folder for path in written for folder in path.parents if out in folder.parents}
+        for folder in sorted(folders, reverse=True):  # a folder after those within it
+            with suppress(OSError):
+                folder.rmdir()
         raise
 
 

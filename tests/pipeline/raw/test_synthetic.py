@@ -208,5 +208,5 @@ def test_what_ends_the_writing_early_leaves_no_recording(tmp_path: Path) -> None
         with pytest.raises(OSError, match="No space left"):
             synthesize(UCLA, out, 3, layout=layout, on_recording=full)
         assert digests(out) == {}
-    synthesize(UCLA, tmp_path / "json", 3)
+        synthesize(UCLA, out, 3, layout=layout)
     assert len(digests(tmp_path / "json")) == 3
